@@ -1,0 +1,1 @@
+"""DICOM Adapter: studies come in by C-STORE, pipeline jobs go out."""

@@ -1,0 +1,92 @@
+"""The one tree of exceptions; each edge (DIMSE, gRPC, exit code) translates it in one place.
+
+DicomAdapterError
+├── ConfigError                  the configuration is wrong; holds every mistake
+├── StartError                   the service cannot start here: port taken, folder not writable
+├── InvalidArgumentError         a caller's value is wrong; names the field
+├── NotFoundError                a caller named something that does not exist
+├── AlreadyExistsError           a caller asked for something that is there already
+├── WrongStateError              the thing is there, but its state forbids the move
+├── UnavailableError             the peer does not answer now; try again later
+├── RefusedInstanceError         a received instance is refused; the sender is told why
+│   ├── OutOfResourcesError      no room or no ledger to keep it in
+│   ├── MismatchedInstanceError  the data set is not what the C-STORE command announced
+│   └── UnreadableInstanceError  the data set cannot be understood or grouped
+└── QuarantineInstance           a processor sets an instance aside for a person to see
+"""
+
+from dataclasses import dataclass
+
+
+class DicomAdapterError(Exception):
+    """Anything that this product raises on purpose."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake in a configuration file."""
+
+    file: str
+    line: int
+    key: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.key}: {self.problem}"
+
+
+class ConfigError(DicomAdapterError):
+    """The configuration is wrong; every mistake is told at once, a line each."""
+
+    def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
+        super().__init__("\n".join(map(str, mistakes)))
+        self.mistakes = mistakes
+
+
+class StartError(DicomAdapterError):
+    """The service cannot start on this machine as it is now."""
+
+
+class InvalidArgumentError(DicomAdapterError):
+    """A caller's value is wrong."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class NotFoundError(DicomAdapterError):
+    """A caller named something that does not exist."""
+
+
+class AlreadyExistsError(DicomAdapterError):
+    """A caller asked for something that is there already."""
+
+
+class WrongStateError(DicomAdapterError):
+    """The thing exists, but its state forbids the move."""
+
+
+class UnavailableError(DicomAdapterError):
+    """The peer does not answer now; the same call may succeed later."""
+
+
+class RefusedInstanceError(DicomAdapterError):
+    """A received instance is refused."""
+
+
+class OutOfResourcesError(RefusedInstanceError):
+    """There is no room, or no ledger, to keep the instance in."""
+
+
+class MismatchedInstanceError(RefusedInstanceError):
+    """The data set is not what the C-STORE command announced."""
+
+
+class UnreadableInstanceError(RefusedInstanceError):
+    """The data set cannot be understood, or lacks what every group needs."""
+
+
+class QuarantineInstance(DicomAdapterError):  # noqa: N818 - not a fault: a processor's decision
+    """A processor sets the instance aside: no group can take it, and a person shall see why."""

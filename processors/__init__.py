@@ -1,0 +1,1 @@
+"""The job processors that ship with DICOM Adapter, written on its public contract alone."""
