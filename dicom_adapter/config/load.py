@@ -1,0 +1,341 @@
+"""Reads a configuration as a whole, and tells every mistake in it at once."""
+
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from dicom_adapter.config import document, problems, units
+from dicom_adapter.config.document import Document, KeyPath
+from dicom_adapter.config.settings import (
+    AETitle,
+    DicomSettings,
+    GrpcSettings,
+    LedgerSettings,
+    LogSettings,
+    Pipeline,
+    PlatformSettings,
+    ProcessorCatalogue,
+    Section,
+    Settings,
+    Source,
+    StorageSettings,
+)
+from dicom_adapter.config.values import (
+    check_ae_title,
+    check_pipeline_name,
+    ledger_url,
+    split_address,
+)
+from dicom_adapter.errors import ConfigError, DicomAdapterError
+
+ENVIRONMENT_VARIABLE = "DICOM_ADAPTER_CONFIG"
+USUAL_FILE = "dicom-adapter.yaml"
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Named = TypeVar("_Named", Pipeline, AETitle, Source)
+
+
+def load(
+    path: Path | None, processors: ProcessorCatalogue, *, data: Path | None = None
+) -> Settings:
+    """Reads the configuration; raises ConfigError with every mistake in it.
+
+    Args:
+        path: The file. None: the one that the environment names, else ./dicom-adapter.yaml, else
+            the built-in default.
+        processors: Knows the job processors, and what settings they take.
+        data: The data folder, in place of storage.path.
+    """
+    file, base, origin = _find(path)
+    found = document.read(file, str(file), origin)
+    return _Check(found, base, processors).settings(data)
+
+
+def _find(path: Path | None) -> tuple[Path, Path, str]:
+    """Finds the file, the folder that its relative paths start from, and who named it."""
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    if path is None and not named and not Path(USUAL_FILE).exists():
+        return Path(__file__).with_name("default.yaml"), Path.cwd(), ""
+    file = path or Path(named or USUAL_FILE)
+    origin = f" ({ENVIRONMENT_VARIABLE} names it)" if path is None and named else ""
+    return file, file.absolute().parent, origin
+
+
+class _Check:
+    """Checks a document section by section, so that one mistake does not hide another."""
+
+    def __init__(self, found: Document, base: Path, processors: ProcessorCatalogue) -> None:
+        self._document = found
+        self._data: dict[str, Any] = found.data
+        self._base = base
+        self._processors = processors
+        self._problems: list[tuple[KeyPath, str]] = []
+
+    def settings(self, data: Path | None) -> Settings:
+        """Gives the settings, or raises ConfigError with all mistakes."""
+        self._refuse_unknown_sections()
+        dicom = self._section("dicom", DicomSettings)
+        storage = self._storage(data)
+        ledger = self._ledger(storage)
+        platform = self._section("platform", PlatformSettings)
+        grpc = self._section("grpc", GrpcSettings)
+        log = self._section("log", LogSettings)
+        pipelines = self._pipelines()
+        ae_titles = self._ae_titles(dicom, platform)
+        sources = self._sources()
+        self._check_sources(dicom)
+        self._check_platform(platform, pipelines)
+        self._check_ports(dicom, grpc, ae_titles)
+        self._raise_mistakes()
+        return Settings(
+            file=self._document.file,
+            dicom=dicom,
+            storage=storage,
+            ledger=ledger,
+            platform=platform,
+            grpc=grpc,
+            log=log,
+            pipelines=pipelines,
+            ae_titles=ae_titles,
+            sources=sources,
+        )
+
+    def _raise_mistakes(self) -> None:
+        mistakes = set(self._document.mistakes)
+        mistakes.update(self._document.mistake(path, text) for path, text in self._problems)
+        if mistakes:
+            ordered = sorted(mistakes, key=lambda m: (m.line, m.key, m.problem))
+            raise ConfigError(tuple(ordered))
+
+    def _blame(self, path: KeyPath, problem: str) -> None:
+        self._problems.append((path, problem))
+
+    def _sound(self, *path: str) -> bool:
+        """Tells whether nothing was found wrong with a key, in it or around it."""
+        return not any(
+            path[: len(wrong)] == wrong[: len(path)] for wrong, _problem in self._problems
+        )
+
+    # One section at a time
+
+    def _refuse_unknown_sections(self) -> None:
+        allowed = tuple(key for key in problems.keys(Settings) if key != "file")
+        for key in self._data:
+            if key not in allowed:
+                self._blame((key,), problems.unknown_key(key, allowed))
+
+    def _mapping(self, *path: str) -> dict[str, Any]:
+        """Gives a part of the file that must be a mapping, or nothing at all."""
+        value: Any = self._data
+        for key in path:
+            value = value.get(key)
+            if value is None:
+                return {}
+            if not isinstance(value, dict):
+                self._blame(path, f"must be a mapping of keys and values, not {units.show(value)}")
+                return {}
+        return dict(value)
+
+    def _section(self, key: str, model: type[_Model], raw: dict[str, Any] | None = None) -> _Model:
+        if raw is None:
+            raw = self._mapping(key)
+        section = self._validate(model, raw, (key,))
+        # Every section can be made of its defaults; the mistakes are on record.
+        return section if section is not None else model()
+
+    def _storage(self, data: Path | None) -> StorageSettings:
+        raw = self._mapping("storage")
+        if data is not None:
+            raw["path"] = data.absolute()
+        return self._section("storage", StorageSettings, raw)
+
+    def _ledger(self, storage: StorageSettings) -> LedgerSettings:
+        default = ledger_url(storage.path / "ledger.db")
+        raw = {"url": default, **self._mapping("ledger")}
+        ledger = self._validate(LedgerSettings, raw, ("ledger",))
+        return ledger or LedgerSettings(url=default)
+
+    def _validate(
+        self,
+        model: type[_Model],
+        raw: dict[str, Any],
+        path: KeyPath,
+        context: Mapping[str, Any] | None = None,
+    ) -> _Model | None:
+        """Validates a part; where it has mistakes, gives what is left without them."""
+        context = {"base": self._base, **(context or {})}
+        try:
+            return model.model_validate(raw, context=context)
+        except ValidationError as error:
+            self._problems += problems.problems(error, model, self._document, path)
+            wrong = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
+        rest = {key: value for key, value in raw.items() if key not in wrong}
+        try:
+            return model.model_validate(rest, context=context)
+        except ValidationError:
+            return None
+
+    # Sections of many entries, each with a name of its own
+
+    def _entries(self, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for name in self._mapping(key):
+            raw = self._mapping(key, name)
+            if self._sound(key, name):
+                yield name, raw
+
+    def _named(
+        self,
+        model: type[_Named],
+        path: tuple[str, str],
+        raw: dict[str, Any],
+        context: Mapping[str, Any] | None = None,
+        **given: object,
+    ) -> _Named | None:
+        for key in set(given) & set(self._mapping(*path)) - {"settings"}:
+            self._blame((*path, key), problems.unknown_key(key, problems.keys(model)))
+        return self._validate(model, raw | given, path, context)
+
+    def _pipelines(self) -> dict[str, Pipeline]:
+        pipelines = {}
+        for name, raw in self._entries("pipelines"):
+            try:
+                check_pipeline_name(name)
+            except ValueError as error:
+                self._blame(("pipelines", name), str(error))
+            pipeline = self._named(Pipeline, ("pipelines", name), raw, name=name)
+            if pipeline is not None:
+                pipelines[name] = pipeline
+        return pipelines
+
+    def _sources(self) -> dict[str, Source]:
+        sources = {}
+        for name, raw in self._entries("sources"):
+            source = self._named(Source, ("sources", name), raw)
+            if source is not None:
+                sources[name] = source
+        return sources
+
+    def _ae_titles(self, dicom: DicomSettings, platform: PlatformSettings) -> dict[str, AETitle]:
+        embedded = platform.address == "embedded" and self._sound("platform", "address")
+        pipelines = frozenset(self._mapping("pipelines")) if embedded else None
+        private: frozenset[str] | None = frozenset(dicom.private_sop_classes)
+        if not self._sound("dicom", "private_sop_classes"):
+            private = None
+        context = {"pipelines": pipelines, "private_sop_classes": private}
+        written: dict[str, str] = {}
+        ae_titles = {}
+        for name, raw in self._entries("ae_titles"):
+            title = self._title(name, written)
+            raw["settings"] = self._processor_settings(name, raw, context)
+            ae_title = self._named(AETitle, ("ae_titles", name), raw, context, title=title)
+            if ae_title is not None:
+                ae_titles[title] = ae_title
+        return ae_titles
+
+    def _title(self, name: str, written: dict[str, str]) -> str:
+        """Checks an AE title; a wrong one is stood in for, so that the rest can be checked."""
+        path = ("ae_titles", name)
+        try:
+            title = check_ae_title(name)
+        except ValueError as error:
+            self._blame(path, str(error))
+            return "WRONG"
+        if title in written:
+            line = self._document.line(("ae_titles", written[title]))
+            self._blame(path, f"is given twice, spaces around it do not count: see line {line}")
+        written.setdefault(title, name)
+        return title
+
+    def _processor_settings(
+        self, name: str, raw: dict[str, Any], context: Mapping[str, Any]
+    ) -> BaseModel:
+        nothing = Section()
+        processor = raw.get("processor", "ae_title")
+        path = ("ae_titles", name, "settings")
+        settings = self._mapping(*path)
+        if not isinstance(processor, str) or not self._sound(*path):
+            return nothing
+        try:
+            model = self._processors.settings_model(processor)
+        except (DicomAdapterError, LookupError, ValueError, ImportError) as error:
+            problem = error.args[0] if isinstance(error, KeyError) and error.args else error
+            self._blame(("ae_titles", name, "processor"), str(problem))
+            return nothing
+        try:
+            return self._validate(model, settings, path, context) or nothing
+        except Exception as error:  # noqa: BLE001 - a stranger's validator may raise anything
+            self._blame(path, f"the processor cannot check them: {type(error).__name__}: {error}")
+            return nothing
+
+    # Across sections
+
+    def _check_sources(self, dicom: DicomSettings) -> None:
+        if dicom.reject_unknown_sources and not self._mapping("sources"):
+            self._blame(
+                ("dicom", "reject_unknown_sources"),
+                "would reject everyone: there are no sources; name them, or make it false",
+            )
+
+    def _check_platform(
+        self, platform: PlatformSettings, pipelines: Mapping[str, Pipeline]
+    ) -> None:
+        if not self._sound("platform", "address"):
+            return
+        if platform.address == "embedded":
+            if self._sound("platform", "capacity"):
+                self._check_capacity(platform, pipelines)
+            return
+        if self._mapping("pipelines"):
+            self._blame(
+                ("pipelines",),
+                f"must not be here: pipelines are configured where they run, which is "
+                f"{platform.address} (platform.address)",
+            )
+        if not self._mapping("ae_titles"):
+            self._blame(
+                ("platform", "address"),
+                "leaves nothing to serve: without ae_titles it must be embedded, which makes "
+                f"this service a platform; not {units.show(platform.address)}",
+            )
+
+    def _check_capacity(
+        self, platform: PlatformSettings, pipelines: Mapping[str, Pipeline]
+    ) -> None:
+        for name, pipeline in pipelines.items():
+            for key in ("cpus", "memory", "gpus"):
+                path = ("pipelines", name, "resources", key)
+                needed = getattr(pipeline.resources, key)
+                there = getattr(platform.capacity, key)
+                if needed > there and self._sound(*path):
+                    write = units.format_size if key == "memory" else str
+                    self._blame(
+                        path,
+                        f"could never start: it needs {write(needed)}, and the platform has "
+                        f"{write(there)} (platform.capacity.{key})",
+                    )
+
+    def _check_ports(
+        self, dicom: DicomSettings, grpc: GrpcSettings, ae_titles: Mapping[str, AETitle]
+    ) -> None:
+        if grpc.listen is None or not self._sound("grpc") or not self._sound("dicom"):
+            return
+        host, port = split_address(grpc.listen)
+        if port == 0 or not _overlap(dicom.host, host):
+            return
+        taken: list[tuple[KeyPath, int | None]] = [(("dicom", "port"), dicom.port)]
+        taken += [(("ae_titles", name, "port"), title.port) for name, title in ae_titles.items()]
+        for path, number in taken:
+            if number == port:
+                self._blame(path, f"must not be {port}: grpc.listen ({grpc.listen}) has it")
+
+
+def _overlap(listening: str, other: str) -> bool:
+    """Tells whether two addresses of this machine can want the same port."""
+    local = {"localhost": "127.0.0.1"}
+    one = ipaddress.ip_address(local.get(listening, listening))
+    two = ipaddress.ip_address(local.get(other, other))
+    return one == two or one.is_unspecified

@@ -1,0 +1,135 @@
+"""Writes the reference of every key from the models themselves, so that it cannot be wrong.
+
+`python -m dicom_adapter.config.reference docs/configuration.md` brings a page up to date.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Le
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from dicom_adapter.config.settings import Section, Settings
+from dicom_adapter.config.values import Kind, any_of
+
+BEGIN = "<!-- Made from the settings' models; make it again as dicom_adapter/config/reference.py says. -->"
+END = "<!-- The end of what is made from the models. -->"
+
+_NAME = "NAME"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One key: what it takes, what it is without being given, and what it means."""
+
+    key: str
+    takes: str
+    default: str
+    meaning: str
+
+    def __str__(self) -> str:
+        return f"| `{self.key}` | {self.takes} | {self.default} | {self.meaning} |"
+
+
+def reference() -> str:
+    """Writes a table for each section of the configuration."""
+    parts = []
+    for key, field in Settings.model_fields.items():
+        model = _model(field.annotation)
+        if model is not None:
+            is_named = get_origin(field.annotation) is not None
+            prefix = f"{key}.{_NAME}" if is_named else key
+            parts.append(f"### {key}\n\n{model.__doc__}\n\n{table(model, prefix)}")
+    return "\n\n".join(parts)
+
+
+def table(model: type[BaseModel], prefix: str) -> str:
+    """Writes the table of one model, such as a job processor's settings."""
+    head = ("| Key | Takes | Default | Meaning |", "| --- | --- | --- | --- |")
+    return "\n".join([*head, *map(str, rows(model, prefix))])
+
+
+def rows(model: type[BaseModel], prefix: str) -> Iterator[Row]:
+    """Yields the keys of a model and of the models inside it."""
+    for name, field in model.model_fields.items():
+        key = f"{prefix}.{field.alias or name}"
+        inner = _model(field.annotation)
+        if inner is not None and issubclass(inner, Section):
+            yield from rows(inner, key)
+        elif name != getattr(model, "named_by", None):
+            takes, kind = _takes(field.annotation, field.metadata)
+            yield Row(key, takes, _default(field, kind), field.description or "")
+
+
+def updated(page: str) -> str:
+    """Gives a page with the reference between its two marks made anew."""
+    before, _begin, rest = page.partition(BEGIN)
+    _old, _end, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{reference()}\n\n{END}{after}"
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any type annotation
+    """Finds the model in an annotation: itself, or the values of a mapping."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _takes(annotation: Any, metadata: Iterable[Any]) -> tuple[str, Kind | None]:  # noqa: ANN401 - any type annotation
+    """Says in words what values an annotation takes."""
+    notes = list(_flat(metadata))
+    if get_origin(annotation) is Annotated:
+        annotation, *inner = get_args(annotation)
+        return _takes(annotation, [*inner, *notes])
+    kind = next((note for note in notes if isinstance(note, Kind)), None)
+    arguments = get_args(annotation)
+    if kind is not None:
+        return kind.words + _bounds(notes), kind
+    if get_origin(annotation) in (Union, UnionType):
+        words, kind = _takes(arguments[0], notes)
+        return f"{words}, or `null`", kind
+    if get_origin(annotation) is tuple:
+        words, _kind = _takes(arguments[0], ())
+        return f"list of {words}s" if words.isalpha() else f"list, each {words}", None
+    if get_origin(annotation) is Literal:
+        return any_of([f"`{choice}`" for choice in arguments]), None
+    return "text", None
+
+
+def _flat(metadata: Iterable[Any]) -> Iterator[Any]:
+    for note in metadata:
+        if isinstance(note, FieldInfo):
+            yield from _flat(note.metadata)
+        else:
+            yield note
+
+
+def _bounds(notes: list[Any]) -> str:
+    lowest = next((note.ge for note in notes if isinstance(note, Ge)), None)
+    highest = next((note.le for note in notes if isinstance(note, Le)), None)
+    if lowest is not None and highest is not None:
+        return f", {lowest} to {highest}"
+    return f", {lowest} or more" if lowest is not None else ""
+
+
+def _default(field: FieldInfo, kind: Kind | None) -> str:
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and "default" in extra:
+        return str(extra["default"])
+    if field.is_required():
+        return "must be given"
+    value = field.get_default(call_default_factory=True)
+    if value is None or value in ((), ""):
+        return "none"
+    return f"`{kind.write(value) if kind else value}`"
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    target.write_text(updated(target.read_text("utf-8")), "utf-8")

@@ -1,0 +1,277 @@
+"""The settings: frozen once read, and the source of the reference in docs/configuration.md."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+import psutil
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, model_validator
+
+from dicom_adapter.config.sop_classes import AcceptedClasses, IgnoredClass
+from dicom_adapter.config.values import (
+    AETitleText,
+    Argument,
+    BindHost,
+    Flag,
+    Folder,
+    Frozen,
+    Kind,
+    LedgerURL,
+    Listen,
+    Network,
+    Percentage,
+    PlatformAddress,
+    Port,
+    PositiveSeconds,
+    Seconds,
+    Size,
+    Text,
+    UIDText,
+    UniqueTexts,
+    Whole,
+    ledger_url,
+)
+
+_GIB = 1024**3
+_DAY = 86_400.0
+
+
+class ProcessorCatalogue(Protocol):
+    """Knows the job processors that can be named under an AE title."""
+
+    def settings_model(self, name: str) -> type[BaseModel]:
+        """Gives the model of a processor's settings; raises with a clear message if unknown."""
+
+
+def _cpus() -> int:
+    # In a container or under taskset, these are the processors that we may really use.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory() -> int:
+    return int(psutil.virtual_memory().total)
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and without a key that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    named_by: ClassVar[str | None] = None
+    """The field that comes from the section's own key in the file, not from a key inside it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_all_defaults(cls, value: Any) -> Any:  # noqa: ANN401 - whatever stood in the file
+        return {} if value is None else value
+
+
+class DicomTimeouts(Section):
+    """How long a silent peer is waited for."""
+
+    association: PositiveSeconds = Field(
+        default=30.0, description="The wait for a peer to ask for, or to release, an association."
+    )
+    idle: PositiveSeconds = Field(
+        default=60.0, description="An association without a message for so long is aborted."
+    )
+
+
+class DicomSettings(Section):
+    """The DICOM listener."""
+
+    host: BindHost = Field(default="0.0.0.0", description="The address to listen on.")  # noqa: S104 - scanners are on the network
+    port: Port = Field(
+        default=11112, description="The port of every AE title without one of its own."
+    )
+    max_associations: Whole = Field(
+        default=200, ge=1, description="The most associations at a time."
+    )
+    max_pdu: Whole = Field(
+        default=131_072,
+        ge=4096,
+        le=1_048_576,
+        description="The longest PDU that we accept, in bytes.",
+    )
+    reject_unknown_sources: Flag = Field(
+        default=False,
+        description="Whether calling AE title and address must match one of `sources`.",
+    )
+    timeouts: DicomTimeouts = DicomTimeouts()
+    private_sop_classes: tuple[UIDText, ...] = Field(
+        default=(), description="Storage SOP classes to accept beyond those of the standard."
+    )
+
+
+class StorageSettings(Section):
+    """Where received instances wait for what needs them."""
+
+    path: Folder = Field(
+        default=Path("data"),
+        description="The data folder, for this service alone, on a local disk.",
+    )
+    watermark: Percentage = Field(
+        default=0.85,
+        # A percentage is written with its sign, which a number has not.
+        validate_default=False,
+        description="Fuller than this, delivered instances go ahead of `retain`.",
+    )
+    reserve: Size = Field(
+        default=5 * _GIB, description="With less free than this, C-STORE is answered 0xA700."
+    )
+    retain: Seconds = Field(default=0.0, description="How long delivered instances are kept.")
+
+
+class LedgerSettings(Section):
+    """The database of everything that must survive a restart."""
+
+    url: LedgerURL = Field(
+        description="The database; a relative file is relative to this file.",
+        json_schema_extra={"default": "`ledger.db` in `storage.path`"},
+    )
+
+
+class Capacity(Section):
+    """What jobs may use together."""
+
+    cpus: Whole = Field(
+        default_factory=_cpus,
+        ge=1,
+        description="Processors.",
+        json_schema_extra={"default": "what the machine has"},
+    )
+    memory: Annotated[Size, Field(ge=1)] = Field(
+        default_factory=_memory,
+        description="Memory.",
+        json_schema_extra={"default": "what the machine has"},
+    )
+    gpus: Whole = Field(default=0, ge=0, description="Graphics processors.")
+
+
+class Keep(Section):
+    """How long the files of a job are kept after its end."""
+
+    inputs: Seconds = Field(
+        default=7 * _DAY, description="Its inputs; without them it cannot be retried."
+    )
+    outputs: Seconds = Field(default=30 * _DAY, description="What it produced.")
+    logs: Seconds = Field(default=90 * _DAY, description="Its log.")
+
+
+class PlatformSettings(Section):
+    """The platform that runs the jobs."""
+
+    address: PlatformAddress = Field(
+        default="embedded",
+        description="The one inside this service, or any other server of its API.",
+    )
+    executor: Literal["local"] = Field(default="local", description="How pipelines are run.")
+    max_jobs: Whole = Field(
+        default=4, ge=1, description="Jobs at a time; 1: strictly one after another."
+    )
+    capacity: Capacity = Field(default_factory=Capacity)
+    keep: Keep = Keep()
+
+
+class GrpcSettings(Section):
+    """The gRPC API; it is always served on a Unix socket in the data folder too."""
+
+    listen: Listen | None = Field(
+        default="127.0.0.1:50051",
+        description="Where TCP is served; `null`: nowhere. Port 0 is any.",
+    )
+
+
+class LogSettings(Section):
+    """What the service says about its work, on standard error."""
+
+    format: Literal["auto", "text", "json"] = Field(
+        default="auto", description="`auto` is `text` on a terminal, else `json`."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least important lines that are written."
+    )
+
+
+class Resources(Section):
+    """What one job needs while it runs."""
+
+    cpus: Whole = Field(default=1, ge=1, description="Processors.")
+    memory: Size = Field(default=_GIB, description="Memory.")
+    gpus: Whole = Field(default=0, ge=0, description="Graphics processors.")
+
+
+class Pipeline(Section):
+    """A command that works on the instances of a job."""
+
+    named_by: ClassVar[str | None] = "name"
+
+    name: str
+    description: str = Field(default="", description="What it does, for people.")
+    command: tuple[Argument, ...] = Field(
+        min_length=1,
+        description="The program and its arguments, run without a shell; `{input}`, `{output}`, "
+        "`{job}` and `{progress}` become paths, and a literal brace is doubled.",
+    )
+    resources: Resources = Resources()
+    timeout: PositiveSeconds | None = Field(
+        default=None, description="A job that runs longer is stopped and fails."
+    )
+    steps: UniqueTexts = Field(default=(), description="The steps that it reports, in order.")
+
+
+class AETitle(Section):
+    """An AE title that studies can be sent to."""
+
+    named_by: ClassVar[str | None] = "title"
+
+    title: AETitleText
+    processor: Text = Field(
+        default="ae_title", description="The job processor: its name, or `module:Class`."
+    )
+    port: Port | None = Field(
+        default=None, description="A port of its own, instead of `dicom.port`."
+    )
+    ignored_sop_classes: tuple[IgnoredClass, ...] = Field(
+        default=(), description="Answered Success and not kept."
+    )
+    accepted_sop_classes: AcceptedClasses | None = Field(
+        default=None,
+        description="The only ones that are negotiated.",
+        json_schema_extra={"default": "every storage SOP class"},
+    )
+    settings: Annotated[InstanceOf[BaseModel], Kind("mapping")] = Field(
+        description="The settings of the job processor.",
+        json_schema_extra={"default": "the processor's own"},
+    )
+
+
+class Source(Section):
+    """Who may send."""
+
+    ae_title: AETitleText = Field(description="The calling AE title.")
+    host: Network = Field(description="The address, or network of addresses, that it calls from.")
+
+
+def _beside_the_data(validated: Mapping[str, Any]) -> LedgerSettings:
+    storage: StorageSettings = validated["storage"]
+    return LedgerSettings(url=ledger_url(storage.path / "ledger.db"))
+
+
+class Settings(Section):
+    """The whole configuration, as read from one file."""
+
+    file: str = ""
+    """The file that it was read from, for messages."""
+    dicom: DicomSettings = DicomSettings()
+    storage: StorageSettings = Field(default_factory=StorageSettings)
+    ledger: LedgerSettings = Field(default_factory=_beside_the_data)
+    platform: PlatformSettings = Field(default_factory=PlatformSettings)
+    grpc: GrpcSettings = GrpcSettings()
+    log: LogSettings = LogSettings()
+    pipelines: Frozen[Pipeline] = {}
+    ae_titles: Frozen[AETitle] = {}
+    sources: Frozen[Source] = {}

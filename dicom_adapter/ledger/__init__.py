@@ -1,0 +1,9 @@
+"""The ledger: schema, migrations and every query; what is not in here is not known after a restart.
+
+Queries are functions over an open transaction, grouped by what they are about: `instances`,
+`groups`, `submissions`, `jobs`, `uploads`, `events`. `Ledger` opens the transactions.
+"""
+
+from dicom_adapter.ledger.database import Ledger
+
+__all__ = ["Ledger"]

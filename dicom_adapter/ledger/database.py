@@ -1,0 +1,157 @@
+"""Opens the ledger, brings its schema up to date and hands out transactions."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError, IntegrityError
+
+from dicom_adapter.errors import StartError, UnavailableError
+
+T = TypeVar("T")
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Ledger:
+    """The one store of state, on SQLite in WAL mode with a synchronous commit.
+
+    Writes take turns; readers see a snapshot and never wait for a writer. Every committed write
+    wakes those who wait in `wait_for` and `next_commit`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._writing = threading.Lock()
+        self._committed = threading.Condition()
+        self._commits = 0
+        self._closed = False
+        self._writer = _engine(url, begin="BEGIN IMMEDIATE")
+        self._reader = _engine(url, begin="BEGIN")
+
+    def open(self) -> None:
+        """Create the schema or bring it up to date.
+
+        Raises:
+            StartError: the ledger cannot be opened, is no ledger, or is newer than this program.
+        """
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        try:
+            with self._writing, self._writer.begin() as connection:
+                self._refuse_newer(connection, ScriptDirectory.from_config(config))
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except DatabaseError as error:
+            raise StartError(
+                f"ledger {self._url}: {error.orig}: check that its folder is writable and that the "
+                "file is a ledger, or restore it"
+            ) from error
+
+    def _refuse_newer(self, connection: Connection, script: ScriptDirectory) -> None:
+        known = {revision.revision for revision in script.walk_revisions()}
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current is not None and current not in known:
+            raise StartError(
+                f"ledger {self._url}: its schema {current} is newer than this program: "
+                "install the version that wrote it, or a newer one"
+            )
+
+    def close(self) -> None:
+        """Close every connection; those who wait for a commit are let go."""
+        with self._committed:
+            self._closed = True
+            self._committed.notify_all()
+        self._reader.dispose()
+        self._writer.dispose()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Run a transaction that changes the ledger; it is durable when the block has ended.
+
+        Raises:
+            UnavailableError: the ledger cannot be written now (locked, disk full, read-only).
+        """
+        with self._writing, _translated(), self._writer.begin() as connection:
+            yield connection
+        with self._committed:
+            self._commits += 1
+            self._committed.notify_all()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Run a transaction that reads one snapshot of the ledger.
+
+        Raises:
+            UnavailableError: the ledger cannot be read now.
+        """
+        with _translated(), self._reader.begin() as connection:
+            yield connection
+
+    @property
+    def commits(self) -> int:
+        """How many writes were committed since the ledger was opened."""
+        return self._commits
+
+    def next_commit(self, after: int, timeout: float) -> int:
+        """Wait until more than `after` writes were committed, at most `timeout` seconds."""
+        with self._committed:
+            self._committed.wait_for(lambda: self._commits > after or self._closed, timeout)
+            return self._commits
+
+    def wait_for(self, look: Callable[[], T], timeout: float) -> T:
+        """Return what `look` returns as soon as it is true; it looks again after each commit.
+
+        Raises:
+            TimeoutError: it was not true within `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            seen = self._commits
+            found = look()
+            if found:
+                return found
+            left = deadline - time.monotonic()
+            if left <= 0 or self._closed:
+                raise TimeoutError(f"not so within {timeout} s: {found!r}")
+            self.next_commit(seen, left)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except DatabaseError as error:
+        raise UnavailableError(f"ledger: {error.orig}") from error
+
+
+def _engine(url: str, begin: str) -> Engine:
+    engine = create_engine(url)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: object) -> None:  # noqa: ANN401 - the driver's own type
+        del record
+        # The driver's own transaction handling is off: it would not take the write lock at once.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        # FULL, not NORMAL: in WAL mode NORMAL loses the last commits at a power cut.
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA busy_timeout=10000")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

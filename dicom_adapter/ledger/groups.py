@@ -1,0 +1,234 @@
+"""Queries about groups: who belongs to which, and when it is due."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from dicom_adapter.ledger import events, instances
+from dicom_adapter.ledger.instances import Locate
+from dicom_adapter.ledger.schema import groups
+from dicom_adapter.ledger.schema import instances as instance_table
+from dicom_adapter.model import GroupState, GroupSummary, InstanceGroup, StoredInstance
+
+KIND = "group"
+UNDECIDED = (GroupState.OPEN, GroupState.PARKED)
+
+
+def join(
+    tx: Connection,
+    instance: StoredInstance,
+    key: str,
+    after: timedelta,
+    max_wait: timedelta | None,
+) -> str:
+    """Put an instance into the open group of its AE title and key, opening one where none is.
+
+    The group is due `after` its last instance, but no later than `max_wait` after its first.
+    """
+    due = instance.received_at + after
+    row = tx.execute(
+        select(groups).where(
+            groups.c.ae_title == instance.ae_title,
+            groups.c.key == key,
+            groups.c.state == GroupState.OPEN,
+        )
+    ).one_or_none()
+    if row is None:
+        ready_by = instance.received_at + max_wait if max_wait is not None else None
+        group_id = uuid4().hex
+        tx.execute(
+            insert(groups).values(
+                id=group_id,
+                ae_title=instance.ae_title,
+                key=key,
+                state=GroupState.OPEN,
+                opened_at=instance.received_at,
+                last_instance_at=instance.received_at,
+                ready_at=min(due, ready_by or due),
+                ready_by=ready_by,
+            )
+        )
+    else:
+        group_id = row.id
+        tx.execute(
+            update(groups)
+            .where(groups.c.id == group_id)
+            .values(
+                last_instance_at=max(row.last_instance_at, instance.received_at),
+                ready_at=min(max(row.ready_at, due), row.ready_by or max(row.ready_at, due)),
+            )
+        )
+    tx.execute(
+        update(instance_table).where(instance_table.c.id == instance.id).values(group_id=group_id)
+    )
+    return group_id
+
+
+def due(tx: Connection, ae_title: str, now: datetime) -> list[tuple[str, int]]:
+    """Return the open groups that are due, with how often the processor failed on them."""
+    query = select(groups.c.id, groups.c.attempts).where(
+        groups.c.ae_title == ae_title,
+        groups.c.state == GroupState.OPEN,
+        groups.c.ready_at <= now,
+    )
+    return [(row.id, row.attempts) for row in tx.execute(query.order_by(groups.c.ready_at))]
+
+
+def next_ready(tx: Connection, ae_title: str) -> datetime | None:
+    """Return when the next open group of an AE title is due."""
+    found: datetime | None = tx.scalar(
+        select(func.min(groups.c.ready_at)).where(
+            groups.c.ae_title == ae_title, groups.c.state == GroupState.OPEN
+        )
+    )
+    return found
+
+
+def get(tx: Connection, group_id: str, locate: Locate) -> InstanceGroup:
+    """Return a group with its instances."""
+    row = tx.execute(select(groups).where(groups.c.id == group_id)).one()
+    return InstanceGroup(
+        id=row.id,
+        ae_title=row.ae_title,
+        key=row.key,
+        opened_at=row.opened_at,
+        last_instance_at=row.last_instance_at,
+        instances=instances.of_group(tx, group_id, locate),
+    )
+
+
+def postpone(tx: Connection, group_id: str, attempts: int, ready_at: datetime, error: str) -> None:
+    """Note that the processor failed on a group and when it gets it again."""
+    tx.execute(
+        update(groups)
+        .where(groups.c.id == group_id)
+        .values(attempts=attempts, ready_at=ready_at, error=error)
+    )
+
+
+def close(
+    tx: Connection,
+    group_id: str,
+    target: GroupState,
+    *,
+    at: datetime,
+    actor: str,
+    reason: str = "",
+) -> bool:
+    """Move a group out of open or parked; False when it was in neither."""
+    row = tx.execute(
+        select(groups.c.state).where(groups.c.id == group_id, groups.c.state.in_(UNDECIDED))
+    ).one_or_none()
+    if row is None:
+        return False
+    tx.execute(
+        update(groups)
+        .where(groups.c.id == group_id, groups.c.state == row.state)
+        .values(state=target, closed_at=at, error=reason)
+    )
+    events.add(
+        tx,
+        KIND,
+        group_id,
+        target,
+        source=row.state,
+        target=target,
+        at=at,
+        actor=actor,
+        reason=reason,
+    )
+    return True
+
+
+def complete(tx: Connection, group_id: str, at: datetime, actor: str) -> str | None:
+    """Make a group due now, also a parked one; return its AE title, None when it is closed."""
+    row = tx.execute(
+        select(groups).where(groups.c.id == group_id, groups.c.state.in_(UNDECIDED))
+    ).one_or_none()
+    if row is None:
+        return None
+    into = tx.scalar(
+        select(groups.c.id).where(
+            groups.c.ae_title == row.ae_title,
+            groups.c.key == row.key,
+            groups.c.state == GroupState.OPEN,
+            groups.c.id != group_id,
+        )
+    )
+    if into is None:
+        tx.execute(
+            update(groups)
+            .where(groups.c.id == group_id)
+            .values(state=GroupState.OPEN, ready_at=at, attempts=0, error="")
+        )
+    else:
+        # More came for the same key while this one was parked: one key has one open group.
+        tx.execute(
+            update(instance_table)
+            .where(instance_table.c.group_id == group_id)
+            .values(group_id=into)
+        )
+        reason = f"merged into {into}"
+        close(tx, group_id, GroupState.DISCARDED, at=at, actor=actor, reason=reason)
+        tx.execute(update(groups).where(groups.c.id == into).values(ready_at=at))
+    events.add(
+        tx,
+        KIND,
+        group_id,
+        "complete",
+        source=row.state,
+        target=GroupState.OPEN,
+        at=at,
+        actor=actor,
+    )
+    return str(row.ae_title)
+
+
+def discard(tx: Connection, group_id: str, at: datetime, actor: str) -> bool:
+    """Drop an undecided group and let the reclaimer have its instances."""
+    if not close(tx, group_id, GroupState.DISCARDED, at=at, actor=actor):
+        return False
+    members = select(instance_table.c.id).where(instance_table.c.group_id == group_id)
+    instances.release(tx, list(tx.scalars(members)), at)
+    return True
+
+
+def summaries(tx: Connection, states: Sequence[GroupState] = UNDECIDED) -> list[GroupSummary]:
+    """Return groups as people see them, oldest first."""
+    members = (
+        select(
+            instance_table.c.group_id,
+            func.count().label("instances"),
+            func.sum(instance_table.c.size).label("size"),
+        )
+        .group_by(instance_table.c.group_id)
+        .subquery()
+    )
+    query = (
+        select(
+            groups,
+            func.coalesce(members.c.instances, 0).label("instances"),
+            func.coalesce(members.c.size, 0).label("size"),
+        )
+        .select_from(groups.outerjoin(members, members.c.group_id == groups.c.id))
+        .where(groups.c.state.in_(states))
+        .order_by(groups.c.seq)
+    )
+    return [
+        GroupSummary(
+            id=row["id"],
+            ae_title=row["ae_title"],
+            key=row["key"],
+            state=GroupState(row["state"]),
+            instances=row["instances"],
+            size=row["size"],
+            opened_at=row["opened_at"],
+            last_instance_at=row["last_instance_at"],
+            ready_at=row["ready_at"],
+            attempts=row["attempts"],
+            error=row["error"],
+        )
+        for row in tx.execute(query).mappings()
+    ]

@@ -1,0 +1,359 @@
+"""Queries about received instances."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    case,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from dicom_adapter.ledger import events
+from dicom_adapter.ledger.schema import groups, instances, submission_instances, submissions
+from dicom_adapter.model import (
+    GroupState,
+    InstanceState,
+    Keeping,
+    QuarantinedInstance,
+    StoredInstance,
+    SubmissionState,
+)
+
+# SQLite binds at most 32766 values in a statement; a study may hold more instances.
+IDS_PER_STATEMENT = 10_000
+KIND = "instance"
+
+#: Where the file of an instance lies, by the instance's id.
+Locate = Callable[[str], Path]
+
+_FIELDS = (
+    "id",
+    "ae_title",
+    "association",
+    "calling_ae_title",
+    "source_address",
+    "sop_class_uid",
+    "sop_instance_uid",
+    "study_instance_uid",
+    "series_instance_uid",
+    "transfer_syntax_uid",
+    "instance_number",
+    "sha256",
+    "size",
+    "received_at",
+)
+
+
+def add(
+    tx: Connection,
+    instance: StoredInstance,
+    move_originator: tuple[str, int] | None = None,
+) -> None:
+    """Record a received instance, due for its processor at once."""
+    title, message_id = move_originator or (None, None)
+    tx.execute(
+        insert(instances).values(
+            {name: getattr(instance, name) for name in _FIELDS},
+            state=InstanceState.RECEIVED,
+            ready_at=instance.received_at,
+            move_originator_ae_title=title,
+            move_originator_message_id=message_id,
+        )
+    )
+
+
+def is_duplicate(tx: Connection, ae_title: str, sop_instance_uid: str, sha256: str) -> bool:
+    """Tell whether the same bytes are waiting, or in an open group, of this AE title already."""
+    same = and_(
+        instances.c.ae_title == ae_title,
+        instances.c.sop_instance_uid == sop_instance_uid,
+        instances.c.sha256 == sha256,
+    )
+    open_group = exists().where(
+        groups.c.id == instances.c.group_id, groups.c.state == GroupState.OPEN
+    )
+    undecided = or_(instances.c.state == InstanceState.RECEIVED, open_group)
+    return tx.scalar(select(instances.c.id).where(same, undecided).limit(1)) is not None
+
+
+def last_association(tx: Connection) -> int:
+    """Return the highest association number that stored anything, 0 when there is none."""
+    return tx.scalar(select(func.coalesce(func.max(instances.c.association), 0))) or 0
+
+
+def received(
+    tx: Connection, ae_title: str, now: datetime, limit: int, locate: Locate
+) -> list[tuple[StoredInstance, int]]:
+    """Return the instances that are due for their processor, with how often it failed before."""
+    query = (
+        select(instances)
+        .where(
+            instances.c.ae_title == ae_title,
+            instances.c.state == InstanceState.RECEIVED,
+            instances.c.ready_at <= now,
+        )
+        .order_by(instances.c.seq)
+        .limit(limit)
+    )
+    return [(_instance(row, locate), row["attempts"]) for row in tx.execute(query).mappings()]
+
+
+def next_ready(tx: Connection, ae_title: str) -> datetime | None:
+    """Return when the next instance of an AE title is due for its processor."""
+    found: datetime | None = tx.scalar(
+        select(func.min(instances.c.ready_at)).where(
+            instances.c.ae_title == ae_title, instances.c.state == InstanceState.RECEIVED
+        )
+    )
+    return found
+
+
+def handled(tx: Connection, instance_id: str) -> None:
+    """Note that the processor has taken an instance, which it keeps until it lets it go."""
+    tx.execute(
+        update(instances)
+        .where(instances.c.id == instance_id, instances.c.state == InstanceState.RECEIVED)
+        .values(state=InstanceState.KEPT, attempts=0)
+    )
+
+
+def postpone(
+    tx: Connection, instance_id: str, attempts: int, ready_at: datetime, reason: str
+) -> None:
+    """Note that the processor failed on an instance and when it gets it again."""
+    tx.execute(
+        update(instances)
+        .where(instances.c.id == instance_id)
+        .values(attempts=attempts, ready_at=ready_at, reason=reason)
+    )
+
+
+def quarantine(tx: Connection, instance_id: str, reason: str, attempts: int, at: datetime) -> None:
+    """Set an instance aside for a person to see."""
+    tx.execute(
+        update(instances)
+        .where(instances.c.id == instance_id)
+        .values(state=InstanceState.QUARANTINED, reason=reason, attempts=attempts)
+    )
+    events.add(
+        tx,
+        KIND,
+        instance_id,
+        "quarantine",
+        source=InstanceState.RECEIVED,
+        target=InstanceState.QUARANTINED,
+        at=at,
+    )
+
+
+def quarantined(tx: Connection, locate: Locate) -> list[QuarantinedInstance]:
+    """Return what is set aside, oldest first."""
+    query = select(instances).where(instances.c.state == InstanceState.QUARANTINED)
+    return [
+        QuarantinedInstance(_instance(row, locate), row["reason"], row["attempts"])
+        for row in tx.execute(query.order_by(instances.c.seq)).mappings()
+    ]
+
+
+def retry_quarantined(tx: Connection, instance_id: str, at: datetime, actor: str) -> bool:
+    """Hand an instance to its processor again; False when it is not in quarantine."""
+    values = {"state": InstanceState.RECEIVED, "ready_at": at, "attempts": 0, "reason": ""}
+    return _leave_quarantine(tx, instance_id, values, at=at, actor=actor)
+
+
+def discard_quarantined(tx: Connection, instance_id: str, at: datetime, actor: str) -> bool:
+    """Let the reclaimer have an instance; False when it is not in quarantine."""
+    values = {"state": InstanceState.RELEASED, "reclaimable_at": at}
+    return _leave_quarantine(tx, instance_id, values, at=at, actor=actor)
+
+
+def _leave_quarantine(
+    tx: Connection, instance_id: str, values: dict[str, Any], *, at: datetime, actor: str
+) -> bool:
+    moved = tx.execute(
+        update(instances)
+        .where(instances.c.id == instance_id, instances.c.state == InstanceState.QUARANTINED)
+        .values(**values)
+    )
+    if moved.rowcount:
+        events.add(
+            tx,
+            KIND,
+            instance_id,
+            "retry" if values["state"] == InstanceState.RECEIVED else "discard",
+            source=InstanceState.QUARANTINED,
+            target=values["state"],
+            at=at,
+            actor=actor,
+        )
+    return bool(moved.rowcount)
+
+
+def release(tx: Connection, instance_ids: Iterable[str], at: datetime) -> None:
+    """Note that processors need these instances no more.
+
+    The reclaimer gets those that no unsettled submission holds; the others follow when it settles.
+    """
+    for ids in _portions(instance_ids):
+        tx.execute(
+            update(instances)
+            .where(
+                instances.c.id.in_(ids),
+                instances.c.state.in_([InstanceState.RECEIVED, InstanceState.KEPT]),
+            )
+            .values(state=InstanceState.RELEASED)
+        )
+        tx.execute(_make_reclaimable(instances.c.id.in_(ids), at))
+
+
+def release_settled(tx: Connection, submission_id: str, at: datetime) -> None:
+    """Give the reclaimer what only this submission, now settled, still held."""
+    held = select(submission_instances.c.instance_id).where(
+        submission_instances.c.submission_id == submission_id
+    )
+    tx.execute(_make_reclaimable(instances.c.id.in_(held), at))
+
+
+def _make_reclaimable(which: ColumnElement[bool], at: datetime) -> Any:  # noqa: ANN401 - a statement
+    unsettled = exists().where(
+        submission_instances.c.instance_id == instances.c.id,
+        submission_instances.c.submission_id == submissions.c.id,
+        submissions.c.state.in_([SubmissionState.PENDING, SubmissionState.PARKED]),
+    )
+    return (
+        update(instances)
+        .where(
+            which,
+            instances.c.state == InstanceState.RELEASED,
+            instances.c.reclaimable_at.is_(None),
+            ~unsettled,
+        )
+        .values(reclaimable_at=at)
+    )
+
+
+def reclaimable(tx: Connection, before: datetime, limit: int) -> list[str]:
+    """Return the ids of instances that may be removed since `before`, oldest first."""
+    query = (
+        select(instances.c.id)
+        .where(instances.c.state == InstanceState.RELEASED, instances.c.reclaimable_at <= before)
+        .order_by(instances.c.reclaimable_at)
+        .limit(limit)
+    )
+    return list(tx.scalars(query))
+
+
+def next_reclaimable(tx: Connection) -> datetime | None:
+    """Return since when the oldest removable instance may be removed."""
+    found: datetime | None = tx.scalar(
+        select(func.min(instances.c.reclaimable_at)).where(
+            instances.c.state == InstanceState.RELEASED
+        )
+    )
+    return found
+
+
+def begin_reclaim(tx: Connection, ids: Sequence[str]) -> None:
+    """Mark instances whose files are about to be unlinked."""
+    tx.execute(
+        update(instances).where(instances.c.id.in_(ids)).values(state=InstanceState.RECLAIMING)
+    )
+
+
+def end_reclaim(tx: Connection, ids: Sequence[str], at: datetime) -> None:
+    """Mark instances whose files are gone; their rows stay as a record."""
+    tx.execute(
+        update(instances)
+        .where(instances.c.id.in_(ids))
+        .values(state=InstanceState.RECLAIMED, reclaimed_at=at)
+    )
+
+
+def reclaiming(tx: Connection) -> list[str]:
+    """Return what an earlier run marked for unlinking and may not have unlinked."""
+    query = select(instances.c.id).where(instances.c.state == InstanceState.RECLAIMING)
+    return list(tx.scalars(query))
+
+
+def is_kept(tx: Connection, instance_id: str, sha256: str) -> bool:
+    """Tell whether the file of an instance is still in the spool, with these bytes."""
+    gone = [InstanceState.RECLAIMING, InstanceState.RECLAIMED]
+    return (
+        tx.scalar(
+            select(instances.c.id).where(
+                instances.c.id == instance_id,
+                instances.c.sha256 == sha256,
+                instances.c.state.not_in(gone),
+            )
+        )
+        is not None
+    )
+
+
+def keeping(tx: Connection) -> list[Keeping]:
+    """Return how much is kept for which reason."""
+    reason = case(
+        (instances.c.state == InstanceState.RECEIVED, "waiting for its job processor"),
+        (instances.c.state == InstanceState.QUARANTINED, "in quarantine"),
+        (instances.c.state == InstanceState.RECLAIMING, "being removed"),
+        (
+            and_(instances.c.state == InstanceState.RELEASED, instances.c.reclaimable_at.is_(None)),
+            "its submission is not accepted yet",
+        ),
+        (instances.c.state == InstanceState.RELEASED, "delivered, until `retain` has passed"),
+        (groups.c.state == GroupState.OPEN, "in an open group"),
+        (groups.c.state == GroupState.PARKED, "in a parked group"),
+        else_="kept by its job processor",
+    )
+    query = (
+        select(
+            reason.label("reason"),
+            func.count().label("instances"),
+            func.sum(instances.c.size).label("size"),
+            func.min(instances.c.received_at).label("oldest"),
+        )
+        .select_from(instances.outerjoin(groups, groups.c.id == instances.c.group_id))
+        .where(instances.c.state != InstanceState.RECLAIMED)
+        .group_by(reason)
+        .order_by(reason)
+    )
+    return [Keeping(**row) for row in tx.execute(query).mappings()]
+
+
+def of_group(tx: Connection, group_id: str, locate: Locate) -> tuple[StoredInstance, ...]:
+    """Return the instances of a group, in the order in which they came."""
+    query = select(instances).where(instances.c.group_id == group_id).order_by(instances.c.seq)
+    return tuple(_instance(row, locate) for row in tx.execute(query).mappings())
+
+
+def of_submission(tx: Connection, submission_id: str, locate: Locate) -> tuple[StoredInstance, ...]:
+    """Return the instances of a submission, in the order in which they were submitted."""
+    query = (
+        select(instances)
+        .join(submission_instances, submission_instances.c.instance_id == instances.c.id)
+        .where(submission_instances.c.submission_id == submission_id)
+        .order_by(submission_instances.c.position)
+    )
+    return tuple(_instance(row, locate) for row in tx.execute(query).mappings())
+
+
+def _instance(row: RowMapping, locate: Locate) -> StoredInstance:
+    return StoredInstance(**{name: row[name] for name in _FIELDS}, path=locate(row["id"]))
+
+
+def _portions(ids: Iterable[str]) -> Iterator[list[str]]:
+    rest = iter(ids)
+    while portion := list(islice(rest, IDS_PER_STATEMENT)):
+        yield portion

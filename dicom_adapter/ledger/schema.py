@@ -1,0 +1,278 @@
+"""The tables. Migrations make them; a test proves that the two agree."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A time as whole microseconds since 1970, UTC: exact, ordered, and alike on every backend."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Turn an aware time into microseconds."""
+        del dialect
+        return None if value is None else (value - EPOCH) // MICROSECOND
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ANN401 - the driver's
+        """Turn microseconds into an aware time."""
+        del dialect
+        return None if value is None else EPOCH + value * MICROSECOND
+
+
+def _sequence() -> Column[int]:
+    # AUTOINCREMENT on SQLite: a number is never given twice, also after deletions.
+    return Column("seq", Integer, primary_key=True, autoincrement=True)
+
+
+def _text(name: str, **options: Any) -> Column[str]:  # noqa: ANN401 - passed on to Column
+    return Column(name, Text, nullable=False, **options)
+
+
+def _moment(name: str, *, nullable: bool = False) -> Column[datetime]:
+    return Column(name, Moment, nullable=nullable)
+
+
+def _integer(name: str, **options: Any) -> Column[int]:  # noqa: ANN401 - passed on to Column
+    return Column(name, BigInteger, nullable=False, **options)
+
+
+instances = Table(
+    "instances",
+    metadata,
+    _sequence(),
+    _text("id", unique=True),
+    _text("ae_title"),
+    _integer("association"),
+    _text("calling_ae_title"),
+    _text("source_address"),
+    # The C-MOVE that caused the C-STORE (PS3.7 9.1.1.1), where the sender named it.
+    Column("move_originator_ae_title", Text),
+    Column("move_originator_message_id", Integer),
+    _text("sop_class_uid"),
+    _text("sop_instance_uid"),
+    _text("study_instance_uid"),
+    _text("series_instance_uid"),
+    _text("transfer_syntax_uid"),
+    Column("instance_number", BigInteger),
+    _text("sha256"),
+    _integer("size"),
+    _moment("received_at"),
+    _text("state"),
+    _integer("attempts", server_default=text("0")),
+    _moment("ready_at"),
+    _text("reason", server_default=""),
+    Column("group_id", Text, ForeignKey("groups.id")),
+    # Set once the processor let it go and no submission needs it any more.
+    _moment("reclaimable_at", nullable=True),
+    _moment("reclaimed_at", nullable=True),
+    sqlite_autoincrement=True,
+)
+Index("ix_instances_work", instances.c.ae_title, instances.c.state, instances.c.ready_at)
+Index("ix_instances_identity", instances.c.ae_title, instances.c.sop_instance_uid)
+Index("ix_instances_group_id", instances.c.group_id)
+Index("ix_instances_state", instances.c.state, instances.c.reclaimable_at)
+
+groups = Table(
+    "groups",
+    metadata,
+    _sequence(),
+    _text("id", unique=True),
+    _text("ae_title"),
+    _text("key"),
+    _text("state"),
+    _moment("opened_at"),
+    _moment("last_instance_at"),
+    # The one column that deadlines, retries and `groups complete` share.
+    _moment("ready_at"),
+    _moment("ready_by", nullable=True),
+    _moment("closed_at", nullable=True),
+    _integer("attempts", server_default=text("0")),
+    _text("error", server_default=""),
+    sqlite_autoincrement=True,
+)
+Index(
+    "uq_groups_open",
+    groups.c.ae_title,
+    groups.c.key,
+    unique=True,
+    sqlite_where=groups.c.state == "open",
+    postgresql_where=groups.c.state == "open",
+)
+Index("ix_groups_work", groups.c.ae_title, groups.c.state, groups.c.ready_at)
+
+submissions = Table(
+    "submissions",
+    metadata,
+    _sequence(),
+    _text("id", unique=True),
+    _text("ae_title"),
+    Column("group_id", Text, ForeignKey("groups.id")),
+    _text("name"),
+    _text("pipeline"),
+    _integer("priority"),
+    _text("state"),
+    _integer("attempts", server_default=text("0")),
+    _moment("created_at"),
+    _moment("ready_at"),
+    _moment("settled_at", nullable=True),
+    _text("error", server_default=""),
+    Column("job_id", Text),
+    sqlite_autoincrement=True,
+)
+Index("ix_submissions_work", submissions.c.state, submissions.c.ready_at)
+
+submission_instances = Table(
+    "submission_instances",
+    metadata,
+    Column("submission_id", Text, ForeignKey("submissions.id"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("instance_id", Text, ForeignKey("instances.id"), nullable=False, index=True),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    _sequence(),
+    _text("id", unique=True),
+    _text("name", unique=True),
+    _text("request_id", unique=True),
+    _text("request_sha256"),
+    _text("project"),
+    _text("pipeline"),
+    _text("pipeline_version"),
+    Column("command", JSON, nullable=False),
+    Column("timeout", Float),
+    _text("state"),
+    _text("reason", server_default=""),
+    _integer("priority"),
+    _text("ae_title"),
+    _integer("instances"),
+    Column("arguments", JSON, nullable=False),
+    _integer("cpus"),
+    _integer("memory"),
+    _integer("gpus"),
+    _moment("created_at"),
+    _moment("started_at", nullable=True),
+    _moment("finished_at", nullable=True),
+    _integer("attempts", server_default=text("0")),
+    Column("exit_code", Integer),
+    _text("error", server_default=""),
+    # The process of the current attempt, so that a restart finds and ends what survived a crash.
+    Column("process_id", Integer),
+    Column("process_started", Float),
+    Column("cpu_seconds", Float),
+    Column("max_rss_bytes", BigInteger),
+    Column("wall_seconds", Float),
+    _moment("inputs_reclaimed_at", nullable=True),
+    _moment("outputs_reclaimed_at", nullable=True),
+    _moment("logs_reclaimed_at", nullable=True),
+    sqlite_autoincrement=True,
+)
+Index("ix_jobs_queue", jobs.c.state, jobs.c.priority, jobs.c.seq)
+Index("ix_jobs_finished_at", jobs.c.finished_at)
+
+job_items = Table(
+    "job_items",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("job_id", Text, ForeignKey("jobs.id"), nullable=False, index=True),
+    _integer("position"),
+    _text("state"),
+)
+
+job_inputs = Table(
+    "job_inputs",
+    metadata,
+    Column("item_id", Text, ForeignKey("job_items.id"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    _text("study"),
+    _text("series"),
+    _text("range"),
+    _integer("instances"),
+)
+
+job_files = Table(
+    "job_files",
+    metadata,
+    Column("item_id", Text, ForeignKey("job_items.id"), primary_key=True),
+    Column("input_position", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    _text("instance_id"),
+    _text("sop_instance_uid"),
+    _text("sha256"),
+)
+
+job_steps = Table(
+    "job_steps",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    _text("name"),
+    _text("state"),
+    Column("progress", Float, nullable=False),
+)
+
+job_outputs = Table(
+    "job_outputs",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id"), primary_key=True),
+    Column("path", Text, primary_key=True),
+    _integer("size"),
+    _text("sha256"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("instance_id", Text, primary_key=True),
+    Column("sha256", Text, primary_key=True),
+    _integer("size"),
+    _moment("used_at"),
+)
+
+# No foreign key: the audit trail outlives what it tells of.
+events = Table(
+    "events",
+    metadata,
+    _sequence(),
+    _moment("at"),
+    _text("actor"),
+    _text("kind"),
+    _text("subject"),
+    _text("action"),
+    _text("from_state"),
+    _text("to_state"),
+    _text("reason"),
+    sqlite_autoincrement=True,
+)
+Index("ix_events_subject", events.c.subject, events.c.seq)

@@ -1,0 +1,169 @@
+"""Queries about submissions: the outbox between the job processors and the platform."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Select, func, insert, select, update
+
+from dicom_adapter.ledger import events, instances
+from dicom_adapter.ledger.schema import submission_instances, submissions
+from dicom_adapter.model import Priority, Submission, SubmissionState
+
+KIND = "submission"
+UNSETTLED = (SubmissionState.PENDING, SubmissionState.PARKED)
+
+
+def add(tx: Connection, submission: Submission, instance_ids: Sequence[str]) -> None:
+    """Write a submission before its first call to the platform."""
+    tx.execute(
+        insert(submissions).values(
+            id=submission.id,
+            ae_title=submission.ae_title,
+            group_id=submission.group_id,
+            name=submission.name,
+            pipeline=submission.pipeline,
+            priority=submission.priority,
+            state=submission.state,
+            created_at=submission.created_at,
+            ready_at=submission.ready_at,
+        )
+    )
+    tx.execute(
+        insert(submission_instances),
+        [
+            {"submission_id": submission.id, "position": position, "instance_id": instance_id}
+            for position, instance_id in enumerate(instance_ids)
+        ],
+    )
+
+
+def due(tx: Connection, now: datetime, limit: int) -> list[Submission]:
+    """Return the pending submissions that are due, the most urgent first, then the oldest."""
+    query = (
+        _query()
+        .where(submissions.c.state == SubmissionState.PENDING, submissions.c.ready_at <= now)
+        .order_by(submissions.c.priority.desc(), submissions.c.seq)
+        .limit(limit)
+    )
+    return [_submission(row) for row in tx.execute(query).mappings()]
+
+
+def next_ready(tx: Connection) -> datetime | None:
+    """Return when the next pending submission is due."""
+    found: datetime | None = tx.scalar(
+        select(func.min(submissions.c.ready_at)).where(
+            submissions.c.state == SubmissionState.PENDING
+        )
+    )
+    return found
+
+
+def accept(tx: Connection, submission_id: str, job_id: str, at: datetime) -> None:
+    """Note that the platform has taken a submission, and free what it held."""
+    _settle(tx, submission_id, SubmissionState.ACCEPTED, at=at, job_id=job_id, error="")
+
+
+def park(tx: Connection, submission_id: str, error: str, at: datetime) -> None:
+    """Note that the platform has refused a submission for good; its files stay."""
+    tx.execute(
+        update(submissions)
+        .where(submissions.c.id == submission_id, submissions.c.state == SubmissionState.PENDING)
+        .values(state=SubmissionState.PARKED, error=error, attempts=submissions.c.attempts + 1)
+    )
+    events.add(
+        tx,
+        KIND,
+        submission_id,
+        "park",
+        source=SubmissionState.PENDING,
+        target=SubmissionState.PARKED,
+        at=at,
+        reason=error,
+    )
+
+
+def postpone(tx: Connection, submission_id: str, ready_at: datetime, error: str) -> None:
+    """Note that the platform did not answer, and when to try again."""
+    tx.execute(
+        update(submissions)
+        .where(submissions.c.id == submission_id, submissions.c.state == SubmissionState.PENDING)
+        .values(ready_at=ready_at, error=error, attempts=submissions.c.attempts + 1)
+    )
+
+
+def retry(tx: Connection, submission_id: str, at: datetime, actor: str) -> bool:
+    """Make a parked or waiting submission due now; False when it is settled."""
+    source = _state(tx, submission_id)
+    if source not in UNSETTLED:
+        return False
+    tx.execute(
+        update(submissions)
+        .where(submissions.c.id == submission_id, submissions.c.state == source)
+        .values(state=SubmissionState.PENDING, ready_at=at, attempts=0)
+    )
+    events.add(
+        tx,
+        KIND,
+        submission_id,
+        "retry",
+        source=source,
+        target=SubmissionState.PENDING,
+        at=at,
+        actor=actor,
+    )
+    return True
+
+
+def discard(tx: Connection, submission_id: str, at: datetime, actor: str) -> bool:
+    """Give a submission up and free what it held; False when it is settled."""
+    if _state(tx, submission_id) not in UNSETTLED:
+        return False
+    _settle(tx, submission_id, SubmissionState.DISCARDED, at=at, actor=actor)
+    return True
+
+
+def listed(tx: Connection, states: Sequence[SubmissionState] = UNSETTLED) -> list[Submission]:
+    """Return submissions, oldest first; without `states` those that are not settled."""
+    query = _query().where(submissions.c.state.in_(states)).order_by(submissions.c.seq)
+    return [_submission(row) for row in tx.execute(query).mappings()]
+
+
+def _settle(
+    tx: Connection,
+    submission_id: str,
+    target: SubmissionState,
+    *,
+    at: datetime,
+    actor: str = "system",
+    **values: str,
+) -> None:
+    source = _state(tx, submission_id)
+    tx.execute(
+        update(submissions)
+        .where(submissions.c.id == submission_id, submissions.c.state == source)
+        .values(state=target, settled_at=at, **values)
+    )
+    instances.release_settled(tx, submission_id, at)
+    events.add(tx, KIND, submission_id, target, source=source, target=target, at=at, actor=actor)
+
+
+def _state(tx: Connection, submission_id: str) -> str:
+    query = select(submissions.c.state).where(submissions.c.id == submission_id)
+    return tx.scalar(query) or ""
+
+
+def _query() -> Select[Any]:
+    members = (
+        select(func.count())
+        .where(submission_instances.c.submission_id == submissions.c.id)
+        .scalar_subquery()
+    )
+    return select(submissions, members.label("instances"))
+
+
+def _submission(row: RowMapping) -> Submission:
+    values = {name: row[name] for name in row if name != "seq"}
+    values["priority"] = Priority(values["priority"])
+    values["state"] = SubmissionState(values["state"])
+    return Submission(**values)

@@ -1,0 +1,111 @@
+"""The rules of a job's life: its states, and every legal move between them, in one table.
+
+Everything that decides whether a job may move is in this file; the ledger applies a move with one
+conditional UPDATE and one event row, and docs/jobs.md draws its diagram from this table. The states
+are few, the reason codes many.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dicom_adapter.errors import WrongStateError
+
+
+class JobState(StrEnum):
+    """What a job is doing."""
+
+    IN_QUEUE = "in_queue"
+    PROCESSING = "processing"
+    CANCELLING = "cancelling"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INVALIDATED = "invalidated"
+
+
+TERMINAL = frozenset({JobState.FINISHED, JobState.FAILED, JobState.CANCELLED, JobState.INVALIDATED})
+
+
+class Action(StrEnum):
+    """What moves a job."""
+
+    CREATE = "create"
+    CLAIM = "claim"
+    CANCEL = "cancel"
+    STOP = "stop"
+    FINISH = "finish"
+    FAIL = "fail"
+    REQUEUE = "requeue"
+    RETRY = "retry"
+    INVALIDATE = "invalidate"
+    EXPIRE = "expire"
+    DELETE = "delete"
+
+
+class Reason(StrEnum):
+    """Why a job is where it is."""
+
+    DRAIN = "drain"
+    LOST = "lost"
+    PIPELINE_ERROR = "pipeline_error"
+    INPUT_ERROR = "input_error"
+    OUTPUT_INVALID = "output_invalid"
+    RUN_TIMEOUT = "run_timeout"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True)
+class Move:
+    """One legal move; `source` None is a job not made yet, `target` None a job deleted."""
+
+    source: JobState | None
+    action: Action
+    target: JobState | None
+    who: str
+
+
+_S = JobState
+MOVES: tuple[Move, ...] = (
+    Move(None, Action.CREATE, _S.IN_QUEUE, "owner, listener"),
+    Move(_S.IN_QUEUE, Action.CLAIM, _S.PROCESSING, "worker"),
+    Move(_S.IN_QUEUE, Action.CANCEL, _S.CANCELLED, "owner, operator"),
+    Move(_S.IN_QUEUE, Action.EXPIRE, _S.FAILED, "system"),
+    Move(_S.PROCESSING, Action.FINISH, _S.FINISHED, "worker"),
+    Move(_S.PROCESSING, Action.FAIL, _S.FAILED, "worker, system"),
+    Move(_S.PROCESSING, Action.REQUEUE, _S.IN_QUEUE, "system, worker"),
+    Move(_S.PROCESSING, Action.CANCEL, _S.CANCELLING, "owner, operator"),
+    Move(_S.CANCELLING, Action.STOP, _S.CANCELLED, "worker, system"),
+    Move(_S.CANCELLING, Action.FINISH, _S.FINISHED, "worker"),
+    Move(_S.CANCELLING, Action.FAIL, _S.FAILED, "worker, system"),
+    Move(_S.FAILED, Action.RETRY, _S.IN_QUEUE, "owner"),
+    Move(_S.CANCELLED, Action.RETRY, _S.IN_QUEUE, "operator"),
+    Move(_S.FINISHED, Action.RETRY, _S.IN_QUEUE, "operator"),
+    Move(_S.FINISHED, Action.INVALIDATE, _S.INVALIDATED, "manager"),
+    Move(_S.FINISHED, Action.DELETE, None, "owner, operator"),
+    Move(_S.FAILED, Action.DELETE, None, "owner, operator"),
+    Move(_S.CANCELLED, Action.DELETE, None, "owner, operator"),
+    Move(_S.INVALIDATED, Action.DELETE, None, "owner, operator"),
+)
+
+
+def target_of(source: JobState | None, action: Action) -> JobState | None:
+    """Return the state that an action leads to.
+
+    Raises:
+        WrongStateError: the action is not legal in that state; names the states where it is.
+    """
+    for move in MOVES:
+        if move.source == source and move.action == action:
+            return move.target
+    allowed = ", ".join(str(move.source) for move in MOVES if move.action == action)
+    raise WrongStateError(f"cannot {action} a job that is {source}: it must be {allowed}")
+
+
+def diagram() -> str:
+    """Draw the table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2"]
+    for move in MOVES:
+        source = move.source or "[*]"
+        target = move.target or "[*]"
+        lines.append(f"    {source} --> {target}: {move.action} ({move.who})")
+    return "\n".join(lines)

@@ -1,0 +1,357 @@
+"""The frozen values that the rooms hand to one another; they know no table, wire or file format."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from pathlib import Path
+
+from pydicom import Dataset, dcmread
+
+from dicom_adapter.lifecycle import JobState
+
+JOB_NAME_LENGTH = 63
+
+
+class Priority(IntEnum):
+    """How urgent a job is; a higher one starts first."""
+
+    LOWER = 0
+    NORMAL = 1
+    HIGHER = 2
+    IMMEDIATE = 3
+
+    @property
+    def label(self) -> str:
+        """The word for it in configuration, API and output."""
+        return self.name.lower()
+
+    @classmethod
+    def parse(cls, label: str) -> "Priority":
+        """Return the priority of a word; ValueError names the words there are."""
+        for priority in cls:
+            if priority.label == label:
+                return priority
+        raise ValueError(f"must be one of {', '.join(p.label for p in cls)}, not '{label}'")
+
+
+class InstanceState(StrEnum):
+    """Where a received instance stands between its sender and the reclaimer."""
+
+    RECEIVED = "received"
+    KEPT = "kept"
+    QUARANTINED = "quarantined"
+    RELEASED = "released"
+    RECLAIMING = "reclaiming"
+    RECLAIMED = "reclaimed"
+
+
+class GroupState(StrEnum):
+    """Where a group stands."""
+
+    OPEN = "open"
+    PARKED = "parked"
+    DISPATCHED = "dispatched"
+    DISCARDED = "discarded"
+
+
+class SubmissionState(StrEnum):
+    """Where a submission stands."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    PARKED = "parked"
+    DISCARDED = "discarded"
+
+
+class ItemState(StrEnum):
+    """Where an item of a job stands."""
+
+    IN_QUEUE = "in_queue"
+    PROCESSING = "processing"
+    CANCELLING = "cancelling"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class StepState(StrEnum):
+    """Where a step of a pipeline stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class StoredInstance:
+    """One received instance: what it is, who sent it, and where its Part 10 file lies.
+
+    UIDs are hidden from `repr`, so that no log line shows them by accident.
+    """
+
+    id: str
+    ae_title: str
+    association: int
+    calling_ae_title: str
+    source_address: str
+    sop_class_uid: str
+    sop_instance_uid: str = field(repr=False)
+    study_instance_uid: str = field(repr=False)
+    series_instance_uid: str = field(repr=False)
+    transfer_syntax_uid: str
+    instance_number: int | None
+    sha256: str
+    size: int
+    received_at: datetime
+    path: Path
+
+    def read(self, *keywords: str) -> Dataset:
+        """Read the named attributes, or all of them, without bulk pixel data.
+
+        Raises:
+            OSError: the file is not there any more.
+        """
+        return dcmread(self.path, stop_before_pixels=True, specific_tags=list(keywords) or None)
+
+
+@dataclass(frozen=True)
+class InstanceGroup:
+    """Instances that belong together, handed to the processor when they are due."""
+
+    id: str
+    ae_title: str
+    key: str = field(repr=False)
+    opened_at: datetime
+    last_instance_at: datetime
+    instances: tuple[StoredInstance, ...]
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """A group as people see it."""
+
+    id: str
+    ae_title: str
+    key: str = field(repr=False)
+    state: GroupState
+    instances: int
+    size: int
+    opened_at: datetime
+    last_instance_at: datetime
+    ready_at: datetime
+    attempts: int
+    error: str
+
+
+@dataclass(frozen=True)
+class QuarantinedInstance:
+    """An instance that no group could take, and why."""
+
+    instance: StoredInstance
+    reason: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A pipeline job that is to be, or was, submitted; its id is the request id on the wire."""
+
+    id: str
+    ae_title: str
+    group_id: str | None
+    name: str
+    pipeline: str
+    priority: Priority
+    state: SubmissionState
+    instances: int
+    attempts: int
+    created_at: datetime
+    ready_at: datetime
+    settled_at: datetime | None
+    error: str
+    job_id: str | None
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a job needs: whole CPUs, bytes of memory, whole GPUs."""
+
+    cpus: int
+    memory: int
+    gpus: int
+
+    def fits(self, free: "Resources") -> bool:
+        """True when all of it is free."""
+        return self.cpus <= free.cpus and self.memory <= free.memory and self.gpus <= free.gpus
+
+
+@dataclass(frozen=True)
+class ResourceUse:
+    """What a job's last attempt used."""
+
+    cpu_seconds: float
+    max_rss_bytes: int
+    wall_seconds: float
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One instance as a job names it: by the id it was stored under and its sha256."""
+
+    instance_id: str
+    sha256: str
+    sop_instance_uid: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class JobInput:
+    """One series, or a part of it, in the order in which the pipeline gets its files."""
+
+    study: str = field(repr=False)
+    series: str = field(repr=False)
+    range: str
+    files: tuple[InputFile, ...]
+
+
+@dataclass(frozen=True)
+class InputSummary:
+    """One input of an item as people see it."""
+
+    study: str = field(repr=False)
+    series: str = field(repr=False)
+    range: str
+    instances: int
+
+
+@dataclass(frozen=True)
+class JobItem:
+    """The unit of a job that runs, fails and is retried."""
+
+    id: str
+    state: ItemState
+    inputs: tuple[InputSummary, ...]
+
+
+@dataclass(frozen=True)
+class JobStep:
+    """One step of a pipeline; `progress` runs from 0 to 1."""
+
+    name: str
+    state: StepState
+    progress: float
+
+
+@dataclass(frozen=True)
+class JobOutput:
+    """One file that a job produced; `path` is relative to the job's output folder."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it stands."""
+
+    id: str
+    name: str
+    project: str
+    pipeline: str
+    pipeline_version: str
+    state: JobState
+    reason: str
+    priority: Priority
+    ae_title: str
+    instances: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    arguments: Mapping[str, str]
+    command: tuple[str, ...]
+    timeout: float | None
+    requested: Resources
+    used: ResourceUse | None
+    attempts: int
+    exit_code: int | None
+    error: str
+    items: tuple[JobItem, ...] = ()
+    steps: tuple[JobStep, ...] = ()
+    outputs: tuple[JobOutput, ...] = ()
+    reclaimed: Mapping[str, datetime] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What a client asks for: one pipeline over ordered inputs, named by a request id of its own.
+
+    The same request id twice makes one job.
+    """
+
+    request_id: str
+    name: str
+    pipeline: str
+    priority: Priority
+    ae_title: str
+    inputs: tuple[JobInput, ...]
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One move of a job, group, submission or instance, for the audit trail."""
+
+    number: int
+    at: datetime
+    actor: str
+    kind: str
+    subject: str
+    action: str
+    from_state: str
+    to_state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How much of the spool is kept for one reason."""
+
+    reason: str
+    instances: int
+    size: int
+    oldest: datetime | None
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Associations that were rejected alike, with the values that the peer sent."""
+
+    called_ae_title: str
+    calling_ae_title: str
+    address: str
+    why: str
+    count: int
+    last_at: datetime
+
+
+def safe_name(text: str) -> str:
+    """Make a text safe for a job's name: `[a-z0-9-]`, no dash at the ends or twice in a row."""
+    return re.sub(r"-+", "-", re.sub(r"[^a-z0-9-]", "-", text.lower())).strip("-")
+
+
+def job_name(base: str, at: datetime) -> str:
+    """Return `base` with the UTC time behind it, at most 63 characters.
+
+    A long base is cut, never the time: Clara cuts the time off and so makes equal names.
+    """
+    stamp = at.strftime("%Y%m%d%H%M%S")
+    head = safe_name(base)[: JOB_NAME_LENGTH - len(stamp) - 1].rstrip("-")
+    return f"{head}-{stamp}" if head else stamp
+
+
+def numbered_name(name: str, number: int) -> str:
+    """Return the name made unlike others by a number, still at most 63 characters."""
+    suffix = f"-{number}"
+    return name[: JOB_NAME_LENGTH - len(suffix)].rstrip("-") + suffix

@@ -1,0 +1,136 @@
+"""Makes the montage a Secondary Capture image of the same study (PS3.3 A.8.1)."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from dicom_adapter.pipelines.series import Series
+
+# The Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2), and what their text and
+# times are written in. Those marked are of type 2: there, if only empty.
+COPIED = (
+    "SpecificCharacterSet",
+    "TimezoneOffsetFromUTC",
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "TypeOfPatientID",
+    "IssuerOfPatientIDQualifiersSequence",
+    "OtherPatientIDsSequence",
+    "PatientBirthDate",
+    "PatientBirthTime",
+    "PatientSex",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "PatientSpeciesDescription",
+    "PatientSpeciesCodeSequence",
+    "PatientBreedDescription",
+    "PatientBreedCodeSequence",
+    "ResponsiblePerson",
+    "ResponsiblePersonRole",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "AccessionNumber",
+    "IssuerOfAccessionNumberSequence",
+    "ReferringPhysicianName",
+    "BodyPartExamined",
+)
+TYPE_2 = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+LOSSY = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
+FIRST_SERIES_NUMBER = 9000
+
+
+def write_capture(
+    path: Path, picture: npt.NDArray[np.uint8], series: Series, job: str, text: str
+) -> None:
+    """Write the picture (rows x columns, x 3 if RGB) as an image of the series' study.
+
+    Its UIDs are made from the job's id and the UIDs of the series' instances: another attempt of
+    the same job makes the same image, another job a new one.
+    """
+    sources = [each for each in series.instances if each.pixels]
+    dataset = dcmread(sources[0].path, stop_before_pixels=True)
+    uids = [job, *(each.sop_instance_uid for each in sources)]
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["montage", *uids])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image = FileDataset("", {}, preamble=bytes(128), file_meta=meta)
+    _copy(dataset, image)
+    image.SOPClassUID = SecondaryCaptureImageStorage
+    image.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    image.SeriesInstanceUID = generate_uid(entropy_srcs=["montage series", *uids])
+    image.SeriesNumber = FIRST_SERIES_NUMBER + series.number
+    image.SeriesDescription = f"Montage of series {series.number}"
+    image.InstanceNumber = 1
+    # "OT" as nothing was acquired; the images' own modality says little about a sheet of tiles.
+    image.Modality = "OT"
+    image.ConversionType = "WSD"
+    image.Manufacturer = "DICOM Adapter"
+    image.ManufacturerModelName = "series-report"
+    image.ImageType = ["DERIVED", "SECONDARY"]
+    image.DerivationDescription = text
+    image.PatientOrientation = ""
+    _add_heritage(dataset, image)
+    _add_pixels(image, picture)
+    image.save_as(path, enforce_file_format=True)
+
+
+def _copy(source: Dataset, target: Dataset) -> None:
+    """Copy patient and study; a value that cannot be read is left out, or empty if of type 2."""
+    for keyword in COPIED:
+        try:
+            if keyword in source:
+                target[keyword] = source[keyword]
+        except Exception:  # noqa: BLE001, S112 - a broken value makes pydicom raise what it likes
+            continue
+    for keyword in TYPE_2:
+        if keyword not in target:
+            setattr(target, keyword, "")
+
+
+def _add_heritage(source: Dataset, target: Dataset) -> None:
+    """Keep what the images say of text burned into them and of lossy compression."""
+    burned = str(source.get("BurnedInAnnotation", ""))
+    if burned in {"YES", "NO"}:
+        target.BurnedInAnnotation = burned
+    if str(source.get("LossyImageCompression", "")) == "01":
+        target.LossyImageCompression = "01"
+        for keyword in LOSSY:
+            if keyword in source:
+                target[keyword] = source[keyword]
+
+
+def _add_pixels(image: Dataset, picture: npt.NDArray[np.uint8]) -> None:
+    """Add the Image Pixel module (PS3.3 C.7.6.3)."""
+    is_colour = picture.ndim > 2  # noqa: PLR2004 - rows, columns and samples
+    image.SamplesPerPixel = 3 if is_colour else 1
+    image.PhotometricInterpretation = "RGB" if is_colour else "MONOCHROME2"
+    if is_colour:
+        image.PlanarConfiguration = 0
+    image.Rows, image.Columns = picture.shape[:2]
+    image.BitsAllocated, image.BitsStored, image.HighBit = 8, 8, 7
+    image.PixelRepresentation = 0
+    data = picture.tobytes()
+    image.add_new("PixelData", "OB", data + bytes(len(data) % 2))

@@ -1,0 +1,160 @@
+"""Who may associate with which AE title, and what may be sent there."""
+
+import ipaddress
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from pydicom.uid import UID
+from pynetdicom import AllStoragePresentationContexts
+
+from dicom_adapter.clock import Clock
+from dicom_adapter.config import AETitle, Settings
+from dicom_adapter.model import Rejection
+
+VERIFICATION = "1.2.840.10008.1.1"
+REMEMBERED_REJECTIONS = 200
+
+# Registered as transfer syntaxes, but no encodings of a data set that C-STORE could carry:
+# MIME and XML (PS3.5 A.6, retired) and Papyrus 3 (withdrawn).
+_NOT_FOR_STORAGE = frozenset(
+    {"1.2.840.10008.1.2.6.1", "1.2.840.10008.1.2.6.2", "1.2.840.10008.1.20"}
+)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An A-ASSOCIATE-RJ (PS3.8 table 9-21) and why."""
+
+    result: int
+    source: int
+    diagnostic: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks for an association, as far as the peer's word and its address tell."""
+
+    calling_ae_title: str
+    called_ae_title: str
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One presentation context that a peer proposes: one abstract, several transfer syntaxes."""
+
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+
+class Policy:
+    """Decides over associations and presentation contexts by the configuration."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._storage = frozenset(
+            str(context.abstract_syntax) for context in AllStoragePresentationContexts
+        ) | frozenset(settings.dicom.private_sop_classes)
+        self._lock = threading.Lock()
+        self._rejections: OrderedDict[tuple[str, str, str, str], Rejection] = OrderedDict()
+
+    def admit(self, caller: Caller, port: int) -> AETitle | Refusal:
+        """Return the AE title that a caller reaches on a listening port, or the refusal."""
+        refusal = self._refuse_source(caller)
+        if refusal is None:
+            title = self._settings.ae_titles.get(caller.called_ae_title)
+            if title is not None and self.port_of(title) == port:
+                return title
+            refusal = Refusal(1, 1, 7, "called AE title not recognized")
+        self.remember(caller, refusal.why)
+        return refusal
+
+    def _refuse_source(self, caller: Caller) -> Refusal | None:
+        if not is_ae_title(caller.calling_ae_title):
+            return Refusal(1, 1, 3, "calling AE title is empty or not of the repertoire")
+        if not self._settings.dicom.reject_unknown_sources:
+            return None
+        named = [
+            source
+            for source in self._settings.sources.values()
+            if source.ae_title == caller.calling_ae_title
+        ]
+        if not named:
+            return Refusal(1, 1, 3, "calling AE title matches no source")
+        address = ipaddress.ip_address(caller.address)
+        if not any(address in source.host for source in named):
+            return Refusal(1, 1, 3, "address matches no source of this calling AE title")
+        return None
+
+    def port_of(self, title: AETitle) -> int:
+        """Return the configured port of an AE title."""
+        return self._settings.dicom.port if title.port is None else title.port
+
+    def contexts(self, title: AETitle, proposals: Iterable[Proposal]) -> Mapping[str, list[str]]:
+        """Return the acceptable abstract syntaxes, each with its transfer syntaxes by preference.
+
+        The proposer's order decides: it lists first what it has.
+        """
+        accepted: dict[str, list[str]] = {}
+        for proposal in proposals:
+            if not self._accepts(title, proposal.abstract_syntax):
+                continue
+            chosen = accepted.setdefault(proposal.abstract_syntax, [])
+            for syntax in proposal.transfer_syntaxes:
+                if is_transfer_syntax(syntax) and syntax not in chosen:
+                    chosen.append(syntax)
+        return accepted
+
+    def _accepts(self, title: AETitle, abstract_syntax: str) -> bool:
+        if abstract_syntax == VERIFICATION:
+            return True
+        if abstract_syntax in title.ignored_sop_classes:
+            # Negotiated all the same: a sender that is refused here may not send the rest.
+            return True
+        if title.accepted_sop_classes is not None:
+            return abstract_syntax in title.accepted_sop_classes
+        return abstract_syntax in self._storage
+
+    def remember(self, caller: Caller, why: str) -> None:
+        """Keep a rejection for those who ask why a sender does not get through."""
+        seen = (caller.called_ae_title, caller.calling_ae_title, caller.address, why)
+        with self._lock:
+            known = self._rejections.pop(seen, None)
+            now = self._clock.now()
+            self._rejections[seen] = (
+                Rejection(*seen, count=1, last_at=now)
+                if known is None
+                else replace(known, count=known.count + 1, last_at=now)
+            )
+            # Bounded: whoever scans the port must not fill the memory.
+            if len(self._rejections) > REMEMBERED_REJECTIONS:
+                self._rejections.popitem(last=False)
+
+    def rejections(self) -> tuple[Rejection, ...]:
+        """Return what was rejected since the start, the newest last."""
+        with self._lock:
+            return tuple(self._rejections.values())
+
+
+def is_ae_title(text: str) -> bool:
+    """Tell whether a text is an AE title: 1 to 16 printable ASCII characters, no backslash.
+
+    PS3.5 section 6.2, value representation AE.
+    """
+    return bool(text) and text == printable_ae_title(text)
+
+
+def printable_ae_title(text: str) -> str:
+    """Return an AE title fit for a log: what is outside the repertoire becomes `?`."""
+    allowed = (c if " " <= c <= "~" and c != "\\" else "?" for c in text.strip(" ")[:16])
+    return "".join(allowed)
+
+
+def is_transfer_syntax(uid: str) -> bool:
+    """Tell whether a data set can be stored in this transfer syntax: every standard one."""
+    return UID(uid).type == "Transfer Syntax" and uid not in _NOT_FOR_STORAGE
