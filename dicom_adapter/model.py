@@ -8,6 +8,7 @@ from enum import IntEnum, StrEnum
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
+from pydicom.tag import Tag
 
 from dicom_adapter.lifecycle import JobState
 
@@ -107,13 +108,15 @@ class StoredInstance:
     received_at: datetime
     path: Path
 
-    def read(self, *keywords: str) -> Dataset:
-        """Read the named attributes, or all of them, without bulk pixel data.
+    def read(self, *tags: str | int) -> Dataset:
+        """Read the attributes of these keywords or tags, or all, without pixel data.
 
         Raises:
             OSError: the file is not there any more.
         """
-        return dcmread(self.path, stop_before_pixels=True, specific_tags=list(keywords) or None)
+        return dcmread(
+            self.path, stop_before_pixels=True, specific_tags=[Tag(tag) for tag in tags] or None
+        )
 
 
 @dataclass(frozen=True)

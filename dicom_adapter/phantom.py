@@ -60,11 +60,11 @@ class Tissue:
 
 # Painted in this order, each over what was there before.
 TISSUES = (
-    Tissue((0, 0, 0), (170, 115, 260), 40, 420),  # body
+    Tissue((0, 0, 0), (170, 115, 260), 20, 420),  # body
     Tissue((-72, -8, 20), (58, 78, 100), -820, 60),  # right lung
     Tissue((76, -8, 25), (48, 70, 88), -820, 60),  # left lung
-    Tissue((22, -35, -10), (45, 42, 55), 60, 300),  # heart
-    Tissue((-62, -5, -130), (85, 80, 62), 75, 520),  # liver
+    Tissue((22, -35, -10), (45, 42, 55), 260, 300),  # heart
+    Tissue((-58, -5, -122), (78, 74, 58), 140, 520),  # liver
     Tissue((0, 78, 0), (19, 19, 900), 420, 180),  # spine
     Tissue((0, 82, 0), (7, 7, 900), 20, 640),  # spinal canal
     Tissue(NODULE_CENTRE, (NODULE_RADIUS,) * 3, 700, 900),

@@ -85,7 +85,8 @@ class Document:
 
     def mistake(self, path: KeyPath, problem: str) -> Mistake:
         """Makes a mistake of a problem with a key."""
-        return Mistake(self.file, self.line(path), dotted(path), problem)
+        # A stranger's words may have several lines; a mistake has one.
+        return Mistake(self.file, self.line(path), dotted(path), " ".join(problem.splitlines()))
 
 
 def dotted(path: KeyPath) -> str:
@@ -98,7 +99,7 @@ def dotted(path: KeyPath) -> str:
             text += f".{part}"
         else:
             # One line a mistake, whatever stands in a key, and with its spaces to be seen.
-            text += f".{ascii(part)}"
+            text += f".{part!a}"
     return text.removeprefix(".") or WHOLE_FILE
 
 

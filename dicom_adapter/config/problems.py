@@ -16,7 +16,12 @@ def problems(
     error: ValidationError, model: type[BaseModel], document: Document, path: KeyPath
 ) -> Iterator[tuple[KeyPath, str]]:
     """Yields each problem with the key that it is about."""
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    spoilt = {detail["loc"][:-1] for detail in details}
+    for detail in details:
+        if detail["type"] == "too_short" and detail["loc"] in spoilt:
+            # Its items are wrong, not missing; they have mistakes of their own.
+            continue
         full = (*path, *detail["loc"])
         if detail["type"] == "missing":
             yield full, "is missing, and must be given"
@@ -88,12 +93,8 @@ def _length(words: str, name: str) -> _Say:
 
 def _characters(words: str, name: str) -> _Say:
     return lambda context, written: (
-        f"must have {words} {context[name]} characters, not as {written}"
+        f"must have {words} {context[name]} characters, unlike {written}"
     )
-
-
-def _own_words(context: Mapping[str, Any], _written: str) -> str:
-    return str(context["error"])
 
 
 def _whole(_context: Mapping[str, Any], written: str) -> str:
@@ -116,8 +117,6 @@ _mapping = _simply("a mapping of keys and values")
 _list = _simply("a list")
 
 _WORDS: Mapping[str, _Say] = {
-    "value_error": _own_words,
-    "assertion_error": _own_words,
     "int_type": _whole,
     "int_parsing": _whole,
     "int_parsing_size": _whole,
@@ -128,6 +127,8 @@ _WORDS: Mapping[str, _Say] = {
     "bool_type": _flag,
     "bool_parsing": _flag,
     "string_type": _text,
+    "bytes_type": _text,
+    "path_type": _text,
     "literal_error": _choice,
     "enum": _choice,
     "model_type": _mapping,
@@ -154,8 +155,14 @@ _WORDS: Mapping[str, _Say] = {
 
 
 def _words(detail: ErrorDetails, written: str) -> str:
+    message, context = detail["msg"], detail.get("ctx", {})
+    own = context.get("error")
+    if isinstance(own, Exception):
+        return str(own)
     say = _WORDS.get(detail["type"])
-    if say is None:
-        # A processor's own kind of error: its author chose the words.
-        return f"{detail['msg']}, not {written}"
-    return say(detail.get("ctx", {}), written)
+    if say is not None:
+        return say(context, written)
+    if message.startswith("Input should"):
+        return f"{message.replace('Input should', 'must')}, not {written}"
+    # A kind of error that a processor's author made, and chose the words for.
+    return message

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from dicom_adapter.config.settings import Section, Settings
 from dicom_adapter.config.values import Kind, any_of
 
-BEGIN = "<!-- Made from the settings' models; make it again as dicom_adapter/config/reference.py says. -->"
+BEGIN = "<!-- Made by dicom_adapter/config/reference.py from the models: do not edit. -->"
 END = "<!-- The end of what is made from the models. -->"
 
 _NAME = "NAME"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, model_validator
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SerializeAsAny, model_validator
 
 from dicom_adapter.config.sop_classes import AcceptedClasses, IgnoredClass
 from dicom_adapter.config.values import (
@@ -110,7 +110,7 @@ class StorageSettings(Section):
     """Where received instances wait for what needs them."""
 
     path: Folder = Field(
-        default=Path("data"),
+        default=Path("./data"),
         description="The data folder, for this service alone, on a local disk.",
     )
     watermark: Percentage = Field(
@@ -140,25 +140,26 @@ class Capacity(Section):
     cpus: Whole = Field(
         default_factory=_cpus,
         ge=1,
-        description="Processors.",
+        description="Processors for all jobs together.",
         json_schema_extra={"default": "what the machine has"},
     )
     memory: Annotated[Size, Field(ge=1)] = Field(
         default_factory=_memory,
-        description="Memory.",
+        description="Memory for all jobs together.",
         json_schema_extra={"default": "what the machine has"},
     )
-    gpus: Whole = Field(default=0, ge=0, description="Graphics processors.")
+    gpus: Whole = Field(default=0, ge=0, description="Graphics processors for all jobs together.")
 
 
 class Keep(Section):
     """How long the files of a job are kept after its end."""
 
     inputs: Seconds = Field(
-        default=7 * _DAY, description="Its inputs; without them it cannot be retried."
+        default=7 * _DAY,
+        description="A job's inputs, after its end; without them it cannot be retried.",
     )
-    outputs: Seconds = Field(default=30 * _DAY, description="What it produced.")
-    logs: Seconds = Field(default=90 * _DAY, description="Its log.")
+    outputs: Seconds = Field(default=30 * _DAY, description="What a job produced, after its end.")
+    logs: Seconds = Field(default=90 * _DAY, description="A job's log, after its end.")
 
 
 class PlatformSettings(Section):
@@ -199,9 +200,9 @@ class LogSettings(Section):
 class Resources(Section):
     """What one job needs while it runs."""
 
-    cpus: Whole = Field(default=1, ge=1, description="Processors.")
-    memory: Size = Field(default=_GIB, description="Memory.")
-    gpus: Whole = Field(default=0, ge=0, description="Graphics processors.")
+    cpus: Whole = Field(default=1, ge=1, description="Processors that a job needs.")
+    memory: Size = Field(default=_GIB, description="Memory that a job needs.")
+    gpus: Whole = Field(default=0, ge=0, description="Graphics processors that a job needs.")
 
 
 class Pipeline(Section):
@@ -243,7 +244,7 @@ class AETitle(Section):
         description="The only ones that are negotiated.",
         json_schema_extra={"default": "every storage SOP class"},
     )
-    settings: Annotated[InstanceOf[BaseModel], Kind("mapping")] = Field(
+    settings: Annotated[SerializeAsAny[InstanceOf[BaseModel]], Kind("mapping")] = Field(
         description="The settings of the job processor.",
         json_schema_extra={"default": "the processor's own"},
     )

@@ -40,6 +40,8 @@ _HOST_NAME = re.compile(
 _HOST_NAME_LENGTH = 253
 _PIPELINE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _SQLITE = "sqlite:///"
+# The ledger's URL would end there, or have another sign there; a NUL is in no file's name.
+_NOT_IN_A_URL = frozenset("?%\0")
 
 
 @dataclass(frozen=True)
@@ -129,10 +131,10 @@ def _folder(value: object, info: ValidationInfo) -> Path:
         path = Path(_text(value))
     else:
         raise ValueError(f"must be a path, not {units.show(value)}")  # noqa: TRY004 - pydantic reports ValueError alone
-    if "?" in str(path) or "\0" in str(path):
-        # It would end the file's name in the ledger's URL.
-        raise ValueError("must be a path without '?'")
-    return absolute(path, from_context(info, "base"))
+    path = absolute(path, from_context(info, "base"))
+    if _NOT_IN_A_URL & set(str(path)):
+        raise ValueError(f"must be a path without '?' and '%', not {units.show(str(path))}")
+    return path
 
 
 def absolute(path: Path, base: Path | None) -> Path:
@@ -152,8 +154,8 @@ def _ledger_url(value: str, info: ValidationInfo) -> str:
             f"not {units.show(_without_password(value))}"
         )
     name = value.removeprefix(_SQLITE)
-    if not name.strip() or name == ":memory:" or "?" in name or "\0" in name:
-        raise ValueError("must name a file, which outlives the service, without '?' in it")
+    if not name.strip() or name == ":memory:" or _NOT_IN_A_URL & set(name):
+        raise ValueError("must name a file, which outlives the service, without '?' and '%' in it")
     return ledger_url(absolute(Path(name), from_context(info, "base")))
 
 

@@ -47,15 +47,6 @@ class JobFilter:
     name: str = ""
 
 
-@dataclass(frozen=True)
-class Running:
-    """The process of a job that the ledger believes to be running."""
-
-    job_id: str
-    process_id: int | None
-    process_started: float | None
-
-
 def add(
     tx: Connection, job: Job, inputs: Sequence[JobInput], request_id: str, request_sha256: str
 ) -> Job:
@@ -278,21 +269,9 @@ def move(
     )
 
 
-def note_process(tx: Connection, job_id: str, process_id: int, started: float) -> None:
-    """Note the process of a job's attempt, so that a restart can find it."""
-    tx.execute(
-        update(jobs)
-        .where(jobs.c.id == job_id)
-        .values(process_id=process_id, process_started=started)
-    )
-
-
-def running(tx: Connection) -> list[Running]:
-    """Return every job that is being processed, as far as the ledger knows."""
-    query = select(jobs.c.id, jobs.c.process_id, jobs.c.process_started).where(
-        jobs.c.state == JobState.PROCESSING
-    )
-    return [Running(*row) for row in tx.execute(query)]
+def processing(tx: Connection) -> list[str]:
+    """Return the ids of the jobs that are being processed, as far as the ledger knows."""
+    return list(tx.scalars(select(jobs.c.id).where(jobs.c.state == JobState.PROCESSING)))
 
 
 def set_step(tx: Connection, job_id: str, name: str, progress: float) -> bool:

@@ -187,9 +187,6 @@ jobs = Table(
     _integer("attempts", server_default=text("0")),
     Column("exit_code", Integer),
     _text("error", server_default=""),
-    # The process of the current attempt, so that a restart finds and ends what survived a crash.
-    Column("process_id", Integer),
-    Column("process_started", Float),
     Column("cpu_seconds", Float),
     Column("max_rss_bytes", BigInteger),
     Column("wall_seconds", Float),

@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from dicom_adapter.pipelines.series import Series
@@ -63,14 +66,18 @@ FIRST_SERIES_NUMBER = 9000
 
 def write_capture(
     path: Path, picture: npt.NDArray[np.uint8], series: Series, job: str, text: str
-) -> None:
+) -> bool:
     """Write the picture (rows x columns, x 3 if RGB) as an image of the series' study.
+
+    Returns False, with nothing written, when the series names no study.
 
     Its UIDs are made from the job's id and the UIDs of the series' instances: another attempt of
     the same job makes the same image, another job a new one.
     """
     sources = [each for each in series.instances if each.pixels]
     dataset = dcmread(sources[0].path, stop_before_pixels=True)
+    if not sources[0].study_instance_uid:
+        return False
     uids = [job, *(each.sop_instance_uid for each in sources)]
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
@@ -95,19 +102,33 @@ def write_capture(
     _add_heritage(dataset, image)
     _add_pixels(image, picture)
     image.save_as(path, enforce_file_format=True)
+    return True
 
 
 def _copy(source: Dataset, target: Dataset) -> None:
-    """Copy patient and study; a value that cannot be read is left out, or empty if of type 2."""
+    """Copy patient and study; a value that cannot be read is left out, or empty if of type 2.
+
+    Text is copied byte by byte: decoding it, by a character set that may be declared wrongly, could
+    change a name or an id.
+    """
     for keyword in COPIED:
+        tag, vr = Tag(keyword), dictionary_VR(keyword)
         try:
-            if keyword in source:
-                target[keyword] = source[keyword]
+            element = source.get_item(tag)
+            if isinstance(element, RawDataElement) and element.value is not None and vr != "SQ":
+                target[tag] = element._replace(VR=vr, value=_even(element.value, vr))
+            elif element is not None:
+                target[tag] = source[tag]
         except Exception:  # noqa: BLE001, S112 - a broken value makes pydicom raise what it likes
             continue
     for keyword in TYPE_2:
         if keyword not in target:
             setattr(target, keyword, "")
+
+
+def _even(value: bytes, vr: str) -> bytes:
+    """The value padded to an even length (PS3.5 6.2)."""
+    return value + (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
 
 
 def _add_heritage(source: Dataset, target: Dataset) -> None:

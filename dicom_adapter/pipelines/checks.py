@@ -88,10 +88,14 @@ def _should_agree(
     yield "mixed-sizes", "warning", [(pixels.rows, pixels.columns) for _, pixels in images]
     yield "mixed-photometric-interpretations", "warning", [each.photometric for _, each in images]
     planes = [plane for each, _ in images for plane in each.planes]
-    yield "mixed-pixel-spacings", "warning", [
-        plane.spacing and tuple(round(distance, 4) for distance in plane.spacing)
-        for plane in planes
-    ]
+    yield (
+        "mixed-pixel-spacings",
+        "warning",
+        [
+            plane.spacing and tuple(round(distance, 4) for distance in plane.spacing)
+            for plane in planes
+        ],
+    )
     yield "mixed-rescales", "info", [(plane.slope, plane.intercept) for plane in planes]
 
 
@@ -164,6 +168,9 @@ def _absence_findings(series: Series, stack: Stack) -> Iterator[Finding]:
     """Findings about what the images do not say; the same for each of them."""
     severity: Severity = "error" if series.modality in TOMOGRAPHIC else "info"
     planes = [image.plane for image in stack.images]
+    if severity == "info" and not any(plane.position or plane.orientation for plane in planes):
+        yield Finding("no-geometry", "info", "the images do not say where they lie, nor need they")
+        return
     for code, what, absent in (
         ("absent-position", "ImagePositionPatient", sum(not each.position for each in planes)),
         (

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 
 import pydicom.config
@@ -32,6 +33,11 @@ class Progress:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "progress": percent / 100}) + "\n")
 
+    def counter(self, step: str, total: int) -> Callable[[], None]:
+        """A function to call after each of so many equal parts of the step."""
+        parts = count(1)
+        return lambda: self.report(step, next(parts), total)
+
 
 Work = Callable[[Job, Path, Progress], None]
 
@@ -48,11 +54,13 @@ def run(description: str, work: Work, arguments: list[str] | None = None) -> int
         with quiet_libraries():
             job = load_job(words.input, os.environ)
             words.output.mkdir(parents=True, exist_ok=True)
+            if not job.series:
+                say("there is no series")
             work(job, words.output, Progress(Path(progress) if progress else None))
     except PipelineError as error:
         problem = str(error)
     except OSError as error:
-        problem = f"a file could not be read or written: {error.strerror}"
+        problem = f"a file could not be read or written: {error.strerror or type(error).__name__}"
     except Exception as error:  # noqa: BLE001 - a traceback could quote patient data into the log
         problem = f"this should not happen: {type(error).__name__} {_place(error)}"
     else:
@@ -90,7 +98,9 @@ def _place(error: Exception) -> str:
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
-    return f"in {trace.tb_frame.f_code.co_name}, line {trace.tb_lineno}" if trace else ""
+    if trace is None:
+        return ""
+    return f"in {Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}"
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What is wrong, or only worth knowing, about a series: a code for programs, a message for people."""
+"""What is wrong or worth knowing about a series: a code for programs, a message for people."""
 
 from dataclasses import dataclass
 from typing import Literal

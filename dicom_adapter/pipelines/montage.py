@@ -72,7 +72,11 @@ def make_tile(stored: Stored, header: Dataset, image: Image, side: int) -> Tile:
     number = image.instance.instance_number
     caption = "" if number is None else str(number)
     if image.pixels.frames > 1:
-        caption = f"{image.plane.frame + 1}" if len(caption) == 0 else f"{caption}.{image.plane.frame + 1}"
+        caption = (
+            f"{image.plane.frame + 1}"
+            if len(caption) == 0
+            else f"{caption}.{image.plane.frame + 1}"
+        )
     is_inverted = image.pixels.photometric == "MONOCHROME1"
     return Tile(pixels, window, is_inverted, caption, left, top)
 
@@ -98,12 +102,12 @@ def compose(tiles: Sequence[Tile], default_window: tuple[float, float], side: in
 def _tiles_across(tiles: Sequence[Tile]) -> int:
     """How many tiles stand in a row, for a picture that is somewhat wider than high."""
     shape = sum(tile.pixels.shape[1] / tile.pixels.shape[0] for tile in tiles) / len(tiles)
-    return min(len(tiles), max(1, math.ceil(math.sqrt(len(tiles) * WIDEST / shape) - 0.25)))
+    across = max(1, math.ceil(math.sqrt(len(tiles) * WIDEST / shape) - 0.25))
+    # As full a last row as so many rows allow.
+    return math.ceil(len(tiles) / math.ceil(len(tiles) / across))
 
 
-def _drawn(
-    tile: Tile, default_window: tuple[float, float], mode: str, side: int
-) -> Pictures.Image:
+def _drawn(tile: Tile, default_window: tuple[float, float], mode: str, side: int) -> Pictures.Image:
     """The tile as a picture with its letters."""
     if tile.is_colour:
         bytes_ = np.asarray(tile.pixels, dtype=np.uint8)
@@ -137,7 +141,8 @@ def through_window(values: Grey, window: Window | None, default: tuple[float, fl
     """
     if window and window.function == "SIGMOID":
         exponent = np.clip(-4 * (values - window.centre) / window.width, -50, 50)
-        return np.rint(255 / (1 + np.exp(exponent))).astype(np.uint8)
+        curve: Bytes = np.rint(255 / (1 + np.exp(exponent))).astype(np.uint8)
+        return curve
     lower, upper = default
     if window and window.function == "LINEAR_EXACT":
         lower, upper = window.centre - window.width / 2, window.centre + window.width / 2

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, iter_pixels
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
+from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicom_adapter.pipelines.series import Image, Instance, Pixels
@@ -20,9 +21,7 @@ class PixelError(Exception):
     """A frame cannot be decoded: no decoder, broken or missing data."""
 
 
-def stored_frames(
-    instance: Instance, frames: Sequence[int]
-) -> Iterator[tuple[Stored, Dataset]]:
+def stored_frames(instance: Instance, frames: Sequence[int]) -> Iterator[tuple[Stored, Dataset]]:
     """Yield those frames, in ascending order, each with a data set that holds group 0028.
 
     Grey frames are rows x columns as stored, after the Modality LUT when it is a table; colour

@@ -109,13 +109,17 @@ def read_series(number: int, files: tuple[Path, ...], done: Callable[[], None]) 
 
 
 def read_instance(path: Path) -> Instance | None:
-    """Read one file up to its pixel data, or return None when it is no DICOM file to rely on."""
-    try:
-        with path.open("rb") as file:
+    """Read one file up to its pixel data, or return None when it is no DICOM file to rely on.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    with path.open("rb") as file:
+        try:
             dataset, pixel_data = _read_header(file)
-        return _instance(path, dataset, pixel_data)
-    except Exception:  # noqa: BLE001 - a broken file makes pydicom raise whatever it likes
-        return None
+            return _instance(path, dataset, pixel_data)
+        except Exception:  # noqa: BLE001 - a broken file makes pydicom raise whatever it likes
+            return None
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def _read_header(file: BinaryIO) -> tuple[FileDataset, _PixelData | None]:
     # A deflated file was read to its end, so its position says nothing about the pixel data.
     here = file.tell()
     rest = file.seek(0, 2) - here
-    return dataset, _PixelData(tag, length, rest if rest else length)
+    return dataset, _PixelData(tag, length, rest or length)
 
 
 def _instance(path: Path, dataset: FileDataset, pixel_data: _PixelData | None) -> Instance | None:

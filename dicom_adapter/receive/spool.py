@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dicom_adapter.errors import StartError
-
-FILE_MODE = 0o440
-FOLDER_MODE = 0o700
+from dicom_adapter.files import FILE_MODE, make_folder, sync_folder
 
 
 class Hash(Protocol):
@@ -65,7 +63,7 @@ class Spool:
         """
         try:
             for folder in (self._incoming, self._instances):
-                folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+                make_folder(folder)
             for part in self._incoming.iterdir():
                 part.unlink()
         except OSError as error:
@@ -99,15 +97,15 @@ class Spool:
         os.fdatasync(part.descriptor)
         target = self.path_of(part.id)
         self._link(part.path, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         return target
 
     def _link(self, source: Path, target: Path) -> None:
         # A link, not a rename: it refuses to replace a file that is there.
         while True:
             if not target.parent.exists():
-                target.parent.mkdir(mode=FOLDER_MODE, exist_ok=True)
-                _sync_folder(self._instances)
+                make_folder(target.parent)
+                sync_folder(self._instances)
             try:
                 os.link(source, target)
             except FileNotFoundError:
@@ -123,7 +121,7 @@ class Spool:
         path.unlink(missing_ok=True)
         # Synced before the ledger forgets the file, and before the folder itself may go.
         if path.parent.exists():
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         remove_if_empty(path.parent)
 
     def free(self) -> int:
@@ -143,11 +141,3 @@ def remove_if_empty(folder: Path) -> None:
     except OSError:
         # Not empty, or gone already: both are as they should be.
         return
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,46 @@
+# Every command of the project; each makes the environment it needs.
+PYTHON ?= python3.11
+BIN := .venv/bin
+PROTO := $(wildcard proto/dicom_adapter/v1/*.proto)
+
+.PHONY: default demo run test lint types imports check proto clean
+
+default: check
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: .venv/installed ## Send a study through the whole of it, and show what came out.
+	$(BIN)/dicom-adapter demo
+
+run: .venv/installed ## Start the adapter and leave it running.
+	$(BIN)/dicom-adapter serve
+
+test: .venv/installed ## All tests.
+	$(BIN)/pytest -n 2 --dist worksteal
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/installed
+	$(BIN)/mypy
+
+imports: .venv/installed
+	$(BIN)/lint-imports
+
+check: lint types imports test ## Lint, types, import contract and tests in one.
+
+proto: .venv/installed ## Make dicom_adapter/v1 from proto/.
+	rm -rf dicom_adapter/v1
+	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=. --grpc_python_out=. \
+		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+		--mypy_out=. --mypy_grpc_out=. $(PROTO)
+	echo '"""Made from proto/ by `make proto`; not written by hand."""' > dicom_adapter/v1/__init__.py
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

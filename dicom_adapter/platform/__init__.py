@@ -1,0 +1,5 @@
+"""The platform: takes jobs in, queues them, runs them and keeps what they produce.
+
+`operations` is what gRPC calls; `scheduler` takes jobs off the queue, `executor` runs one process,
+`workspace` and `uploads` are the folders on disk.
+"""

@@ -1,0 +1,191 @@
+"""Runs one pipeline as a process of this machine, in a process group of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from dicom_adapter.model import Job, ResourceUse
+from dicom_adapter.platform.workspace import Workspace
+
+# From TERM to KILL.
+GRACE_SECONDS = 5.0
+# How often a running pipeline's progress is read.
+TICK_SECONDS = 0.5
+LONGEST_PROGRESS_LINE = 4096
+
+MANIFEST_VARIABLE = "DICOM_ADAPTER_JOB"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended; `interrupted` says why we ended it, empty when it ended by itself."""
+
+    exit_code: int
+    interrupted: str
+    used: ResourceUse
+
+
+class Execution:
+    """A pipeline's process group, from its start to the end of its last process."""
+
+    def __init__(self, job: Job, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._interrupted = ""
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._progress_offset = 0
+        self._ended: Ended | None = None
+        with workspace.log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - the administrator's own command
+                _arguments(job, workspace),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=workspace.work,
+                env=environment(workspace),
+                start_new_session=True,
+                umask=0o077,
+            )
+        self._waiter = threading.Thread(target=self._reap, name=f"wait {job.name}", daemon=True)
+        self._waiter.start()
+
+    def wait(self, timeout: float | None, progress: Callable[[str, float], None]) -> Ended:
+        """Wait for the end, at most `timeout` seconds; tell each step's progress meanwhile."""
+        while not self._done.wait(TICK_SECONDS):
+            self._tell(progress)
+            if timeout is not None and time.monotonic() - self._started > timeout:
+                self.interrupt("timeout")
+        self._waiter.join()
+        self._tell(progress)
+        if self._ended is None:
+            raise RuntimeError("the process was waited for, but its end is not known")
+        return self._ended
+
+    def interrupt(self, why: str) -> None:
+        """End the whole process group: TERM, and KILL when it has not ended in time."""
+        with self._lock:
+            if self._interrupted or self._done.is_set():
+                return
+            self._interrupted = why
+        _signal_group(self._process.pid, signal.SIGTERM)
+        killer = threading.Timer(GRACE_SECONDS, self._kill)
+        killer.daemon = True
+        killer.start()
+
+    def _kill(self) -> None:
+        if not self._done.is_set():
+            _signal_group(self._process.pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        # Our own wait, not Popen's: it tells what the process and its children have used.
+        _, status, usage = os.wait4(self._process.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        # What it left behind must neither write on nor hold resources.
+        _signal_group(self._process.pid, signal.SIGKILL)
+        self._ended = Ended(
+            exit_code=self._process.returncode,
+            interrupted=self._interrupted,
+            used=ResourceUse(
+                cpu_seconds=round(usage.ru_utime + usage.ru_stime, 3),
+                max_rss_bytes=usage.ru_maxrss * 1024,
+                wall_seconds=round(time.monotonic() - self._started, 3),
+            ),
+        )
+        self._done.set()
+
+    def _tell(self, progress: Callable[[str, float], None]) -> None:
+        with self._workspace.progress.open("rb") as stream:
+            stream.seek(self._progress_offset)
+            lines = stream.read()
+        # A line that is still being written is read the next time.
+        whole = lines[: lines.rfind(b"\n") + 1]
+        self._progress_offset += len(whole)
+        for step, fraction in _steps(whole):
+            progress(step, fraction)
+
+
+def environment(workspace: Workspace) -> Mapping[str, str]:
+    """Return what a pipeline sees: nothing of the service's own environment.
+
+    `python` in a command is the interpreter that the service runs in.
+    """
+    return {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", os.defpath]),
+        "HOME": str(workspace.work),
+        "TMPDIR": str(workspace.work),
+        "LANG": "C.UTF-8",
+        "DICOM_ADAPTER_INPUT": str(workspace.input),
+        "DICOM_ADAPTER_OUTPUT": str(workspace.staging),
+        "DICOM_ADAPTER_PROGRESS": str(workspace.progress),
+        MANIFEST_VARIABLE: str(workspace.manifest),
+        # What a MONAI application package looks for.
+        "HOLOSCAN_INPUT_PATH": str(workspace.input),
+        "HOLOSCAN_OUTPUT_PATH": str(workspace.staging),
+    }
+
+
+def end_survivors(jobs: Path) -> int:
+    """Kill every process that an earlier run of the service started for a job; return how many.
+
+    They are known by the manifest that their environment names, which their children inherit.
+    """
+    survivors = [
+        process
+        for process in psutil.process_iter()
+        if _manifest_of(process).startswith(f"{jobs}{os.sep}")
+    ]
+    for process in survivors:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(survivors, timeout=GRACE_SECONDS)
+    return len(survivors)
+
+
+def _manifest_of(process: psutil.Process) -> str:
+    try:
+        return process.environ().get(MANIFEST_VARIABLE, "")
+    except (psutil.Error, OSError):
+        # Another user's, a kernel thread, or gone meanwhile: none of ours.
+        return ""
+
+
+def _arguments(job: Job, workspace: Workspace) -> list[str]:
+    places = {
+        "input": str(workspace.input),
+        "output": str(workspace.staging),
+        "job": str(workspace.manifest),
+        "progress": str(workspace.progress),
+    }
+    return [argument.format(**places) for argument in job.command]
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        # Every process of the group has ended already.
+        return
+
+
+def _steps(lines: bytes) -> Iterator[tuple[str, float]]:
+    for line in lines.splitlines():
+        try:
+            report = json.loads(line[:LONGEST_PROGRESS_LINE])
+            step, fraction = str(report["step"]), float(report["progress"])
+        except (ValueError, TypeError, KeyError):
+            # A pipeline's report is a courtesy: a malformed line costs only itself.
+            continue
+        if 0 <= fraction <= 1:
+            yield step, fraction

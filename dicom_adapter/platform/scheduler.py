@@ -1,0 +1,259 @@
+"""Takes jobs off the queue as the machine has room, runs them, and commits what came of them."""
+
+import threading
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from dicom_adapter.clock import Clock
+from dicom_adapter.config import PlatformSettings
+from dicom_adapter.ledger import Ledger, jobs
+from dicom_adapter.lifecycle import Action, Reason
+from dicom_adapter.model import ItemState, Job, JobOutput, Resources
+from dicom_adapter.platform.executor import Ended, Execution, end_survivors
+from dicom_adapter.platform.workspace import (
+    BrokenInputError,
+    InvalidOutputError,
+    Workspace,
+    Workspaces,
+)
+from dicom_adapter.worker import Worker
+
+LONGEST_ERROR = 500
+
+log = structlog.get_logger()
+
+
+@dataclass
+class _Run:
+    """A job that runs now; `execution` is None while its inputs are checked."""
+
+    job: Job
+    thread: threading.Thread
+    execution: Execution | None = None
+
+
+class Scheduler:
+    """Runs jobs by priority, then in the order of their registration, as capacity allows."""
+
+    def __init__(
+        self, settings: PlatformSettings, ledger: Ledger, clock: Clock, workspaces: Workspaces
+    ) -> None:
+        capacity = settings.capacity
+        self._total = Resources(capacity.cpus, capacity.memory, capacity.gpus)
+        self._max_jobs = settings.max_jobs
+        self._ledger = ledger
+        self._clock = clock
+        self._workspaces = workspaces
+        self._lock = threading.Lock()
+        self._runs: dict[str, _Run] = {}
+        self._draining = False
+        self._worker = Worker("scheduler", self._work, clock)
+
+    def start(self) -> None:
+        """Put right what a crash left, then start taking jobs."""
+        survivors = end_survivors(self._workspaces.folder)
+        with self._ledger.write() as tx:
+            lost = jobs.processing(tx)
+            for job_id in lost:
+                self._workspaces.of(job_id).discard_attempt()
+                self._requeue(tx, job_id, Reason.LOST)
+            known = jobs.known(tx, self._workspaces.all_ids())
+        for job_id in self._workspaces.all_ids():
+            # A submission that the crash cut off before its row: nobody was told of it.
+            if job_id not in known:
+                self._workspaces.remove(job_id)
+        if lost or survivors:
+            log.warning(
+                "jobs of an earlier run were put back into the queue",
+                action="platform.recovered",
+                jobs=len(lost),
+                processes=survivors,
+            )
+        self._worker.start()
+
+    def wake(self) -> None:
+        """Look at the queue: a job came, or resources are free."""
+        self._worker.wake()
+
+    def stop(self, timeout: float) -> None:
+        """Stop taking jobs, end those that run and put them back into the queue."""
+        self._worker.stop(timeout)
+        with self._lock:
+            self._draining = True
+            runs = list(self._runs.values())
+            executions = [run.execution for run in runs if run.execution is not None]
+        for execution in executions:
+            execution.interrupt(Reason.DRAIN)
+        for run in runs:
+            run.thread.join(timeout)
+
+    def _work(self) -> datetime | None:
+        while not self._worker.stopping:
+            with self._lock:
+                free = self._free()
+                room = len(self._runs) < self._max_jobs
+            if not room or not self._take(free):
+                break
+        return None
+
+    def _free(self) -> Resources:
+        held = [run.job.requested for run in self._runs.values()]
+        return Resources(
+            self._total.cpus - sum(resources.cpus for resources in held),
+            self._total.memory - sum(resources.memory for resources in held),
+            self._total.gpus - sum(resources.gpus for resources in held),
+        )
+
+    def _take(self, free: Resources) -> bool:
+        with self._ledger.write() as tx:
+            job = jobs.claim_next(tx, free, self._total, self._clock.now())
+        if job is None:
+            return False
+        thread = threading.Thread(target=self._run, args=(job,), name=job.name, daemon=True)
+        with self._lock:
+            self._runs[job.id] = _Run(job, thread)
+        thread.start()
+        return True
+
+    def _run(self, job: Job) -> None:
+        started = log.bind(job=job.name, pipeline=job.pipeline, attempt=job.attempts)
+        started.info("job started", action="job.started")
+        try:
+            self._attempt(job, self._workspaces.of(job.id))
+        except Exception as error:  # noqa: BLE001 - whatever happens, no job stays processing
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            at = f"{place.filename}:{place.lineno}"
+            started.error(
+                "job failed within the platform",
+                action="job.internal_error",
+                error=type(error).__name__,
+                at=at,
+            )
+            self._fail(job, Reason.INTERNAL, f"{type(error).__name__} in the platform at {at}")
+        finally:
+            with self._lock:
+                del self._runs[job.id]
+            self.wake()
+
+    def _attempt(self, job: Job, workspace: Workspace) -> None:
+        with self._ledger.read() as tx:
+            inputs = jobs.inputs_of(tx, job.id)
+        try:
+            workspace.check_inputs(inputs)
+            workspace.prepare(job, inputs)
+        except BrokenInputError as error:
+            self._fail(job, Reason.INPUT_ERROR, f"{error}: send the study again")
+            return
+        try:
+            execution = Execution(job, workspace)
+        except OSError as error:
+            self._fail(
+                job,
+                Reason.PIPELINE_ERROR,
+                f"the command '{job.command[0]}' cannot be started: {error.strerror}",
+            )
+            return
+        with self._lock:
+            self._runs[job.id].execution = execution
+            draining = self._draining
+        if draining:
+            # The stop came between the claim and the start, and so missed this process.
+            execution.interrupt(Reason.DRAIN)
+        ended = execution.wait(job.timeout, lambda step, at: self._note_step(job, step, at))
+        self._settle(job, workspace, ended)
+
+    def _note_step(self, job: Job, step: str, progress: float) -> None:
+        with self._ledger.write() as tx:
+            jobs.set_step(tx, job.id, step, progress)
+
+    def _settle(self, job: Job, workspace: Workspace, ended: Ended) -> None:
+        if ended.exit_code == 0:
+            try:
+                outputs = workspace.collect_outputs()
+            except InvalidOutputError as error:
+                self._fail(job, Reason.OUTPUT_INVALID, str(error), ended)
+            else:
+                workspace.commit_outputs()
+                self._finish(job, outputs, ended)
+        elif ended.interrupted == Reason.DRAIN:
+            workspace.discard_attempt()
+            with self._ledger.write() as tx:
+                self._requeue(tx, job.id, Reason.DRAIN)
+        elif ended.interrupted:
+            self._fail(
+                job, Reason.RUN_TIMEOUT, f"it ran longer than its timeout of {job.timeout} s", ended
+            )
+        else:
+            reason = _explain(ended.exit_code)
+            last = workspace.last_log_line()
+            told = f"{reason}; the log ends with: {last}" if last else reason
+            self._fail(job, Reason.PIPELINE_ERROR, told, ended)
+
+    def _finish(self, job: Job, outputs: tuple[JobOutput, ...], ended: Ended) -> None:
+        with self._ledger.write() as tx:
+            jobs.add_outputs(tx, job.id, outputs)
+            jobs.finish_steps(tx, job.id)
+            jobs.move(
+                tx,
+                job.id,
+                Action.FINISH,
+                at=self._clock.now(),
+                item=ItemState.FINISHED,
+                values=self._end(ended),
+            )
+        log.info(
+            "job finished",
+            action="job.finished",
+            job=job.name,
+            outputs=len(outputs),
+            seconds=ended.used.wall_seconds,
+        )
+
+    def _fail(self, job: Job, reason: Reason, error: str, ended: Ended | None = None) -> None:
+        self._workspaces.of(job.id).discard_attempt()
+        with self._ledger.write() as tx:
+            jobs.move(
+                tx,
+                job.id,
+                Action.FAIL,
+                at=self._clock.now(),
+                item=ItemState.FAILED,
+                values={**self._end(ended), "error": error[:LONGEST_ERROR]},
+                reason=reason,
+            )
+        # The error itself may quote the log, and so patient data: `jobs show` has it.
+        log.error("job failed: see `dicom-adapter jobs show`", action="job.failed", job=job.name,
+                  reason=reason)  # fmt: skip
+
+    def _requeue(self, tx: Any, job_id: str, reason: Reason) -> None:  # noqa: ANN401 - a Connection
+        jobs.move(
+            tx,
+            job_id,
+            Action.REQUEUE,
+            at=self._clock.now(),
+            item=ItemState.IN_QUEUE,
+            values={"started_at": None},
+            reason=reason,
+        )
+
+    def _end(self, ended: Ended | None) -> Mapping[str, Any]:
+        values: dict[str, Any] = {"finished_at": self._clock.now()}
+        if ended is not None:
+            values |= {
+                "exit_code": ended.exit_code,
+                "cpu_seconds": ended.used.cpu_seconds,
+                "max_rss_bytes": ended.used.max_rss_bytes,
+                "wall_seconds": ended.used.wall_seconds,
+            }
+        return values
+
+
+def _explain(exit_code: int) -> str:
+    if exit_code < 0:
+        return f"the command was ended by signal {-exit_code}"
+    return f"the command ended with exit code {exit_code}"

@@ -1,0 +1,220 @@
+"""The folder of a job: its inputs, what its pipeline sees, its log and its outputs.
+
+<jobs>/<job id>/
+    input/001/000001.dcm   one folder a series, in the job's order; Part 10 files, nothing else
+    job.json               the manifest
+    progress.jsonl         what the pipeline reports
+    work/                  the pipeline's HOME, TMPDIR and working directory
+    staging/               what it writes; becomes output/ when the job finishes
+    output/
+    log.txt
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import file_digest
+from pathlib import Path
+
+from dicom_adapter.errors import DicomAdapterError
+from dicom_adapter.files import FILE_MODE, make_folder, sync_folder
+from dicom_adapter.model import InputFile, Job, JobInput, JobOutput
+
+# ioctl(2) FICLONE: the new file shares the old one's blocks, where the filesystem can.
+FICLONE = 0x40049409
+
+Find = Callable[[InputFile], Path | None]
+
+
+class BrokenInputError(DicomAdapterError):
+    """An input is gone, or no longer has the bytes that were submitted."""
+
+
+class InvalidOutputError(DicomAdapterError):
+    """The output holds what cannot be kept."""
+
+
+class Workspace:
+    """The folder of one job."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.input = folder / "input"
+        self.manifest = folder / "job.json"
+        self.progress = folder / "progress.jsonl"
+        self.work = folder / "work"
+        self.staging = folder / "staging"
+        self.output = folder / "output"
+        self.log = folder / "log.txt"
+
+    def take_inputs(self, inputs: Sequence[JobInput], find: Find) -> None:
+        """Put every input file into the workspace, without copying, and make that durable.
+
+        Raises:
+            BrokenInputError: a file is not there.
+        """
+        make_folder(self.input)
+        for series, name, file in _places(inputs):
+            source = find(file)
+            target = self.input / series / name
+            make_folder(target.parent)
+            if source is None:
+                raise BrokenInputError(f"instance {file.instance_id} is not here")
+            _share(source, target)
+        for folder in (*self.input.iterdir(), self.input, self.folder, self.folder.parent):
+            sync_folder(folder)
+
+    def check_inputs(self, inputs: Sequence[JobInput]) -> None:
+        """Compare every input file with its sha256.
+
+        Raises:
+            BrokenInputError: one is gone or has other bytes.
+        """
+        for series, name, file in _places(inputs):
+            path = self.input / series / name
+            try:
+                with path.open("rb") as stream:
+                    found = file_digest(stream, "sha256").hexdigest()
+            except FileNotFoundError:
+                raise BrokenInputError(f"input {series}/{name} is gone") from None
+            if found != file.sha256:
+                raise BrokenInputError(
+                    f"input {series}/{name} does not have the bytes that were submitted"
+                )
+
+    def prepare(self, job: Job, inputs: Sequence[JobInput]) -> None:
+        """Make what an attempt begins with: a manifest, and nothing of the attempt before it."""
+        self.discard_attempt()
+        for folder in (self.work, self.staging):
+            make_folder(folder)
+        self.progress.touch(mode=0o600)
+        self.manifest.write_text(json.dumps(_manifest(job, inputs), indent=2), "utf-8")
+
+    def discard_attempt(self) -> None:
+        """Remove what an attempt that did not finish has left; the log stays."""
+        for folder in (self.work, self.staging, self.output):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.progress.unlink(missing_ok=True)
+
+    def collect_outputs(self) -> tuple[JobOutput, ...]:
+        """Return what the pipeline has staged, flushed to the disk.
+
+        Raises:
+            InvalidOutputError: something is neither a file nor a folder.
+        """
+        found = []
+        for path in sorted(self.staging.rglob("*")):
+            relative = path.relative_to(self.staging).as_posix()
+            if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                raise InvalidOutputError(f"output '{relative}' is neither a file nor a folder")
+            if path.is_dir():
+                sync_folder(path)
+                continue
+            with path.open("rb") as stream:
+                digest = file_digest(stream, "sha256").hexdigest()
+                os.fsync(stream.fileno())
+            found.append(JobOutput(relative, path.stat().st_size, digest))
+        sync_folder(self.staging)
+        return tuple(found)
+
+    def commit_outputs(self) -> None:
+        """Put the staged files where the job's outputs belong; the ledger then makes them its."""
+        self.staging.rename(self.output)
+        sync_folder(self.folder)
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def last_log_line(self) -> str:
+        """Return the last line of the log that says anything."""
+        if not self.log.exists():
+            return ""
+        with self.log.open("rb") as stream:
+            stream.seek(max(0, self.log.stat().st_size - 4096))
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def reclaim(self, part: str) -> None:
+        """Remove the inputs, outputs or logs, and the whole folder once it is empty."""
+        if part == "logs":
+            self.log.unlink(missing_ok=True)
+            self.manifest.unlink(missing_ok=True)
+            self.progress.unlink(missing_ok=True)
+            shutil.rmtree(self.work, ignore_errors=True)
+            shutil.rmtree(self.staging, ignore_errors=True)
+        else:
+            target = self.input if part == "inputs" else self.output
+            shutil.rmtree(target, ignore_errors=True)
+        if self.folder.exists() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+
+class Workspaces:
+    """The folder of all workspaces."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self) -> None:
+        """Make the folder."""
+        make_folder(self.folder)
+
+    def of(self, job_id: str) -> Workspace:
+        """Return the workspace of a job, whether it is there or not."""
+        return Workspace(self.folder / job_id)
+
+    def all_ids(self) -> list[str]:
+        """Return the ids of the jobs that have a workspace."""
+        return [entry.name for entry in self.folder.iterdir()]
+
+    def remove(self, job_id: str) -> None:
+        """Remove a workspace whole."""
+        shutil.rmtree(self.folder / job_id, ignore_errors=True)
+
+
+def _places(inputs: Sequence[JobInput]) -> Iterator[tuple[str, str, InputFile]]:
+    for number, series in enumerate(inputs, start=1):
+        for position, file in enumerate(series.files, start=1):
+            yield f"{number:03d}", f"{position:06d}.dcm", file
+
+
+def _manifest(job: Job, inputs: Sequence[JobInput]) -> dict[str, object]:
+    places = _places(inputs)
+    return {
+        "job": {"id": job.id, "name": job.name},
+        "pipeline": job.pipeline,
+        "arguments": dict(job.arguments),
+        "inputs": [
+            {
+                "study": series.study,
+                "series": series.series,
+                "range": series.range,
+                "files": [_manifest_file(*next(places)) for _ in series.files],
+            }
+            for series in inputs
+        ],
+    }
+
+
+def _manifest_file(series: str, name: str, file: InputFile) -> dict[str, str]:
+    return {
+        "file": f"{series}/{name}",
+        "sop_instance_uid": file.sop_instance_uid,
+        "sha256": file.sha256,
+    }
+
+
+def _share(source: Path, target: Path) -> None:
+    """Make `target` the same bytes as `source` at no cost: a reflink, else a hard link."""
+    with source.open("rb") as original:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        try:
+            fcntl.ioctl(descriptor, FICLONE, original.fileno())
+            os.fsync(descriptor)
+        except OSError:
+            target.unlink()
+        else:
+            return
+        finally:
+            os.close(descriptor)
+    os.link(source, target)

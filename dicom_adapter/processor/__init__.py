@@ -1,0 +1,1 @@
+"""Job processors: the public contract, how they are found, and what calls them when."""

@@ -1,0 +1,135 @@
+"""The contract of a job processor: what it implements, and what it is given."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any, ClassVar, Protocol, final
+
+from pydantic import BaseModel, ConfigDict
+
+from dicom_adapter.model import InstanceGroup, Priority, StoredInstance
+
+
+class NoSettings(BaseModel):
+    """The settings of a processor that has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Core(Protocol):
+    """What the service does for a processor; the methods are those of `JobProcessorBase`."""
+
+    def group(
+        self,
+        instance: StoredInstance,
+        key: str,
+        after: timedelta,
+        max_wait: timedelta | None,
+    ) -> None:
+        """Put an instance into a group."""
+
+    def submit_pipeline_job(
+        self, name: str, pipeline: str, priority: Priority, instances: Sequence[StoredInstance]
+    ) -> str:
+        """Submit a job and return the submission's id."""
+
+    def remove_instances(self, instances: Iterable[StoredInstance]) -> None:
+        """Let instances go."""
+
+
+class JobProcessorBase(ABC):
+    """Decides what becomes of the instances that an AE title receives.
+
+    The service makes one object per AE title and calls it so, one call at a time, in a thread of
+    the AE title's own:
+
+        start()
+        handle_instance(instance)     for each instance, after its sender had its answer
+        handle_group(group)           when a group that the processor opened is due
+        stop()
+
+    What a call asks for (`group`, `submit_pipeline_job`, `remove_instances`) is committed together
+    when it returns, and not at all when it raises. A call that raises is repeated with growing
+    pauses; after the fifth time the instance goes to quarantine, the group is parked, and people
+    see both. After a crash, a call that was not committed is made again. `QuarantineInstance`,
+    raised from `handle_instance`, sets the instance aside at once.
+
+    Attributes:
+        name: What the processor is called in configuration and logs.
+        Settings: The pydantic model of its settings; the configuration is checked against it.
+    """
+
+    name: ClassVar[str]
+    Settings: ClassVar[type[BaseModel]] = NoSettings
+
+    def __init__(self, ae_title: str, settings: BaseModel, core: Core) -> None:
+        self._ae_title = ae_title
+        self._settings = settings
+        self._core = core
+
+    @property
+    def ae_title(self) -> str:
+        """The AE title that this object works for."""
+        return self._ae_title
+
+    @property
+    def settings(self) -> Any:  # noqa: ANN401 - an instance of the subclass's own Settings
+        """The validated settings, an instance of `Settings`."""
+        return self._settings
+
+    @abstractmethod
+    def handle_instance(self, instance: StoredInstance) -> None:
+        """Take one received instance."""
+
+    def handle_group(self, group: InstanceGroup) -> None:  # noqa: B027 - optional on purpose
+        """Take a group that is due; without an override its instances are kept."""
+
+    def start(self) -> None:  # noqa: B027 - optional on purpose
+        """Get ready, before the first call."""
+
+    def stop(self) -> None:  # noqa: B027 - optional on purpose
+        """Put away what was opened, after the last call."""
+
+    @final
+    def group(
+        self,
+        instance: StoredInstance,
+        key: str,
+        after: float,
+        max_wait: float | None = None,
+    ) -> None:
+        """Put an instance into the open group of this key, opening one where there is none.
+
+        Args:
+            instance: What to put in.
+            key: What its instances have in common: 1 to 1024 characters.
+            after: Seconds since the group's last instance until it is due.
+            max_wait: Seconds since the group's first instance after which it is due anyhow; the
+                instance that opens the group decides.
+        """
+        self._core.group(
+            instance,
+            key,
+            timedelta(seconds=after),
+            None if max_wait is None else timedelta(seconds=max_wait),
+        )
+
+    @final
+    def submit_pipeline_job(
+        self,
+        name: str,
+        pipeline: str,
+        priority: Priority,
+        instances: Sequence[StoredInstance],
+    ) -> str:
+        """Submit a job of one pipeline over instances; return the submission's id.
+
+        The submission is kept and repeated until the platform has accepted it, or parked where
+        people see it. The job's name is `name` made safe, with the time behind it.
+        """
+        return self._core.submit_pipeline_job(name, pipeline, priority, instances)
+
+    @final
+    def remove_instances(self, instances: Iterable[StoredInstance]) -> None:
+        """Let the reclaimer have instances, once every submission of them is accepted."""
+        self._core.remove_instances(instances)

@@ -1,0 +1,100 @@
+"""Calls a server of the API, over TCP or a Unix socket."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from dicom_adapter.model import InputFile, JobRequest
+from dicom_adapter.rpc import convert
+from dicom_adapter.rpc.status import from_error
+from dicom_adapter.v1 import jobs_pb2
+from dicom_adapter.v1.adapter_pb2_grpc import AdapterServiceStub
+from dicom_adapter.v1.jobs_pb2_grpc import JobServiceStub
+from dicom_adapter.v1.pipelines_pb2_grpc import PipelineServiceStub
+
+CALL_SECONDS = 60.0
+UPLOAD_CHUNK = 1024 * 1024
+# A job of 100,000 instances is a request of some 15 MB; gRPC's own limit is 4 MiB.
+LARGEST_MESSAGE = 64 * 1024 * 1024
+
+
+def options() -> list[tuple[str, int]]:
+    """Return the options of a channel or server."""
+    return [
+        ("grpc.max_receive_message_length", LARGEST_MESSAGE),
+        ("grpc.max_send_message_length", LARGEST_MESSAGE),
+        # A platform that comes back is to be found soon, not after gRPC's two minutes.
+        ("grpc.max_reconnect_backoff_ms", 5000),
+        ("grpc.enable_http_proxy", 0),
+    ]
+
+
+class Client:
+    """A connection to a server of the API; close it, or use it as a context."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = grpc.insecure_channel(address, options())
+        self.jobs = JobServiceStub(self._channel)
+        self.pipelines = PipelineServiceStub(self._channel)
+        self.adapter = AdapterServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise our own exceptions instead of gRPC's, for the calls inside.
+
+        Raises:
+            UnavailableError: the server does not answer, or cannot serve the call now.
+            DicomAdapterError: the server refuses the call, by the kind of refusal.
+        """
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise from_error(error, self.address) from error
+
+    def missing(self, files: Sequence[InputFile]) -> list[InputFile]:
+        """Return those of the files that the server does not have; raises as `errors` does."""
+        request = jobs_pb2.FindMissingInstancesRequest(instances=map(convert.to_reference, files))
+        with self.errors():
+            answer = self.jobs.FindMissingInstances(request, timeout=CALL_SECONDS)
+        return list(map(convert.from_reference, answer.missing))
+
+    def upload(self, file: InputFile, path: Path) -> None:
+        """Send the file of an instance; raises as `errors` does, or OSError."""
+        with self.errors():
+            self.jobs.UploadInstance(_upload(file, path), timeout=CALL_SECONDS * 10)
+
+    def submit(self, request: JobRequest) -> str:
+        """Submit a job and return its id; raises as `errors` does."""
+        with self.errors():
+            job = self.jobs.SubmitJob(convert.to_request(request), timeout=CALL_SECONDS)
+        return str(job.id)
+
+
+def _upload(file: InputFile, path: Path) -> Iterator[jobs_pb2.UploadInstanceRequest]:
+    with path.open("rb") as stream:
+        header = jobs_pb2.UploadInstanceRequest.Header(
+            instance=convert.to_reference(file), size=path.stat().st_size
+        )
+        yield jobs_pb2.UploadInstanceRequest(header=header)
+        while chunk := stream.read(UPLOAD_CHUNK):
+            yield jobs_pb2.UploadInstanceRequest(chunk=chunk)

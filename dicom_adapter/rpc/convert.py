@@ -1,0 +1,311 @@
+"""Messages to frozen values and back; the only file that knows both."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from itertools import chain
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from dicom_adapter.config import Pipeline
+from dicom_adapter.errors import InvalidArgumentError
+from dicom_adapter.lifecycle import JobState
+from dicom_adapter.model import (
+    GroupSummary,
+    InputFile,
+    InputSummary,
+    Job,
+    JobInput,
+    JobItem,
+    JobOutput,
+    JobRequest,
+    JobStep,
+    Keeping,
+    Priority,
+    QuarantinedInstance,
+    Rejection,
+    Resources,
+    ResourceUse,
+    Submission,
+)
+from dicom_adapter.v1 import adapter_pb2, jobs_pb2, pipelines_pb2
+
+_PRIORITIES: Mapping[Priority, jobs_pb2.Priority] = {
+    Priority.LOWER: jobs_pb2.PRIORITY_LOWER,
+    Priority.NORMAL: jobs_pb2.PRIORITY_NORMAL,
+    Priority.HIGHER: jobs_pb2.PRIORITY_HIGHER,
+    Priority.IMMEDIATE: jobs_pb2.PRIORITY_IMMEDIATE,
+}
+_STATES: Mapping[JobState, jobs_pb2.JobState] = {
+    state: jobs_pb2.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState
+}
+
+
+def to_timestamp(moment: datetime | None) -> Timestamp | None:
+    """Return a time as a message; None stays None, an absent field."""
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def from_timestamp(stamp: Timestamp) -> datetime:
+    """Return a message as an aware time, UTC."""
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def to_state(state: JobState) -> jobs_pb2.JobState:
+    """Return a job's state as the API's."""
+    return _STATES[state]
+
+
+def from_states(states: Iterable[jobs_pb2.JobState]) -> tuple[JobState, ...]:
+    """Return the API's states as values.
+
+    Raises:
+        InvalidArgumentError: one of them is not a state.
+    """
+    by_number = {number: state for state, number in _STATES.items()}
+    try:
+        return tuple(by_number[number] for number in states)
+    except KeyError as error:
+        raise InvalidArgumentError("states", f"{error} is not a state of a job") from error
+
+
+def to_reference(file: InputFile) -> jobs_pb2.InstanceReference:
+    """Return a file as the API names it."""
+    return jobs_pb2.InstanceReference(
+        id=file.instance_id, sha256=file.sha256, sop_instance_uid=file.sop_instance_uid
+    )
+
+
+def from_reference(reference: jobs_pb2.InstanceReference) -> InputFile:
+    """Return what the API names as a value."""
+    return InputFile(reference.id, reference.sha256, reference.sop_instance_uid)
+
+
+def to_request(request: JobRequest) -> jobs_pb2.SubmitJobRequest:
+    """Return a request for a job as the API's."""
+    inputs = [
+        jobs_pb2.JobInput(
+            study_instance_uid=series.study,
+            series_instance_uid=series.series,
+            range=series.range,
+            instances=map(to_reference, series.files),
+        )
+        for series in request.inputs
+    ]
+    return jobs_pb2.SubmitJobRequest(
+        request_id=request.request_id,
+        name=request.name,
+        pipeline=request.pipeline,
+        priority=_PRIORITIES[request.priority],
+        ae_title=request.ae_title,
+        items=[jobs_pb2.JobItemRequest(inputs=inputs)],
+        arguments=request.arguments,
+    )
+
+
+def from_request(message: jobs_pb2.SubmitJobRequest) -> JobRequest:
+    """Return the API's request as a value.
+
+    Raises:
+        InvalidArgumentError: the priority is none, or there is not exactly one item.
+    """
+    if len(message.items) != 1:
+        raise InvalidArgumentError("items", f"must be exactly one, not {len(message.items)}")
+    inputs = tuple(
+        JobInput(
+            study=series.study_instance_uid,
+            series=series.series_instance_uid,
+            range=series.range or "all",
+            files=tuple(map(from_reference, series.instances)),
+        )
+        for series in message.items[0].inputs
+    )
+    return JobRequest(
+        request_id=message.request_id,
+        name=message.name,
+        pipeline=message.pipeline,
+        priority=_priority(message.priority),
+        ae_title=message.ae_title,
+        inputs=inputs,
+        arguments=dict(message.arguments),
+    )
+
+
+def files_of(request: JobRequest) -> list[InputFile]:
+    """Return every file of a request."""
+    return list(chain.from_iterable(series.files for series in request.inputs))
+
+
+def _priority(number: jobs_pb2.Priority) -> Priority:
+    if number == jobs_pb2.PRIORITY_UNSPECIFIED:
+        return Priority.NORMAL
+    for priority, known in _PRIORITIES.items():
+        if known == number:
+            return priority
+    raise InvalidArgumentError("priority", f"{number} is not a priority")
+
+
+def to_job(job: Job, output_folder: str) -> jobs_pb2.Job:
+    """Return a job as the API's; `output_folder` is empty when there are no outputs."""
+    return jobs_pb2.Job(
+        id=job.id,
+        name=job.name,
+        project=job.project,
+        pipeline=job.pipeline,
+        pipeline_version=job.pipeline_version,
+        state=_STATES[job.state],
+        reason=job.reason,
+        priority=_PRIORITIES[job.priority],
+        ae_title=job.ae_title,
+        instances=job.instances,
+        created_at=to_timestamp(job.created_at),
+        started_at=to_timestamp(job.started_at),
+        finished_at=to_timestamp(job.finished_at),
+        arguments=job.arguments,
+        items=map(_to_item, job.items),
+        steps=map(_to_step, job.steps),
+        requested=_to_resources(job.requested),
+        used=_to_use(job.used),
+        attempts=job.attempts,
+        exit_code=job.exit_code,
+        error=job.error,
+        outputs=map(_to_output, job.outputs),
+        output_folder=output_folder,
+        reclaimed={part: _stamp(at) for part, at in job.reclaimed.items()},
+    )
+
+
+def _stamp(moment: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def _to_item(item: JobItem) -> jobs_pb2.JobItem:
+    return jobs_pb2.JobItem(id=item.id, state=item.state, inputs=map(_to_input, item.inputs))
+
+
+def _to_input(series: InputSummary) -> jobs_pb2.InputSummary:
+    return jobs_pb2.InputSummary(
+        study_instance_uid=series.study,
+        series_instance_uid=series.series,
+        range=series.range,
+        instances=series.instances,
+    )
+
+
+def _to_step(step: JobStep) -> jobs_pb2.JobStep:
+    return jobs_pb2.JobStep(name=step.name, state=step.state, progress=step.progress)
+
+
+def _to_output(output: JobOutput) -> jobs_pb2.JobOutput:
+    return jobs_pb2.JobOutput(path=output.path, size=output.size, sha256=output.sha256)
+
+
+def _to_use(use: ResourceUse | None) -> jobs_pb2.ResourceUse | None:
+    if use is None:
+        return None
+    return jobs_pb2.ResourceUse(
+        cpu_seconds=use.cpu_seconds,
+        max_rss_bytes=use.max_rss_bytes,
+        wall_seconds=use.wall_seconds,
+    )
+
+
+def _to_resources(resources: Resources) -> pipelines_pb2.Resources:
+    return pipelines_pb2.Resources(
+        cpus=resources.cpus, memory=resources.memory, gpus=resources.gpus
+    )
+
+
+def to_pipeline(pipeline: Pipeline, version: str) -> pipelines_pb2.Pipeline:
+    """Return a pipeline as the API's."""
+    needs = pipeline.resources
+    return pipelines_pb2.Pipeline(
+        name=pipeline.name,
+        version=version,
+        description=pipeline.description,
+        command=pipeline.command,
+        resources=pipelines_pb2.Resources(cpus=needs.cpus, memory=needs.memory, gpus=needs.gpus),
+        timeout_seconds=pipeline.timeout or 0.0,
+        steps=pipeline.steps,
+    )
+
+
+def to_group(group: GroupSummary) -> adapter_pb2.Group:
+    """Return a group as the API's."""
+    return adapter_pb2.Group(
+        id=group.id,
+        ae_title=group.ae_title,
+        key=group.key,
+        state=group.state,
+        instances=group.instances,
+        size=group.size,
+        opened_at=to_timestamp(group.opened_at),
+        last_instance_at=to_timestamp(group.last_instance_at),
+        ready_at=to_timestamp(group.ready_at),
+        attempts=group.attempts,
+        error=group.error,
+    )
+
+
+def to_submission(submission: Submission) -> adapter_pb2.Submission:
+    """Return a submission as the API's."""
+    return adapter_pb2.Submission(
+        id=submission.id,
+        ae_title=submission.ae_title,
+        group_id=submission.group_id or "",
+        name=submission.name,
+        pipeline=submission.pipeline,
+        priority=submission.priority.label,
+        state=submission.state,
+        instances=submission.instances,
+        attempts=submission.attempts,
+        created_at=to_timestamp(submission.created_at),
+        ready_at=to_timestamp(submission.ready_at),
+        error=submission.error,
+    )
+
+
+def to_quarantined(found: QuarantinedInstance) -> adapter_pb2.QuarantinedInstance:
+    """Return an instance in quarantine as the API's."""
+    instance = found.instance
+    return adapter_pb2.QuarantinedInstance(
+        id=instance.id,
+        ae_title=instance.ae_title,
+        calling_ae_title=instance.calling_ae_title,
+        source_address=instance.source_address,
+        sop_class_uid=instance.sop_class_uid,
+        study_instance_uid=instance.study_instance_uid,
+        series_instance_uid=instance.series_instance_uid,
+        sop_instance_uid=instance.sop_instance_uid,
+        size=instance.size,
+        received_at=to_timestamp(instance.received_at),
+        reason=found.reason,
+        attempts=found.attempts,
+    )
+
+
+def to_keeping(keeping: Keeping) -> adapter_pb2.Keeping:
+    """Return how much is kept for one reason as the API's."""
+    return adapter_pb2.Keeping(
+        reason=keeping.reason,
+        instances=keeping.instances,
+        size=keeping.size,
+        oldest=to_timestamp(keeping.oldest),
+    )
+
+
+def to_rejection(rejection: Rejection) -> adapter_pb2.Rejection:
+    """Return rejected associations as the API's."""
+    return adapter_pb2.Rejection(
+        called_ae_title=rejection.called_ae_title,
+        calling_ae_title=rejection.calling_ae_title,
+        address=rejection.address,
+        why=rejection.why,
+        count=rejection.count,
+        last_at=to_timestamp(rejection.last_at),
+    )

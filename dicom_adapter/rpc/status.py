@@ -1,0 +1,75 @@
+"""Our exceptions as gRPC statuses and back: one table, used at both ends."""
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from dicom_adapter.errors import (
+    AlreadyExistsError,
+    ConfigError,
+    DicomAdapterError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+    WrongStateError,
+)
+
+_CODES: tuple[tuple[type[DicomAdapterError], int], ...] = (
+    (InvalidArgumentError, code_pb2.INVALID_ARGUMENT),
+    (ConfigError, code_pb2.INVALID_ARGUMENT),
+    (NotFoundError, code_pb2.NOT_FOUND),
+    (AlreadyExistsError, code_pb2.ALREADY_EXISTS),
+    (WrongStateError, code_pb2.FAILED_PRECONDITION),
+    (UnavailableError, code_pb2.UNAVAILABLE),
+)
+
+#: The same request may succeed later, unchanged.
+PASSING = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+
+
+def to_status(error: DicomAdapterError) -> status_pb2.Status:
+    """Return an exception as a status; its details name the field where one is wrong."""
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), code_pb2.INTERNAL)
+    status = status_pb2.Status(code=code, message=str(error))
+    if isinstance(error, InvalidArgumentError):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.problem
+        )
+        detail = any_pb2.Any()
+        detail.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+        status.details.append(detail)
+    return status
+
+
+def from_error(error: grpc.RpcError, address: str) -> DicomAdapterError:
+    """Return the exception that a failed call stands for."""
+    code, message = error.code(), error.details() or ""
+    if code in PASSING:
+        return UnavailableError(f"{address}: {message} ({code.name})")
+    if code == grpc.StatusCode.INVALID_ARGUMENT:
+        return _invalid_argument(error, message)
+    for kind, number in _CODES:
+        if code.value[0] == number and kind is not InvalidArgumentError:
+            return kind(message)  # type: ignore[arg-type]
+    return DicomAdapterError(f"{address}: {message} ({code.name})")
+
+
+def _invalid_argument(error: grpc.RpcError, message: str) -> InvalidArgumentError:
+    status = rpc_status.from_call(error)
+    for detail in status.details if status else ():
+        request = error_details_pb2.BadRequest()
+        if detail.Unpack(request) and request.field_violations:
+            violation = request.field_violations[0]
+            return InvalidArgumentError(violation.field, violation.description)
+    return InvalidArgumentError("request", message)

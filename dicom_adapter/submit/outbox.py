@@ -1,0 +1,200 @@
+"""Submits what the job processors have asked for, until the platform has accepted it.
+
+A submission is a row of the ledger before its first call, and its id is the request id on the wire:
+a call whose answer was lost is simply made again. The platform's refusal parks it with its files.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+
+import structlog
+
+from dicom_adapter.clock import Clock
+from dicom_adapter.errors import DicomAdapterError, NotFoundError, UnavailableError, WrongStateError
+from dicom_adapter.ledger import Ledger, instances, submissions
+from dicom_adapter.ledger.instances import Locate
+from dicom_adapter.model import InputFile, JobInput, JobRequest, StoredInstance, Submission
+from dicom_adapter.rpc.client import Client
+from dicom_adapter.rpc.convert import files_of
+from dicom_adapter.worker import Worker
+
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 300.0
+SUBMISSIONS_PER_ROUND = 50
+
+log = structlog.get_logger()
+
+
+class Outbox:
+    """Works the outbox off, most urgent first."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        clock: Clock,
+        client: Client,
+        *,
+        locate: Locate,
+        accepted: Callable[[], None],
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._client = client
+        self._locate = locate
+        self._accepted = accepted
+        self._worker = Worker("outbox", self._work, clock)
+
+    def start(self) -> None:
+        """Start submitting, with what an earlier run left."""
+        self._worker.start()
+
+    def wake(self) -> None:
+        """Look at the outbox: a submission came, or one was retried by hand."""
+        self._worker.wake()
+
+    def stop(self, timeout: float) -> None:
+        """Let the current call end, then stop."""
+        self._worker.stop(timeout)
+
+    def _work(self) -> datetime | None:
+        while not self._worker.stopping:
+            with self._ledger.read() as tx:
+                due = submissions.due(tx, self._clock.now(), SUBMISSIONS_PER_ROUND)
+            if not due:
+                break
+            for submission in due:
+                if self._worker.stopping:
+                    break
+                self._submit(submission)
+        with self._ledger.read() as tx:
+            return submissions.next_ready(tx)
+
+    def _submit(self, submission: Submission) -> None:
+        with self._ledger.read() as tx:
+            members = instances.of_submission(tx, submission.id, self._locate)
+        request = request_of(submission, members)
+        try:
+            self._upload_missing(request, members)
+            job_id = self._client.submit(request)
+        except (UnavailableError, WrongStateError) as error:
+            # WrongStateError: an upload was reclaimed between the question and the submission.
+            self._postpone(submission, str(error))
+        except (DicomAdapterError, OSError) as error:
+            self._park(submission, error)
+        else:
+            with self._ledger.write() as tx:
+                submissions.accept(tx, submission.id, job_id, self._clock.now())
+            self._accepted()
+
+    def _upload_missing(self, request: JobRequest, members: Sequence[StoredInstance]) -> None:
+        paths = {member.id: member.path for member in members}
+        for file in self._client.missing(files_of(request)):
+            self._client.upload(file, paths[file.instance_id])
+
+    def _postpone(self, submission: Submission, error: str) -> None:
+        pause = _pause(submission.attempts)
+        with self._ledger.write() as tx:
+            submissions.postpone(tx, submission.id, self._clock.now() + pause, error)
+        log.warning(
+            "the platform did not take a submission; it is tried again",
+            action="submission.postponed",
+            submission=submission.id,
+            name=submission.name,
+            attempt=submission.attempts + 1,
+            pause_seconds=round(pause.total_seconds(), 1),
+            why=error,
+        )
+
+    def _park(self, submission: Submission, error: Exception) -> None:
+        with self._ledger.write() as tx:
+            submissions.park(tx, submission.id, str(error), self._clock.now())
+        log.error(
+            "the platform refuses a submission: see `dicom-adapter submissions list`",
+            action="submission.parked",
+            submission=submission.id,
+            name=submission.name,
+            pipeline=submission.pipeline,
+            why=str(error),
+        )
+
+
+class SubmissionOperations:
+    """Shows and decides what the platform has not accepted yet."""
+
+    def __init__(self, ledger: Ledger, clock: Clock, changed: Callable[[], None]) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._changed = changed
+
+    def listed(self) -> list[Submission]:
+        """Return the submissions that are pending or parked, oldest first."""
+        with self._ledger.read() as tx:
+            return submissions.listed(tx)
+
+    def retry(self, ids: Sequence[str], actor: str) -> list[str]:
+        """Have submissions tried again now and return their ids.
+
+        Raises:
+            NotFoundError: one of them is not pending or parked; nothing was changed.
+        """
+        with self._ledger.write() as tx:
+            for submission_id in ids:
+                if not submissions.retry(tx, submission_id, self._clock.now(), actor):
+                    raise _no_submission(submission_id)
+        self._changed()
+        return list(ids)
+
+    def discard(self, ids: Sequence[str], actor: str) -> list[str]:
+        """Give submissions up and return their ids; raises as `retry` does."""
+        with self._ledger.write() as tx:
+            for submission_id in ids:
+                if not submissions.discard(tx, submission_id, self._clock.now(), actor):
+                    raise _no_submission(submission_id)
+        self._changed()
+        return list(ids)
+
+
+def request_of(submission: Submission, members: Sequence[StoredInstance]) -> JobRequest:
+    """Return what is asked of the platform: series in the order they came, each by number.
+
+    Instances without an Instance Number (0020,0013) follow those with one, as they came.
+    """
+    order: dict[tuple[str, str], int] = {}
+    for member in members:
+        order.setdefault((member.study_instance_uid, member.series_instance_uid), len(order))
+
+    def series_of(member: StoredInstance) -> tuple[str, str]:
+        return member.study_instance_uid, member.series_instance_uid
+
+    def place(member: StoredInstance) -> tuple[int, bool, int]:
+        number = member.instance_number
+        return order[series_of(member)], number is None, number or 0
+
+    return JobRequest(
+        request_id=submission.id,
+        name=submission.name,
+        pipeline=submission.pipeline,
+        priority=submission.priority,
+        ae_title=submission.ae_title,
+        inputs=tuple(
+            JobInput(
+                study,
+                series,
+                "all",
+                tuple(InputFile(m.id, m.sha256, m.sop_instance_uid) for m in found),
+            )
+            for (study, series), found in groupby(sorted(members, key=place), key=series_of)
+        ),
+    )
+
+
+def _pause(attempts: int) -> timedelta:
+    # Jittered: many adapters must not come back to a restarted platform in step.
+    longest = min(FIRST_PAUSE_SECONDS * 2.0 ** min(attempts, 30), LONGEST_PAUSE_SECONDS)
+    return timedelta(seconds=longest * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+
+
+def _no_submission(submission_id: str) -> NotFoundError:
+    return NotFoundError(f"no pending or parked submission has the id '{submission_id}'")
