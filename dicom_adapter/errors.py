@@ -15,6 +15,7 @@ DicomAdapterError
 └── QuarantineInstance           a processor sets an instance aside for a person to see
 """
 
+import traceback
 from dataclasses import dataclass
 
 
@@ -90,3 +91,15 @@ class UnreadableInstanceError(RefusedInstanceError):
 
 class QuarantineInstance(DicomAdapterError):  # noqa: N818 - not a fault: a processor's decision
     """A processor sets the instance aside: no group can take it, and a person shall see why."""
+
+
+def fingerprint(error: BaseException) -> dict[str, str]:
+    """Return type and place of an exception, for a log line.
+
+    Its message may quote a data set, and so patient data; these two do not.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    # The innermost line that is not a library's: there the cause is looked for.
+    own = [frame for frame in frames if "site-packages" not in frame.filename]
+    places = [f"{frame.filename}:{frame.lineno}" for frame in own or frames]
+    return {"error": type(error).__name__, "at": places[-1] if places else "unknown"}

@@ -339,6 +339,33 @@ class Rejection:
     last_at: datetime
 
 
+@dataclass(frozen=True)
+class Disk:
+    """The volume of the data folder: bytes, and fractions from 0 to 1."""
+
+    free: int
+    used_fraction: float
+    watermark: float
+    reserve: int
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """What runs, what is kept and why, and what needs a person."""
+
+    version: str
+    started_at: datetime
+    dicom: tuple[str, ...]
+    grpc: tuple[str, ...]
+    associations: int
+    keeping: tuple[Keeping, ...]
+    disk: Disk
+    platform: str
+    jobs: Mapping[str, int]
+    attention: tuple[str, ...]
+    rejections: tuple[Rejection, ...]
+
+
 def safe_name(text: str) -> str:
     """Make a text safe for a job's name: `[a-z0-9-]`, no dash at the ends or twice in a row."""
     return re.sub(r"-+", "-", re.sub(r"[^a-z0-9-]", "-", text.lower())).strip("-")

@@ -188,7 +188,10 @@ def _instance(series: PhantomSeries, plane: _Plane, common: Dataset) -> FileData
     meta.MediaStorageSOPClassUID = common.SOPClassUID
     meta.MediaStorageSOPInstanceUID = generate_uid()
     meta.TransferSyntaxUID = UID(series.transfer_syntax)
-    image = FileDataset("", common, preamble=bytes(128), file_meta=meta)
+    order = ">" if series.transfer_syntax == ExplicitVRBigEndian else "<"
+    image = FileDataset(
+        "", common, preamble=bytes(128), file_meta=meta, is_little_endian=order == "<"
+    )
     image.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
     image.ImageType = plane.image_type
     image.InstanceNumber = plane.instance_number
@@ -200,7 +203,6 @@ def _instance(series: PhantomSeries, plane: _Plane, common: Dataset) -> FileData
     compressed = series.transfer_syntax == RLELossless
     if compressed:
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    order = ">" if series.transfer_syntax == ExplicitVRBigEndian else "<"
     stored = _slice(series, plane).astype(f"{order}i2" if series.modality == "CT" else f"{order}u2")
     image.add_new("PixelData", "OW", stored.tobytes())
     if compressed:

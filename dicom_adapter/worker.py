@@ -1,13 +1,13 @@
 """A thread that sleeps until it is woken or its own next time has come; it never polls."""
 
 import threading
-import traceback
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
 
 from dicom_adapter.clock import Clock
+from dicom_adapter.errors import fingerprint
 
 FIRST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(seconds=30)
@@ -64,15 +64,12 @@ class Worker:
         try:
             until = self._work()
         except Exception as error:  # noqa: BLE001 - the last guard of a thread that must go on
-            # The message of a foreign exception may hold patient data; its type and place do not.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            log.error(
+            log.error(  # noqa: TRY400 - a traceback's message may hold patient data
                 "worker failed; it goes on after a pause",
                 action="worker.failed",
                 worker=self._thread.name,
-                error=type(error).__name__,
-                at=f"{place.filename}:{place.lineno}",
                 pause_seconds=self._pause.total_seconds(),
+                **fingerprint(error),
             )
             until = self._clock.now() + self._pause
             self._pause = min(self._pause * 2, LONGEST_PAUSE)

@@ -22,6 +22,7 @@ SMALL = PhantomSeries(slices=6, rows=48, columns=64, pixel_spacing=(8.0, 6.0))
 
 
 def written(folder: Path, series: PhantomSeries) -> list[FileDataset]:
+    """Write the series, and read what was written."""
     return [dcmread(path) for path in write_series(folder, series)]
 
 
@@ -90,11 +91,13 @@ def test_a_localizer_comes_first_and_another_orientation_last(tmp_path: Path) ->
     assert {tuple(image.ImageOrientationPatient) for image in images[7:]} == {SAGITTAL}
 
 
-@pytest.mark.parametrize("wrong", [{"modality": "US"}, {"transfer_syntax": "1.2.3"}])
-def test_what_the_phantom_cannot_be_is_refused(tmp_path: Path, wrong: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [replace(SMALL, modality="US"), replace(SMALL, transfer_syntax="1.2.3")]
+)
+def test_what_the_phantom_cannot_be_is_refused(tmp_path: Path, wrong: PhantomSeries) -> None:
     """A modality or transfer syntax that it cannot be made in is refused before it writes."""
     with pytest.raises(ValueError, match="phantom"):
-        write_series(tmp_path / "none", replace(SMALL, **wrong))
+        write_series(tmp_path / "none", wrong)
     assert not (tmp_path / "none").exists()
 
 

@@ -65,7 +65,7 @@ def add(
     title, message_id = move_originator or (None, None)
     tx.execute(
         insert(instances).values(
-            {name: getattr(instance, name) for name in _FIELDS},
+            **{name: getattr(instance, name) for name in _FIELDS},
             state=InstanceState.RECEIVED,
             ready_at=instance.received_at,
             move_originator_ae_title=title,

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -75,9 +76,9 @@ def write_capture(
     the same job makes the same image, another job a new one.
     """
     sources = [each for each in series.instances if each.pixels]
-    dataset = dcmread(sources[0].path, stop_before_pixels=True)
     if not sources[0].study_instance_uid:
         return False
+    dataset = dcmread(sources[0].path, stop_before_pixels=True)
     uids = [job, *(each.sop_instance_uid for each in sources)]
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
@@ -88,6 +89,21 @@ def write_capture(
     image.SOPClassUID = SecondaryCaptureImageStorage
     image.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
     image.SeriesInstanceUID = generate_uid(entropy_srcs=["montage series", *uids])
+    _describe(image, series, text)
+    _add_heritage(dataset, image)
+    _add_pixels(image, picture)
+    # Told that they stand there as they were read, pydicom writes the copied bytes as they are.
+    declared = image.get("SpecificCharacterSet")
+    character_set = convert_encodings(declared) if declared else default_encoding
+    image.set_original_encoding(
+        is_implicit_vr=False, is_little_endian=True, character_encoding=character_set
+    )
+    image.save_as(path, enforce_file_format=True)
+    return True
+
+
+def _describe(image: Dataset, series: Series, text: str) -> None:
+    """Say what the image is: General Series, SC Equipment and General Image modules."""
     image.SeriesNumber = FIRST_SERIES_NUMBER + series.number
     image.SeriesDescription = f"Montage of series {series.number}"
     image.InstanceNumber = 1
@@ -99,10 +115,6 @@ def write_capture(
     image.ImageType = ["DERIVED", "SECONDARY"]
     image.DerivationDescription = text
     image.PatientOrientation = ""
-    _add_heritage(dataset, image)
-    _add_pixels(image, picture)
-    image.save_as(path, enforce_file_format=True)
-    return True
 
 
 def _copy(source: Dataset, target: Dataset) -> None:

@@ -59,6 +59,8 @@ def run(description: str, work: Work, arguments: list[str] | None = None) -> int
             work(job, words.output, Progress(Path(progress) if progress else None))
     except PipelineError as error:
         problem = str(error)
+    except MemoryError:
+        problem = "there is not enough memory for this series"
     except OSError as error:
         problem = f"a file could not be read or written: {error.strerror or type(error).__name__}"
     except Exception as error:  # noqa: BLE001 - a traceback could quote patient data into the log

@@ -12,9 +12,10 @@ Vector = npt.NDArray[np.float64]
 
 # Direction cosines are written with some six digits; what differs by more is another direction.
 COSINE_TOLERANCE = 1e-3
-# Positions are often rounded to a tenth of a millimetre, so they may be off by half of that; a
-# whole stack may drift sideways by no more than this share of its length (a tilt of 0.1 degrees).
-POSITION_TOLERANCE = 0.051
+# Positions are often rounded to a tenth of a millimetre, so one may be off by that against the
+# line through the first and the last, which are rounded too; and a whole stack may drift sideways
+# by no more than this share of its length (a tilt of 0.1 degrees).
+POSITION_TOLERANCE = 0.101
 STEP_TOLERANCE = 0.02
 DRIFT_TOLERANCE = 0.0018
 
@@ -101,7 +102,7 @@ def measure(stack: Stack) -> Layout | None:
     origins = np.array([positions[same[0]] for same in order])
     step = None if _is_scattered(positions, order) else _even_step(origins)
     along = np.diff(origins @ normal)
-    usual = float(np.median(along)) if along.size else 0.0
+    usual = _usual(along) if along.size else 0.0
     return Layout(
         order=order,
         origins=origins,
@@ -187,6 +188,15 @@ def _even_step(origins: Vector) -> Vector | None:
     even = origins[0] + np.arange(count)[:, None] * step
     limit = min(max(POSITION_TOLERANCE, STEP_TOLERANCE * length), length / 4)
     return step if float(np.abs(origins - even).max()) <= limit else None
+
+
+def _usual(along: Vector) -> float:
+    """The distance that most of these are close to, the smaller one of two as common."""
+    limit = np.minimum(np.maximum(POSITION_TOLERANCE, STEP_TOLERANCE * along), along / 4)
+    ordered = np.sort(along)
+    close = np.searchsorted(ordered, along + limit, side="right")
+    close -= np.searchsorted(ordered, along - limit, side="left")
+    return float(np.median(along[np.abs(along - along[close == close.max()].min()) <= limit]))
 
 
 def _gaps(along: Vector, usual: float) -> tuple[int, ...]:

@@ -40,7 +40,7 @@ def stored_frames(instance: Instance, frames: Sequence[int]) -> Iterator[tuple[S
                 break
             yield _usual_form(array, header, instance.pixels), header
             count += 1
-    except GeneratorExit:
+    except MemoryError:
         raise
     except Exception as error:
         # Decoders raise whatever their libraries do, and their words may quote the header.

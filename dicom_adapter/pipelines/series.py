@@ -1,5 +1,6 @@
 """The series as frozen values: its instances, and for each frame where it lies (PS3.3 C.7.6.2)."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,8 +94,9 @@ class Series:
 
     @property
     def title(self) -> str:
-        """What the log calls the series."""
-        return f"series {self.number} ({self.modality or 'no modality'})"
+        """What the log calls the series; a modality that is none could hold anything."""
+        known = re.fullmatch("[A-Z]{2,8}", self.modality, re.ASCII)
+        return f"series {self.number} ({self.modality if known else 'no modality'})"
 
 
 def read_series(number: int, files: tuple[Path, ...], done: Callable[[], None]) -> Series:
@@ -192,8 +194,7 @@ def _pixels(header: Header, pixel_data: _PixelData) -> Pixels:
         kind=PIXEL_TAGS[pixel_data.tag],
         rows=header.integer("Rows") or 0,
         columns=header.integer("Columns") or 0,
-        # No more frames than bytes: a wild number shall not make us count to it.
-        frames=max(min(header.integer("NumberOfFrames") or 1, 8 * pixel_data.present), 1),
+        frames=max(header.integer("NumberOfFrames") or 1, 1),
         samples=header.integer("SamplesPerPixel") or 1,
         photometric=header.text("PhotometricInterpretation"),
         bits_allocated=allocated,
@@ -203,12 +204,21 @@ def _pixels(header: Header, pixel_data: _PixelData) -> Pixels:
         modality_lut=header.item("ModalityLUTSequence") is not None,
         truncated=False,
     )
-    if pixel_data.length == UNDEFINED_LENGTH:
+    room = _room(pixels, pixel_data)
+    if pixels.frames <= room:
         return pixels
+    # A wild NumberOfFrames shall not make anyone count to it.
+    return replace(pixels, frames=max(1, room), truncated=True)
+
+
+def _room(pixels: Pixels, pixel_data: _PixelData) -> int:
+    """How many frames the pixel data have room for; each fragment needs 8 bytes (PS3.5 A.4)."""
+    if pixel_data.length == UNDEFINED_LENGTH:
+        return pixel_data.present // 8
     samples = pixels.samples - ("422" in pixels.photometric)
-    bits = pixels.rows * pixels.columns * pixels.frames * samples * pixels.bits_allocated
-    present = min(pixel_data.length, pixel_data.present)
-    return replace(pixels, truncated=present * 8 < bits)
+    bits = pixels.rows * pixels.columns * samples * pixels.bits_allocated
+    present = 8 * min(pixel_data.length, pixel_data.present)
+    return present // bits if bits else 1
 
 
 def _padding(header: Header) -> tuple[int, int] | None:

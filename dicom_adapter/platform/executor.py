@@ -18,7 +18,8 @@ from dicom_adapter.platform.workspace import Workspace
 
 # From TERM to KILL.
 GRACE_SECONDS = 5.0
-# How often a running pipeline's progress is read.
+# How often a running pipeline's progress is read and its memory measured; the first time sooner.
+FIRST_TICK_SECONDS = 0.05
 TICK_SECONDS = 0.5
 LONGEST_PROGRESS_LINE = 4096
 
@@ -44,6 +45,7 @@ class Execution:
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._progress_offset = 0
+        self._max_rss = 0
         self._ended: Ended | None = None
         with workspace.log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - the administrator's own command
@@ -61,7 +63,10 @@ class Execution:
 
     def wait(self, timeout: float | None, progress: Callable[[str, float], None]) -> Ended:
         """Wait for the end, at most `timeout` seconds; tell each step's progress meanwhile."""
-        while not self._done.wait(TICK_SECONDS):
+        pause = FIRST_TICK_SECONDS
+        while not self._done.wait(pause):
+            pause = TICK_SECONDS
+            self._measure()
             self._tell(progress)
             if timeout is not None and time.monotonic() - self._started > timeout:
                 self.interrupt("timeout")
@@ -97,11 +102,22 @@ class Execution:
             interrupted=self._interrupted,
             used=ResourceUse(
                 cpu_seconds=round(usage.ru_utime + usage.ru_stime, 3),
-                max_rss_bytes=usage.ru_maxrss * 1024,
+                max_rss_bytes=self._max_rss,
                 wall_seconds=round(time.monotonic() - self._started, 3),
             ),
         )
         self._done.set()
+
+    def _measure(self) -> None:
+        # Not ru_maxrss: Linux counts the service's own memory in it, as it was before the exec.
+        try:
+            process = psutil.Process(self._process.pid)
+            tree = [process, *process.children(recursive=True)]
+            resident = sum(member.memory_info().rss for member in tree)
+        except psutil.NoSuchProcess:
+            # One of them has just ended: the next measurement sees the rest.
+            return
+        self._max_rss = max(self._max_rss, resident)
 
     def _tell(self, progress: Callable[[str, float], None]) -> None:
         with self._workspace.progress.open("rb") as stream:

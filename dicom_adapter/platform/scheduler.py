@@ -1,8 +1,7 @@
 """Takes jobs off the queue as the machine has room, runs them, and commits what came of them."""
 
 import threading
-import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +10,7 @@ import structlog
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import PlatformSettings
+from dicom_adapter.errors import fingerprint
 from dicom_adapter.ledger import Ledger, jobs
 from dicom_adapter.lifecycle import Action, Reason
 from dicom_adapter.model import ItemState, Job, JobOutput, Resources
@@ -41,7 +41,13 @@ class Scheduler:
     """Runs jobs by priority, then in the order of their registration, as capacity allows."""
 
     def __init__(
-        self, settings: PlatformSettings, ledger: Ledger, clock: Clock, workspaces: Workspaces
+        self,
+        settings: PlatformSettings,
+        ledger: Ledger,
+        clock: Clock,
+        workspaces: Workspaces,
+        *,
+        ended: Callable[[], None],
     ) -> None:
         capacity = settings.capacity
         self._total = Resources(capacity.cpus, capacity.memory, capacity.gpus)
@@ -49,6 +55,7 @@ class Scheduler:
         self._ledger = ledger
         self._clock = clock
         self._workspaces = workspaces
+        self._ended = ended
         self._lock = threading.Lock()
         self._runs: dict[str, _Run] = {}
         self._draining = False
@@ -126,19 +133,14 @@ class Scheduler:
         try:
             self._attempt(job, self._workspaces.of(job.id))
         except Exception as error:  # noqa: BLE001 - whatever happens, no job stays processing
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            at = f"{place.filename}:{place.lineno}"
-            started.error(
-                "job failed within the platform",
-                action="job.internal_error",
-                error=type(error).__name__,
-                at=at,
-            )
-            self._fail(job, Reason.INTERNAL, f"{type(error).__name__} in the platform at {at}")
+            cause = fingerprint(error)
+            started.error("job failed within the platform", action="job.internal_error", **cause)
+            self._fail(job, Reason.INTERNAL, f"{cause['error']} in the platform at {cause['at']}")
         finally:
             with self._lock:
                 del self._runs[job.id]
             self.wake()
+            self._ended()
 
     def _attempt(self, job: Job, workspace: Workspace) -> None:
         with self._ledger.read() as tx:

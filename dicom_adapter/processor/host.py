@@ -5,7 +5,6 @@ the processor asks for is collected and committed in one transaction with the ca
 """
 
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from sqlalchemy import Connection
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import AETitle
-from dicom_adapter.errors import InvalidArgumentError, QuarantineInstance, StartError
+from dicom_adapter.errors import InvalidArgumentError, QuarantineInstance, StartError, fingerprint
 from dicom_adapter.ledger import Ledger, groups, instances, submissions
 from dicom_adapter.ledger.instances import Locate
 from dicom_adapter.model import (
@@ -302,15 +301,7 @@ class ProcessorHost:
                 )
 
     def _complain(self, text: str, action: str, error: Exception, **values: object) -> None:
-        # The message of the exception may quote the data set; its type and place do not.
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        self._log.error(
-            text,
-            action=action,
-            error=type(error).__name__,
-            at=f"{place.filename}:{place.lineno}",
-            **values,
-        )
+        self._log.error(text, action=action, **fingerprint(error), **values)
 
 
 def _pause(attempts: int) -> timedelta:

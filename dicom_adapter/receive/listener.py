@@ -27,7 +27,7 @@ from pynetdicom.sop_class import register_uid, uid_to_service_class
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_adapter.config import AETitle, Settings
-from dicom_adapter.errors import RefusedInstanceError, StartError
+from dicom_adapter.errors import RefusedInstanceError, StartError, fingerprint
 from dicom_adapter.receive import status
 from dicom_adapter.receive.intake import Arrival, Intake
 from dicom_adapter.receive.part10 import (
@@ -308,6 +308,11 @@ class Listener:
             instance_id = self._intake.store(arrival)
         except RefusedInstanceError as error:
             return self._refuse(conversation, status.status_of(error), str(error))
+        except Exception as error:  # noqa: BLE001 - a fault of ours: the sender keeps its instance
+            conversation.log.error(  # noqa: TRY400 - a traceback may quote the data set
+                "instance not stored: internal error", action="instance.error", **fingerprint(error)
+            )
+            return self._refuse(conversation, status.OUT_OF_RESOURCES, "internal error")
         conversation.stored += 1
         conversation.log.debug(
             "instance stored" if instance_id else "instance is here already",

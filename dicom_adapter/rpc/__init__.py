@@ -1,1 +1,1 @@
-"""The gRPC face: `convert` between messages and values, `client` below, `server` above the rooms."""
+"""The gRPC face: messages and values (`convert`), the client below, the server above the rooms."""

@@ -25,17 +25,18 @@ from dicom_adapter.model import (
     Rejection,
     Resources,
     ResourceUse,
+    ServiceStatus,
     Submission,
 )
 from dicom_adapter.v1 import adapter_pb2, jobs_pb2, pipelines_pb2
 
-_PRIORITIES: Mapping[Priority, jobs_pb2.Priority] = {
+_PRIORITIES: Mapping[Priority, jobs_pb2.Priority.ValueType] = {
     Priority.LOWER: jobs_pb2.PRIORITY_LOWER,
     Priority.NORMAL: jobs_pb2.PRIORITY_NORMAL,
     Priority.HIGHER: jobs_pb2.PRIORITY_HIGHER,
     Priority.IMMEDIATE: jobs_pb2.PRIORITY_IMMEDIATE,
 }
-_STATES: Mapping[JobState, jobs_pb2.JobState] = {
+_STATES: Mapping[JobState, jobs_pb2.JobState.ValueType] = {
     state: jobs_pb2.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState
 }
 
@@ -54,12 +55,12 @@ def from_timestamp(stamp: Timestamp) -> datetime:
     return stamp.ToDatetime(tzinfo=UTC)
 
 
-def to_state(state: JobState) -> jobs_pb2.JobState:
+def to_state(state: JobState) -> jobs_pb2.JobState.ValueType:
     """Return a job's state as the API's."""
     return _STATES[state]
 
 
-def from_states(states: Iterable[jobs_pb2.JobState]) -> tuple[JobState, ...]:
+def from_states(states: Iterable[jobs_pb2.JobState.ValueType]) -> tuple[JobState, ...]:
     """Return the API's states as values.
 
     Raises:
@@ -139,7 +140,7 @@ def files_of(request: JobRequest) -> list[InputFile]:
     return list(chain.from_iterable(series.files for series in request.inputs))
 
 
-def _priority(number: jobs_pb2.Priority) -> Priority:
+def _priority(number: jobs_pb2.Priority.ValueType) -> Priority:
     if number == jobs_pb2.PRIORITY_UNSPECIFIED:
         return Priority.NORMAL
     for priority, known in _PRIORITIES.items():
@@ -308,4 +309,26 @@ def to_rejection(rejection: Rejection) -> adapter_pb2.Rejection:
         why=rejection.why,
         count=rejection.count,
         last_at=to_timestamp(rejection.last_at),
+    )
+
+
+def to_service_status(status: ServiceStatus) -> adapter_pb2.Status:
+    """Return a service's status as the API's."""
+    return adapter_pb2.Status(
+        version=status.version,
+        started_at=to_timestamp(status.started_at),
+        dicom=status.dicom,
+        grpc=status.grpc,
+        associations=status.associations,
+        keeping=map(to_keeping, status.keeping),
+        disk=adapter_pb2.Disk(
+            free=status.disk.free,
+            used_fraction=status.disk.used_fraction,
+            watermark=status.disk.watermark,
+            reserve=status.disk.reserve,
+        ),
+        platform=status.platform,
+        jobs=status.jobs,
+        attention=status.attention,
+        rejections=map(to_rejection, status.rejections),
     )

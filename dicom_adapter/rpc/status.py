@@ -61,7 +61,7 @@ def from_error(error: grpc.RpcError, address: str) -> DicomAdapterError:
         return _invalid_argument(error, message)
     for kind, number in _CODES:
         if code.value[0] == number and kind is not InvalidArgumentError:
-            return kind(message)  # type: ignore[arg-type]
+            return kind(message)
     return DicomAdapterError(f"{address}: {message} ({code.name})")
 
 

@@ -1,1 +1,1 @@
-"""From the ledger's outbox to the platform: every submission arrives once, or people see why not."""
+"""From the ledger's outbox to the platform: each submission arrives once, or people see why not."""

@@ -170,7 +170,6 @@ def test_progress_is_told_step_by_step(bench: Bench, module: str, steps: list[st
         values = [line["progress"] for line in lines if line["step"] == step]
         assert values == sorted(values)
         assert values[-1] == 1
-        assert len(values) > 1
 
 
 @pytest.mark.parametrize("module", PIPELINES)

@@ -71,7 +71,7 @@ def test_an_enhanced_image_is_a_volume_by_its_functional_groups(bench: Bench) ->
     volume = series["volumes"][0]
     assert codes(series) == {"repeated-positions"}
     assert (volume["shape"], volume["volumes_by"]) == ([7, 6, 5, 2], "EffectiveEchoTime")
-    image: Any = nibabel.load(bench.output / volume["file"])  # type: ignore[attr-defined]
+    image: Any = nibabel.load(bench.output / volume["file"])
     assert image.affine == pytest.approx(
         np.array([[-3, 0, 0, 10], [0, -2, 0, 20], [0, 0, 4, 0], [0, 0, 0, 1]])
     )
@@ -97,10 +97,10 @@ def test_a_dose_grid_lies_along_its_offsets(bench: Bench) -> None:
     (bench.input / "1.dcm").write_bytes(source.read_bytes())
     volume = bench.nifti()[0]["volumes"][0]
     dose = dcmread(source)
-    image: Any = nibabel.load(bench.output / volume["file"])  # type: ignore[attr-defined]
+    image: Any = nibabel.load(bench.output / volume["file"])
     offset = float(dose.GridFrameOffsetVector[4])
-    corner = np.array(dose.ImagePositionPatient, dtype=float) + (0, 0, offset)
-    assert image.affine @ (0, 0, 4, 1) == pytest.approx([-corner[0], -corner[1], corner[2], 1])
+    x, y, z = map(float, dose.ImagePositionPatient)
+    assert image.affine @ (0, 0, 4, 1) == pytest.approx([-x, -y, z + offset, 1])
     expected = dose.pixel_array[4] * float(dose.DoseGridScaling)
     assert image.get_fdata()[:, :, 4] == pytest.approx(expected.T, rel=1e-6)
 

@@ -30,7 +30,7 @@ Volume = npt.NDArray[np.float64]
 
 def load(path: Path) -> tuple[Any, Volume]:
     """The NIfTI image and its scaled voxels."""
-    image: Any = nibabel.load(path)  # type: ignore[attr-defined]
+    image: Any = nibabel.load(path)
     return image, np.asarray(image.get_fdata())
 
 
@@ -41,7 +41,7 @@ def to_ras(lps: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 @pytest.mark.parametrize("name", ORIENTATIONS)
 def test_the_affine_leads_to_every_slice(bench: Bench, name: str) -> None:
-    """affine @ (i, j, k) is where the DICOM headers say that this pixel of that slice lies."""
+    """The affine leads from (i, j, k) to where the headers say that this pixel lies."""
     paths = bench.write(replace(FINE, orientation=ORIENTATIONS[name]))
     volume = bench.nifti()[0]["volumes"][0]
     image, voxels = load(bench.output / volume["file"])
@@ -72,7 +72,7 @@ def test_the_nodule_lies_where_the_patient_has_it(bench: Bench, name: str) -> No
 
 
 def test_the_header_says_scanner_and_millimetres(bench: Bench) -> None:
-    """sform and qform have code 1, lengths are mm, and voxel sizes are those of the images."""
+    """Both sform and qform have code 1, lengths are mm, and voxel sizes are those of the images."""
     bench.write(FINE)
     volume = bench.nifti()[0]["volumes"][0]
     header = load(bench.output / volume["file"])[0].header

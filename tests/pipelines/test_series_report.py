@@ -186,7 +186,7 @@ def test_padding_is_not_counted(bench: Bench) -> None:
         pixels = image.pixel_array.copy()
         pixels[:10] = -2000
         image.PixelData = pixels.tobytes()
-        image.PixelPaddingValue = -2000
+        image.add_new("PixelPaddingValue", "SS", -2000)
 
     for path in bench.write():
         bench.edit(path, pad)

@@ -83,8 +83,6 @@ def upgrade() -> None:
         sa.Column("attempts", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("exit_code", sa.Integer(), nullable=True),
         sa.Column("error", sa.Text(), server_default="", nullable=False),
-        sa.Column("process_id", sa.Integer(), nullable=True),
-        sa.Column("process_started", sa.Float(), nullable=True),
         sa.Column("cpu_seconds", sa.Float(), nullable=True),
         sa.Column("max_rss_bytes", sa.BigInteger(), nullable=True),
         sa.Column("wall_seconds", sa.Float(), nullable=True),

@@ -1,0 +1,351 @@
+"""Serves the API; each method converts, calls an operation, and converts back."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, StartError
+from dicom_adapter.ledger.jobs import JobFilter
+from dicom_adapter.model import Job, ServiceStatus
+from dicom_adapter.platform.operations import JobOperations, PipelineOperations, version_of
+from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
+from dicom_adapter.rpc import convert
+from dicom_adapter.rpc.client import options
+from dicom_adapter.rpc.status import to_status
+from dicom_adapter.submit.outbox import SubmissionOperations
+from dicom_adapter.v1 import (
+    adapter_pb2,
+    adapter_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    pipelines_pb2,
+    pipelines_pb2_grpc,
+)
+
+# A stream holds a thread while it lasts.
+THREADS = 32
+
+Context = grpc.ServicerContext
+
+
+@dataclass(frozen=True)
+class PlatformOperations:
+    """What a platform answers with."""
+
+    jobs: JobOperations
+    pipelines: PipelineOperations
+
+
+@dataclass(frozen=True)
+class AdapterOperations:
+    """What an adapter answers with."""
+
+    status: Callable[[], ServiceStatus]
+    groups: GroupOperations
+    submissions: SubmissionOperations
+    quarantine: QuarantineOperations
+
+
+class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
+    """Serves PipelineService."""
+
+    def __init__(self, operations: PipelineOperations) -> None:
+        self._operations = operations
+
+    def ListPipelines(  # noqa: N802 - the API's name
+        self, request: pipelines_pb2.ListPipelinesRequest, context: Context
+    ) -> pipelines_pb2.ListPipelinesResponse:
+        """Return every pipeline."""
+        del request, context
+        return pipelines_pb2.ListPipelinesResponse(
+            pipelines=[
+                convert.to_pipeline(pipeline, version_of(pipeline))
+                for pipeline in self._operations.listed()
+            ]
+        )
+
+    def GetPipeline(  # noqa: N802 - the API's name
+        self, request: pipelines_pb2.GetPipelineRequest, context: Context
+    ) -> pipelines_pb2.Pipeline:
+        """Return one pipeline."""
+        del context
+        pipeline = self._operations.get(request.name)
+        return convert.to_pipeline(pipeline, version_of(pipeline))
+
+
+class JobServicer(jobs_pb2_grpc.JobServiceServicer):
+    """Serves JobService."""
+
+    def __init__(self, operations: JobOperations) -> None:
+        self._operations = operations
+
+    def _job(self, job: Job) -> jobs_pb2.Job:
+        there = job.outputs and "outputs" not in job.reclaimed
+        return convert.to_job(job, str(self._operations.workspace(job).output) if there else "")
+
+    def FindMissingInstances(  # noqa: N802 - the API's name
+        self, request: jobs_pb2.FindMissingInstancesRequest, context: Context
+    ) -> jobs_pb2.FindMissingInstancesResponse:
+        """Return what must be uploaded first."""
+        del context
+        missing = self._operations.missing(list(map(convert.from_reference, request.instances)))
+        return jobs_pb2.FindMissingInstancesResponse(missing=map(convert.to_reference, missing))
+
+    def UploadInstance(  # noqa: N802 - the API's name
+        self, request_iterator: Iterator[jobs_pb2.UploadInstanceRequest], context: Context
+    ) -> jobs_pb2.UploadInstanceResponse:
+        """Take one instance."""
+        del context
+        first = next(request_iterator, None)
+        if first is None or not first.HasField("header"):
+            raise InvalidArgumentError("header", "must come first")
+        header = first.header
+        chunks = (message.chunk for message in request_iterator)
+        self._operations.upload(convert.from_reference(header.instance), header.size, chunks)
+        return jobs_pb2.UploadInstanceResponse()
+
+    def SubmitJob(  # noqa: N802 - the API's name
+        self, request: jobs_pb2.SubmitJobRequest, context: Context
+    ) -> jobs_pb2.Job:
+        """Make a job."""
+        del context
+        return self._job(self._operations.submit(convert.from_request(request)))
+
+    def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802 - the API's name
+        """Return one job."""
+        del context
+        return self._job(self._operations.get(request.job))
+
+    def ListJobs(  # noqa: N802 - the API's name
+        self, request: jobs_pb2.ListJobsRequest, context: Context
+    ) -> jobs_pb2.ListJobsResponse:
+        """Return a page of jobs."""
+        del context
+        wanted = JobFilter(
+            states=convert.from_states(request.states),
+            pipeline=request.pipeline,
+            ae_title=request.ae_title,
+        )
+        page = self._operations.listed(wanted, request.page_size, request.page_token)
+        return jobs_pb2.ListJobsResponse(
+            jobs=map(self._job, page.jobs), next_page_token=page.next_token
+        )
+
+    def WatchJobs(  # noqa: N802 - the API's name
+        self, request: jobs_pb2.WatchJobsRequest, context: Context
+    ) -> Iterator[jobs_pb2.JobChange]:
+        """Stream changes of jobs."""
+        changes = self._operations.watch(request.job, request.after_event, context.is_active)
+        for number, job in changes:
+            yield jobs_pb2.JobChange(event=number, job=self._job(job))
+
+    def StreamLogs(  # noqa: N802 - the API's name
+        self, request: jobs_pb2.StreamLogsRequest, context: Context
+    ) -> Iterator[jobs_pb2.LogChunk]:
+        """Stream a job's log."""
+        chunks = self._operations.logs(request.job, follow=request.follow, active=context.is_active)
+        for chunk in chunks:
+            yield jobs_pb2.LogChunk(data=chunk)
+
+
+class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
+    """Serves AdapterService."""
+
+    def __init__(self, operations: AdapterOperations) -> None:
+        self._operations = operations
+
+    def GetStatus(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.GetStatusRequest, context: Context
+    ) -> adapter_pb2.Status:
+        """Return what runs and what needs a person."""
+        del request, context
+        return convert.to_service_status(self._operations.status())
+
+    def ListGroups(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ListGroupsRequest, context: Context
+    ) -> adapter_pb2.ListGroupsResponse:
+        """Return open and parked groups."""
+        del request, context
+        groups = self._operations.groups.listed()
+        return adapter_pb2.ListGroupsResponse(groups=map(convert.to_group, groups))
+
+    def CompleteGroups(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ChosenRequest, context: Context
+    ) -> adapter_pb2.ChosenResponse:
+        """Make groups due now."""
+        return _chosen(self._operations.groups.complete, request, context)
+
+    def DiscardGroups(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ChosenRequest, context: Context
+    ) -> adapter_pb2.ChosenResponse:
+        """Drop groups."""
+        return _chosen(self._operations.groups.discard, request, context)
+
+    def ListSubmissions(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ListSubmissionsRequest, context: Context
+    ) -> adapter_pb2.ListSubmissionsResponse:
+        """Return unsettled submissions."""
+        del request, context
+        submissions = self._operations.submissions.listed()
+        return adapter_pb2.ListSubmissionsResponse(
+            submissions=map(convert.to_submission, submissions)
+        )
+
+    def RetrySubmissions(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ChosenRequest, context: Context
+    ) -> adapter_pb2.ChosenResponse:
+        """Try submissions again now."""
+        return _chosen(self._operations.submissions.retry, request, context)
+
+    def DiscardSubmissions(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ChosenRequest, context: Context
+    ) -> adapter_pb2.ChosenResponse:
+        """Give submissions up."""
+        return _chosen(self._operations.submissions.discard, request, context)
+
+    def ListQuarantine(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ListQuarantineRequest, context: Context
+    ) -> adapter_pb2.ListQuarantineResponse:
+        """Return what no group could take."""
+        del request, context
+        found = self._operations.quarantine.listed()
+        return adapter_pb2.ListQuarantineResponse(instances=map(convert.to_quarantined, found))
+
+    def RetryQuarantine(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ChosenRequest, context: Context
+    ) -> adapter_pb2.ChosenResponse:
+        """Hand instances to their processors again."""
+        return _chosen(self._operations.quarantine.retry, request, context)
+
+    def DiscardQuarantine(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ChosenRequest, context: Context
+    ) -> adapter_pb2.ChosenResponse:
+        """Let the reclaimer have instances."""
+        return _chosen(self._operations.quarantine.discard, request, context)
+
+
+def _chosen(
+    decide: Callable[[list[str], str], list[str]],
+    request: adapter_pb2.ChosenRequest,
+    context: Context,
+) -> adapter_pb2.ChosenResponse:
+    if not request.ids:
+        raise InvalidArgumentError("ids", "must not be empty")
+    return adapter_pb2.ChosenResponse(ids=decide(list(request.ids), _actor(context)))
+
+
+def _actor(context: Context) -> str:
+    # Until callers are known by tokens: the local socket's owner, or an address of this machine.
+    peer = str(context.peer())
+    return "local" if peer.startswith("unix:") else peer.rpartition(":")[0]
+
+
+class ErrorInterceptor(grpc.ServerInterceptor):
+    """Answers a call that raised one of our exceptions with its status."""
+
+    def intercept_service(
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None]",
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """Wrap the method that a call is for."""
+        handler: Any = continuation(handler_call_details)
+        if handler is None:
+            return None
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                _stream(handler.unary_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        make, method = (
+            (grpc.stream_unary_rpc_method_handler, handler.stream_unary)
+            if handler.request_streaming
+            else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
+        )
+        return make(_unary(method), handler.request_deserializer, handler.response_serializer)
+
+
+def _unary(method: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Any]:
+    def call(request: Any, context: Context) -> Any:  # noqa: ANN401 - messages of every kind
+        try:
+            return method(request, context)
+        except DicomAdapterError as error:
+            context.abort_with_status(rpc_status.to_status(to_status(error)))
+
+    return call
+
+
+def _stream(
+    method: Callable[[Any, Context], Iterable[Any]],
+) -> Callable[[Any, Context], Iterator[Any]]:
+    def call(request: Any, context: Context) -> Iterator[Any]:  # noqa: ANN401 - messages of every kind
+        try:
+            yield from method(request, context)
+        except DicomAdapterError as error:
+            context.abort_with_status(rpc_status.to_status(to_status(error)))
+
+    return call
+
+
+class Server:
+    """A gRPC server of whichever services this process offers, with health and reflection."""
+
+    def __init__(
+        self, platform: PlatformOperations | None, adapter: AdapterOperations | None
+    ) -> None:
+        self._server = grpc.server(
+            ThreadPoolExecutor(THREADS, thread_name_prefix="grpc"),
+            interceptors=[ErrorInterceptor()],
+            options=options(),
+        )
+        names = []
+        if platform is not None:
+            jobs_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(platform.jobs), self._server)
+            pipelines_pb2_grpc.add_PipelineServiceServicer_to_server(
+                PipelineServicer(platform.pipelines), self._server
+            )
+            names += ["JobService", "PipelineService"]
+        if adapter is not None:
+            adapter_pb2_grpc.add_AdapterServiceServicer_to_server(
+                AdapterServicer(adapter), self._server
+            )
+            names.append("AdapterService")
+        self._describe([f"dicom_adapter.v1.{name}" for name in names])
+
+    def _describe(self, names: list[str]) -> None:
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        for name in ("", *names):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        described = [*names, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(described, self._server)
+
+    def listen(self, address: str) -> int:
+        """Add an address, HOST:PORT or unix:PATH, and return its port; 1 for a socket.
+
+        Raises:
+            StartError: it is taken or may not be opened.
+        """
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise StartError(
+                f"cannot listen on {address}: stop what uses it, or change grpc.listen"
+            ) from error
+        return int(port)
+
+    def start(self) -> None:
+        """Serve."""
+        self._server.start()
+
+    def stop(self, grace: float) -> None:
+        """Refuse new calls, and end those that last longer than `grace` seconds."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(grace).wait()

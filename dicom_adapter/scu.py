@@ -1,0 +1,190 @@
+"""Sends instances and echoes to another AE (Storage and Verification SCU, PS3.4 B and A)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from pynetdicom import AE, _config, build_context
+from pynetdicom.association import Association
+
+from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, UnavailableError
+
+VERIFICATION = "1.2.840.10008.1.1"
+SUCCESS = 0x0000
+# Stored, but not as it was sent (PS3.4 B.2.3): 0xB000 to 0xBFFF.
+WARNING = 0xB000
+# An association has an odd number from 1 to 255 for each context (PS3.8 9.3.2.2).
+CONTEXTS = 128
+TIMEOUT_SECONDS = 30
+
+_REJECTIONS = {
+    (1, 3): "calling AE title not recognized: it, or this address, is no source of the receiver",
+    (1, 7): "called AE title not recognized: the receiver has no such AE title on this port",
+    (3, 1): "the receiver is congested: try again later",
+    (3, 2): "the receiver has too many associations: try again later",
+}
+
+
+class RejectedError(DicomAdapterError):
+    """The peer rejected the association."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An AE to talk to."""
+
+    ae_title: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Peer":
+        """Return the peer of AET@HOST:PORT.
+
+        Raises:
+            InvalidArgumentError: the text has another form.
+        """
+        title, at, address = text.rpartition("@")
+        host, colon, port = address.rpartition(":")
+        if not (title and at and host and colon and port.isascii() and port.isdigit()):
+            raise InvalidArgumentError("peer", f"'{text}' must have the form AET@HOST:PORT")
+        return cls(title, host.strip("[]"), int(port))
+
+    def __str__(self) -> str:
+        return f"{self.ae_title}@{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A file to send, and what it is sent as."""
+
+    path: Path
+    sop_class_uid: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of one file; `problem` is empty when the peer has taken it."""
+
+    path: Path
+    problem: str
+
+
+def find(paths: Iterable[Path]) -> tuple[list[Instance], list[Path]]:
+    """Return the Part 10 files among files and folders, and the files that are none.
+
+    Raises:
+        InvalidArgumentError: a path does not exist.
+    """
+    found, others = [], []
+    for path in _files(paths):
+        try:
+            meta = dcmread(path, specific_tags=["SOPClassUID"], stop_before_pixels=True).file_meta
+            instance = Instance(
+                path, str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+            )
+        except (InvalidDicomError, AttributeError, OSError):
+            others.append(path)
+        else:
+            found.append(instance)
+    return found, others
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(entry for entry in path.rglob("*") if entry.is_file())
+        elif path.exists():
+            yield path
+        else:
+            raise InvalidArgumentError("path", f"{path} does not exist")
+
+
+def echo(peer: Peer, calling: str) -> None:
+    """Send a C-ECHO.
+
+    Raises:
+        UnavailableError: the peer does not answer.
+        RejectedError: it rejects the association, or the echo.
+    """
+    with _associate(peer, calling, [build_context(VERIFICATION)]) as association:
+        status = association.send_c_echo()
+        if "Status" not in status:
+            raise UnavailableError(f"{peer} did not answer the C-ECHO")
+        if status.Status != SUCCESS:
+            raise RejectedError(f"{peer} answered the C-ECHO with 0x{status.Status:04X}")
+
+
+def send(peer: Peer, calling: str, instances: Sequence[Instance]) -> Iterator[Sent]:
+    """Send files as they are, neither decoded nor changed; yield what became of each.
+
+    Raises:
+        UnavailableError: the peer does not answer, or the association broke.
+        RejectedError: it rejects the association.
+    """
+    # A file given by path is then sent by its bytes; pynetdicom knows only this process-wide way.
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    for portion in _portions(instances):
+        kinds = dict.fromkeys((i.sop_class_uid, i.transfer_syntax_uid) for i in portion)
+        contexts = [build_context(sop_class, syntax) for sop_class, syntax in kinds]
+        with _associate(peer, calling, contexts) as association:
+            for instance in portion:
+                yield Sent(instance.path, _send_one(peer, association, instance))
+
+
+def _send_one(peer: Peer, association: Association, instance: Instance) -> str:
+    accepted = {
+        (str(context.abstract_syntax), str(context.transfer_syntax[0]))
+        for context in association.accepted_contexts
+    }
+    if (instance.sop_class_uid, instance.transfer_syntax_uid) not in accepted:
+        return "the receiver does not accept its SOP class in its transfer syntax"
+    try:
+        status = association.send_c_store(instance.path)
+    except (AttributeError, ValueError) as error:
+        return f"cannot be sent: {error}"
+    if "Status" not in status:
+        raise UnavailableError(f"{peer} broke the association off")
+    if status.Status == SUCCESS or status.Status & 0xF000 == WARNING:
+        return ""
+    comment = status.get("ErrorComment", "no comment")
+    return f"refused with 0x{status.Status:04X}: {comment}"
+
+
+@contextmanager
+def _associate(peer: Peer, calling: str, contexts: list[Any]) -> Iterator[Association]:
+    ae = AE(calling)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = TIMEOUT_SECONDS
+    ae.connection_timeout = TIMEOUT_SECONDS
+    association = ae.associate(peer.host, peer.port, contexts, ae_title=peer.ae_title)
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        source, diagnostic = (answer.result_source, answer.diagnostic) if answer else (None, None)
+        why = _REJECTIONS.get((source or 0, diagnostic or 0), "no reason given")
+        raise RejectedError(f"{peer} rejected the association of '{calling}': {why}")
+    if not association.is_established:
+        raise UnavailableError(
+            f"{peer} does not answer: check host, port and firewall, and that the receiver runs"
+        )
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _portions(instances: Sequence[Instance]) -> Iterator[list[Instance]]:
+    kinds: dict[tuple[str, str], list[Instance]] = {}
+    for instance in instances:
+        kinds.setdefault((instance.sop_class_uid, instance.transfer_syntax_uid), []).append(
+            instance
+        )
+    rest = iter(kinds.values())
+    while portion := list(islice(rest, CONTEXTS)):
+        yield [instance for kind in portion for instance in kind]

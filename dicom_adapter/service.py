@@ -1,0 +1,329 @@
+"""Builds, starts, drains and stops all of it, in one place and in a fixed order.
+
+Start: folder and ledger, platform, gRPC, outbox, processors, reclaimer, and the DICOM ports last,
+when everything behind them is ready. Stop: the same backwards, so that nothing is taken in that
+nothing would handle; what is not done stays in the ledger.
+"""
+
+import fcntl
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+
+from dicom_adapter.clock import Clock, SystemClock
+from dicom_adapter.config import AETitle, Settings
+from dicom_adapter.errors import StartError
+from dicom_adapter.files import make_folder
+from dicom_adapter.ledger import Ledger, groups, instances, jobs, submissions
+from dicom_adapter.model import Disk, GroupState, ServiceStatus, SubmissionState
+from dicom_adapter.platform.operations import JobOperations, PipelineOperations
+from dicom_adapter.platform.scheduler import Scheduler
+from dicom_adapter.platform.uploads import Uploads
+from dicom_adapter.platform.workspace import Workspaces
+from dicom_adapter.processor.catalogue import Catalogue
+from dicom_adapter.processor.host import ProcessorHost
+from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
+from dicom_adapter.receive.intake import Intake
+from dicom_adapter.receive.listener import Listener
+from dicom_adapter.receive.policy import Policy
+from dicom_adapter.receive.spool import Spool
+from dicom_adapter.reclaim import Places, Reclaimer
+from dicom_adapter.rpc.client import Client
+from dicom_adapter.rpc.server import AdapterOperations, PlatformOperations, Server
+from dicom_adapter.submit.outbox import Outbox, SubmissionOperations
+
+EMBEDDED = "embedded"
+SOCKET = Path("run", "grpc.sock")
+# sockaddr_un holds 108 bytes, the last of them a zero.
+LONGEST_SOCKET_PATH = 107
+
+ASSOCIATIONS_GRACE = 10.0
+THREAD_GRACE = 10.0
+CALLS_GRACE = 2.0
+
+log = structlog.get_logger()
+
+
+def socket_address(settings: Settings) -> str:
+    """Return the address of the Unix socket that the service of these settings serves."""
+    return f"unix:{settings.storage.path / SOCKET}"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Where the service listens, each as HOST:PORT, or unix:PATH where gRPC has no TCP port."""
+
+    dicom: tuple[str, ...]
+    grpc: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [("dicom", self.dicom), ("grpc", self.grpc)]
+        return " ".join(["ready", *(f"{name}={','.join(at)}" for name, at in parts if at)])
+
+
+class Service:
+    """The adapter and its embedded platform, or one of the two, as the settings say."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self._catalogue = catalogue or Catalogue()
+        self._running = ExitStack()
+        self._data = settings.storage.path
+        self.ledger = Ledger(settings.ledger.url)
+        self._spool = Spool(self._data / "spool")
+        self._workspaces = Workspaces(self._data / "platform" / "jobs")
+        self._uploads = Uploads(self._data / "platform" / "uploads", self.ledger, self.clock)
+        self._policy = Policy(settings, self.clock)
+        self._hosts: dict[str, ProcessorHost] = {}
+        self._outbox: Outbox | None = None
+        self._scheduler: Scheduler | None = None
+        self._reclaimer: Reclaimer | None = None
+        self._listener: Listener | None = None
+        self._ready = Ready((), ())
+
+    def start(self) -> Ready:
+        """Start everything; when this returns, all of it really listens.
+
+        Raises:
+            StartError: something cannot start here; whatever had started is stopped again.
+        """
+        self._started_at = self.clock.now()
+        try:
+            self._open_storage()
+            if self.settings.platform.address == EMBEDDED:
+                self._start_platform()
+            grpc = self._start_grpc()
+            if self.settings.ae_titles:
+                self._start_adapter()
+            self._start_reclaimer()
+            self._ready = Ready(self._start_listener(), grpc)
+        except BaseException:
+            self.stop()
+            raise
+        log.info("ready", action="ready", dicom=self._ready.dicom, grpc=self._ready.grpc)
+        return self._ready
+
+    def stop(self) -> None:
+        """Stop everything, in the reverse order of its start."""
+        self._running.close()
+
+    # The parts
+
+    def _open_storage(self) -> None:
+        try:
+            make_folder(self._data)
+            self._lock()
+        except OSError as error:
+            raise StartError(
+                f"{error.filename}: {error.strerror}: storage.path must be a folder that the "
+                "service may write"
+            ) from error
+        self.ledger.open()
+        self._running.callback(self.ledger.close)
+        self._spool.open()
+        self._workspaces.open()
+        self._uploads.open()
+
+    def _lock(self) -> None:
+        descriptor = os.open(self._data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._running.callback(os.close, descriptor)
+        try:
+            # Held by the open file: it ends with the process, however that ends.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(
+                f"{self._data} is in use by another dicom-adapter: stop that one, or choose "
+                "another storage.path"
+            ) from None
+
+    def _start_platform(self) -> None:
+        self._scheduler = Scheduler(
+            self.settings.platform,
+            self.ledger,
+            self.clock,
+            self._workspaces,
+            ended=self._wake_reclaimer,
+        )
+        self._scheduler.start()
+        self._running.callback(self._scheduler.stop, THREAD_GRACE)
+
+    def _start_grpc(self) -> tuple[str, ...]:
+        server = Server(self._platform_operations(), self._adapter_operations())
+        path = self._data / SOCKET
+        if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+            raise StartError(
+                f"{path}: too long for a Unix socket ({LONGEST_SOCKET_PATH} bytes at most): "
+                "choose a shorter storage.path"
+            )
+        make_folder(path.parent)
+        server.listen(socket_address(self.settings))
+        addresses = []
+        listen = self.settings.grpc.listen
+        if listen is not None:
+            host = listen.rpartition(":")[0]
+            addresses.append(f"{host}:{server.listen(listen)}")
+        server.start()
+        path.chmod(0o600)
+        self._running.callback(server.stop, CALLS_GRACE)
+        return tuple(addresses or [socket_address(self.settings)])
+
+    def _platform_operations(self) -> PlatformOperations | None:
+        if self._scheduler is None:
+            return None
+        pipelines = PipelineOperations(self.settings.pipelines.values())
+        operations = JobOperations(
+            self.ledger,
+            self.clock,
+            pipelines,
+            self._workspaces,
+            self._uploads,
+            locate=self._spool.path_of,
+            submitted=self._scheduler.wake,
+        )
+        return PlatformOperations(operations, pipelines)
+
+    def _adapter_operations(self) -> AdapterOperations:
+        return AdapterOperations(
+            status=self.status,
+            groups=GroupOperations(self.ledger, self.clock, self._wake_all),
+            submissions=SubmissionOperations(self.ledger, self.clock, self._wake_all),
+            quarantine=QuarantineOperations(
+                self.ledger, self.clock, self._spool.path_of, self._wake_all
+            ),
+        )
+
+    def _start_adapter(self) -> None:
+        client = Client(self.platform_address)
+        self._running.callback(client.close)
+        self._outbox = Outbox(
+            self.ledger,
+            self.clock,
+            client,
+            locate=self._spool.path_of,
+            accepted=self._wake_reclaimer,
+        )
+        self._outbox.start()
+        self._running.callback(self._outbox.stop, THREAD_GRACE)
+        for title in self.settings.ae_titles.values():
+            host = ProcessorHost(
+                title,
+                self._catalogue.load(title.processor),
+                self.ledger,
+                self.clock,
+                locate=self._spool.path_of,
+                changed=self._wake_delivery,
+            )
+            host.start()
+            self._running.callback(host.stop, THREAD_GRACE)
+            self._hosts[title.title] = host
+
+    def _start_reclaimer(self) -> None:
+        self._reclaimer = Reclaimer(
+            self.settings.storage,
+            self.settings.platform.keep,
+            Places(self._spool, self._workspaces, self._uploads),
+            self.ledger,
+            self.clock,
+        )
+        self._reclaimer.start()
+        self._running.callback(self._reclaimer.stop, THREAD_GRACE)
+
+    def _start_listener(self) -> tuple[str, ...]:
+        if not self.settings.ae_titles:
+            return ()
+        intake = Intake(
+            self._spool,
+            self.ledger,
+            self.clock,
+            reserve=self.settings.storage.reserve,
+            stored=lambda title: self._hosts[title].wake(),
+        )
+        with self.ledger.read() as tx:
+            last = instances.last_association(tx)
+        self._listener = Listener(self.settings, self._policy, intake, last_association=last)
+        addresses = self._listener.start()
+        self._running.callback(self._listener.stop, ASSOCIATIONS_GRACE)
+        return addresses
+
+    @property
+    def platform_address(self) -> str:
+        """Where jobs are submitted to: the configured platform, or this service's own socket."""
+        address = self.settings.platform.address
+        return socket_address(self.settings) if address == EMBEDDED else address
+
+    def port_of(self, title: AETitle) -> int:
+        """Return the configured port of an AE title."""
+        return self._policy.port_of(title)
+
+    # Who wakes whom
+
+    def _wake_reclaimer(self) -> None:
+        if self._reclaimer is not None:
+            self._reclaimer.wake()
+
+    def _wake_delivery(self) -> None:
+        if self._outbox is not None:
+            self._outbox.wake()
+        self._wake_reclaimer()
+
+    def _wake_all(self) -> None:
+        for host in self._hosts.values():
+            host.wake()
+        self._wake_delivery()
+
+    # What it says of itself
+
+    def status(self) -> ServiceStatus:
+        """Return what runs, what is kept and why, and what needs a person."""
+        with self.ledger.read() as tx:
+            keeping, job_counts = tuple(instances.keeping(tx)), jobs.counts(tx)
+        storage = self.settings.storage
+        return ServiceStatus(
+            version=version("dicom-adapter"),
+            started_at=self._started_at,
+            dicom=self._ready.dicom,
+            grpc=self._ready.grpc,
+            associations=self._listener.associations() if self._listener else 0,
+            keeping=keeping,
+            disk=Disk(
+                free=self._spool.free(),
+                used_fraction=self._spool.used_fraction(),
+                watermark=storage.watermark,
+                reserve=storage.reserve,
+            ),
+            platform=self.settings.platform.address,
+            jobs=job_counts if self._scheduler else {},
+            attention=tuple(self._attention()),
+            rejections=self._policy.rejections(),
+        )
+
+    def _attention(self) -> list[str]:
+        with self.ledger.read() as tx:
+            parked_groups = len(groups.summaries(tx, [GroupState.PARKED]))
+            parked = len(submissions.listed(tx, [SubmissionState.PARKED]))
+            retried = sum(s.attempts > 0 for s in submissions.listed(tx, [SubmissionState.PENDING]))
+            quarantined = len(instances.quarantined(tx, self._spool.path_of))
+        free, used = self._spool.free(), self._spool.used_fraction()
+        storage = self.settings.storage
+        told = [
+            (parked_groups, f"{parked_groups} groups are parked: see `groups list`"),
+            (quarantined, f"{quarantined} instances are in quarantine: see `quarantine list`"),
+            (parked, f"{parked} submissions are refused: see `submissions list`"),
+            (retried, f"{retried} submissions wait for the platform: see `submissions list`"),
+            (
+                free < storage.reserve,
+                f"C-STORE is answered 0xA700: {free} bytes are free, less than storage.reserve",
+            ),
+            (used > storage.watermark, f"the disk is {used:.0%} full, above storage.watermark"),
+        ]
+        return [text for wanted, text in told if wanted]
