@@ -1,5 +1,5 @@
 # Every command of the project; each makes the environment it needs.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PROTO := $(wildcard proto/dicom_adapter/v1/*.proto)
 
@@ -8,6 +8,7 @@ PROTO := $(wildcard proto/dicom_adapter/v1/*.proto)
 default: check
 
 .venv/installed: pyproject.toml
+	@echo "Making the environment in .venv; this takes a minute or two."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
