@@ -10,8 +10,11 @@ FOLDER_MODE = 0o700
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and its parents, for the service alone."""
-    folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    """Make a folder, and those above it that are not there, for the service alone."""
+    # Not mkdir's own `parents`: that would leave the folders above open to everybody.
+    if not folder.parent.exists():
+        make_folder(folder.parent)
+    folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -66,7 +66,7 @@ class Move:
 
 _S = JobState
 MOVES: tuple[Move, ...] = (
-    Move(None, Action.CREATE, _S.IN_QUEUE, "owner, listener"),
+    Move(None, Action.CREATE, _S.IN_QUEUE, "owner, system"),
     Move(_S.IN_QUEUE, Action.CLAIM, _S.PROCESSING, "worker"),
     Move(_S.IN_QUEUE, Action.CANCEL, _S.CANCELLED, "owner, operator"),
     Move(_S.IN_QUEUE, Action.EXPIRE, _S.FAILED, "system"),
@@ -75,7 +75,7 @@ MOVES: tuple[Move, ...] = (
     Move(_S.PROCESSING, Action.REQUEUE, _S.IN_QUEUE, "system, worker"),
     Move(_S.PROCESSING, Action.CANCEL, _S.CANCELLING, "owner, operator"),
     Move(_S.CANCELLING, Action.STOP, _S.CANCELLED, "worker, system"),
-    Move(_S.CANCELLING, Action.FINISH, _S.FINISHED, "worker"),
+    Move(_S.CANCELLING, Action.FINISH, _S.FINISHED, "worker, system"),
     Move(_S.CANCELLING, Action.FAIL, _S.FAILED, "worker, system"),
     Move(_S.FAILED, Action.RETRY, _S.IN_QUEUE, "owner"),
     Move(_S.CANCELLED, Action.RETRY, _S.IN_QUEUE, "operator"),
@@ -97,8 +97,12 @@ def target_of(source: JobState | None, action: Action) -> JobState | None:
     for move in MOVES:
         if move.source == source and move.action == action:
             return move.target
-    allowed = ", ".join(str(move.source) for move in MOVES if move.action == action)
-    raise WrongStateError(f"cannot {action} a job that is {source}: it must be {allowed}")
+    allowed = " or ".join(_word(move.source) for move in MOVES if move.action == action)
+    raise WrongStateError(f"cannot {action} a job that is {_word(source)}: it must be {allowed}")
+
+
+def _word(state: JobState | None) -> str:
+    return "not made yet" if state is None else state
 
 
 def diagram() -> str:

@@ -207,6 +207,11 @@ class InputFile:
     sha256: str
     sop_instance_uid: str = field(repr=False)
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it is known by: two instances of one id are different when their bytes are."""
+        return self.instance_id, self.sha256
+
 
 @dataclass(frozen=True)
 class JobInput:
@@ -301,6 +306,11 @@ class JobRequest:
     inputs: tuple[JobInput, ...]
     arguments: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def files(self) -> list[InputFile]:
+        """Every file of every input, in order."""
+        return [file for series in self.inputs for file in series.files]
+
 
 @dataclass(frozen=True)
 class Event:
@@ -367,8 +377,9 @@ class ServiceStatus:
 
 
 def safe_name(text: str) -> str:
-    """Make a text safe for a job's name: `[a-z0-9-]`, no dash at the ends or twice in a row."""
-    return re.sub(r"-+", "-", re.sub(r"[^a-z0-9-]", "-", text.lower())).strip("-")
+    """Make a text safe for a job's name: `[a-z0-9-]`, at most 63, no dash at an end or doubled."""
+    safe = re.sub(r"-+", "-", re.sub(r"[^a-z0-9-]", "-", text.lower())).strip("-")
+    return safe[:JOB_NAME_LENGTH].rstrip("-")
 
 
 def job_name(base: str, at: datetime) -> str:
@@ -381,7 +392,12 @@ def job_name(base: str, at: datetime) -> str:
     return f"{head}-{stamp}" if head else stamp
 
 
-def numbered_name(name: str, number: int) -> str:
-    """Return the name made unlike others by a number, still at most 63 characters."""
-    suffix = f"-{number}"
-    return name[: JOB_NAME_LENGTH - len(suffix)].rstrip("-") + suffix
+def suffixed_name(name: str, suffix: str) -> str:
+    """Return the name with something behind it that makes it unlike others, at most 63 characters.
+
+    As in `job_name`, a name that is too long is cut before its time, never within it.
+    """
+    stamp = re.search(r"-[0-9]{14}$", name)
+    base, time = (name[: stamp.start()], stamp[0]) if stamp else (name, "")
+    behind = f"{time}-{suffix}"
+    return base[: JOB_NAME_LENGTH - len(behind)].rstrip("-") + behind

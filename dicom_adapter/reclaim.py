@@ -85,24 +85,35 @@ class Reclaimer:
     def _reclaim_instances(self, before: datetime) -> Iterator[int]:
         """Remove instances that may go since `before`, a portion at a time; yield how many."""
         while not self._worker.stopping:
-            with self._ledger.read() as tx:
-                ids = instances.reclaimable(tx, before, PER_TRANSACTION)
+            with self._ledger.write() as tx:
+                ids = instances.begin_reclaim(tx, before, PER_TRANSACTION)
             if not ids:
                 return
-            with self._ledger.write() as tx:
-                instances.begin_reclaim(tx, ids)
-            self._remove_instances(ids)
-            yield len(ids)
+            yield self._remove_instances(ids)
 
-    def _remove_instances(self, ids: list[str]) -> None:
+    def _remove_instances(self, ids: list[str]) -> int:
         # Marked before, unlinked and synced, then marked done: a crash leaves no row that claims a
         # file which is gone, and no file without a row.
-        for instance_id in ids:
-            self._places.spool.remove(instance_id)
-        if ids:
+        gone = [instance_id for instance_id in ids if self._unlink(instance_id)]
+        if gone:
             with self._ledger.write() as tx:
-                instances.end_reclaim(tx, ids, self._clock.now())
-            log.info("instances reclaimed", action="reclaimed.instances", instances=len(ids))
+                instances.end_reclaim(tx, gone, self._clock.now())
+            log.info("instances reclaimed", action="reclaimed.instances", instances=len(gone))
+        return len(gone)
+
+    def _unlink(self, instance_id: str) -> bool:
+        try:
+            self._places.spool.remove(instance_id)
+        except OSError as error:
+            # It stays marked and is tried again later; one bad file must not keep all the others.
+            log.error(  # noqa: TRY400 - it says what a traceback would
+                "an instance cannot be removed; it is tried again",
+                action="reclaim.failed",
+                instance=instance_id,
+                why=error.strerror,
+            )
+            return False
+        return True
 
     def _reclaim_jobs(self, part: str, before: datetime) -> bool:
         """Remove a part of the jobs that ended before; True when there was one."""
@@ -120,14 +131,11 @@ class Reclaimer:
 
     def _reclaim_uploads(self, before: datetime) -> None:
         with self._ledger.read() as tx:
-            unused = uploads.unused_since(tx, before, PER_TRANSACTION)
-        if not unused:
+            oldest = uploads.next_unused(tx)
+        if oldest is None or oldest > before:
             return
-        with self._ledger.write() as tx:
-            uploads.remove(tx, unused)
-        for instance_id, sha256 in unused:
-            self._places.uploads.remove(instance_id, sha256)
-        log.info("uploads reclaimed", action="reclaimed.uploads", uploads=len(unused))
+        removed = self._places.uploads.reclaim(before, PER_TRANSACTION)
+        log.info("uploads reclaimed", action="reclaimed.uploads", uploads=removed)
 
     def _relieve(self, now: datetime) -> int:
         """Free what may go ahead of its time, until the disk is below the watermark."""
@@ -163,8 +171,9 @@ class Reclaimer:
     def _next(self, now: datetime) -> datetime | None:
         with self._ledger.read() as tx:
             delivered, upload = instances.next_reclaimable(tx), uploads.next_unused(tx)
+            again = [now + LOOK_AGAIN for _ in instances.reclaiming(tx)[:1]]
             ends = {part: jobs.next_end(tx, part) for part in self._keep}
-        times = [ended + self._keep[part] for part, ended in ends.items() if ended is not None]
+        times = again + [at + self._keep[part] for part, at in ends.items() if at is not None]
         if delivered is not None:
             times.append(delivered + self._retain)
         if upload is not None:

@@ -1,17 +1,20 @@
 """Sends instances and echoes to another AE (Storage and Verification SCU, PS3.4 B and A)."""
 
+import socket
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydicom import dcmread
+from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, _config, build_context
 from pynetdicom.association import Association
 
+from dicom_adapter.config.values import check_ae_title
 from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, UnavailableError
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -21,6 +24,7 @@ WARNING = 0xB000
 # An association has an odd number from 1 to 255 for each context (PS3.8 9.3.2.2).
 CONTEXTS = 128
 TIMEOUT_SECONDS = 30
+LAST_PORT = 65_535
 
 _REJECTIONS = {
     (1, 3): "calling AE title not recognized: it, or this address, is no source of the receiver",
@@ -53,7 +57,9 @@ class Peer:
         host, colon, port = address.rpartition(":")
         if not (title and at and host and colon and port.isascii() and port.isdigit()):
             raise InvalidArgumentError("peer", f"'{text}' must have the form AET@HOST:PORT")
-        return cls(title, host.strip("[]"), int(port))
+        if not 0 < int(port) <= LAST_PORT:
+            raise InvalidArgumentError("peer", f"'{text}': a port is from 1 to {LAST_PORT}")
+        return cls(_ae_title("peer", title), host.strip("[]"), int(port))
 
     def __str__(self) -> str:
         return f"{self.ae_title}@{self.host}:{self.port}"
@@ -77,7 +83,7 @@ class Sent:
 
 
 def find(paths: Iterable[Path]) -> tuple[list[Instance], list[Path]]:
-    """Return the Part 10 files among files and folders, and the files that are none.
+    """Return the Part 10 files among files and folders, and the files that cannot be sent.
 
     Raises:
         InvalidArgumentError: a path does not exist.
@@ -85,15 +91,21 @@ def find(paths: Iterable[Path]) -> tuple[list[Instance], list[Path]]:
     found, others = [], []
     for path in _files(paths):
         try:
-            meta = dcmread(path, specific_tags=["SOPClassUID"], stop_before_pixels=True).file_meta
-            instance = Instance(
-                path, str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
-            )
-        except (InvalidDicomError, AttributeError, OSError):
+            instance = _instance(path)
+        except (InvalidDicomError, AttributeError, OSError, EOFError):
             others.append(path)
         else:
             found.append(instance)
     return found, others
+
+
+def _instance(path: Path) -> Instance:
+    # Only the file meta group: what stands behind it is sent unread.
+    meta = read_file_meta_info(path)
+    uids = (meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID, meta.MediaStorageSOPInstanceUID)
+    if not all(uids):
+        raise InvalidDicomError("the file meta information lacks a UID")
+    return Instance(path, str(uids[0]), str(uids[1]))
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -114,6 +126,8 @@ def echo(peer: Peer, calling: str) -> None:
         RejectedError: it rejects the association, or the echo.
     """
     with _associate(peer, calling, [build_context(VERIFICATION)]) as association:
+        if not association.accepted_contexts:
+            raise RejectedError(f"{peer} accepts the association, but no C-ECHO in it")
         status = association.send_c_echo()
         if "Status" not in status:
             raise UnavailableError(f"{peer} did not answer the C-ECHO")
@@ -134,21 +148,28 @@ def send(peer: Peer, calling: str, instances: Sequence[Instance]) -> Iterator[Se
         kinds = dict.fromkeys((i.sop_class_uid, i.transfer_syntax_uid) for i in portion)
         contexts = [build_context(sop_class, syntax) for sop_class, syntax in kinds]
         with _associate(peer, calling, contexts) as association:
+            accepted = {
+                (str(context.abstract_syntax), str(context.transfer_syntax[0]))
+                for context in association.accepted_contexts
+            }
             for instance in portion:
-                yield Sent(instance.path, _send_one(peer, association, instance))
+                if (instance.sop_class_uid, instance.transfer_syntax_uid) in accepted:
+                    problem = _send_one(peer, association, instance)
+                else:
+                    problem = "the receiver does not accept its SOP class in its transfer syntax"
+                yield Sent(instance.path, problem)
 
 
 def _send_one(peer: Peer, association: Association, instance: Instance) -> str:
-    accepted = {
-        (str(context.abstract_syntax), str(context.transfer_syntax[0]))
-        for context in association.accepted_contexts
-    }
-    if (instance.sop_class_uid, instance.transfer_syntax_uid) not in accepted:
-        return "the receiver does not accept its SOP class in its transfer syntax"
+    if not association.is_established:
+        raise UnavailableError(f"{peer} broke the association off")
     try:
         status = association.send_c_store(instance.path)
-    except (AttributeError, ValueError) as error:
+    except (AttributeError, ValueError, OSError) as error:
         return f"cannot be sent: {error}"
+    except RuntimeError:
+        # pynetdicom's word for an association that ended since the last instance.
+        status = Dataset()
     if "Status" not in status:
         raise UnavailableError(f"{peer} broke the association off")
     if status.Status == SUCCESS or status.Status & 0xF000 == WARNING:
@@ -159,24 +180,66 @@ def _send_one(peer: Peer, association: Association, instance: Instance) -> str:
 
 @contextmanager
 def _associate(peer: Peer, calling: str, contexts: list[Any]) -> Iterator[Association]:
-    ae = AE(calling)
+    """Open an association; when its peer accepts no context at all, it is over already."""
+    ae = AE(_ae_title("calling", calling))
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = TIMEOUT_SECONDS
     ae.connection_timeout = TIMEOUT_SECONDS
-    association = ae.associate(peer.host, peer.port, contexts, ae_title=peer.ae_title)
+    unreachable = UnavailableError(
+        f"{peer} does not answer: check host, port and firewall, and that the receiver runs"
+    )
+    try:
+        association = ae.associate(peer.host, peer.port, contexts, ae_title=peer.ae_title)
+    except OSError as error:
+        # A host name that nobody has; everything else pynetdicom tells by the state.
+        raise unreachable from error
     if association.is_rejected:
-        answer = association.acceptor.primitive
-        source, diagnostic = (answer.result_source, answer.diagnostic) if answer else (None, None)
-        why = _REJECTIONS.get((source or 0, diagnostic or 0), "no reason given")
-        raise RejectedError(f"{peer} rejected the association of '{calling}': {why}")
-    if not association.is_established:
-        raise UnavailableError(
-            f"{peer} does not answer: check host, port and firewall, and that the receiver runs"
-        )
+        raise RejectedError(_rejection(peer, calling, association))
+    # pynetdicom aborts an association without an accepted context; the peer has answered though.
+    if not association.is_established and not association.rejected_contexts:
+        _close(association)
+        raise unreachable
+    _send_at_once(association)
     try:
         yield association
     finally:
         if association.is_established:
             association.release()
+
+
+def _send_at_once(association: Association) -> None:
+    connection = _connection(association)
+    if connection is not None:
+        # A message is several small writes: without this each waits some 40 ms for the peer's
+        # delayed acknowledgement of the one before.
+        with suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _close(association: Association) -> None:
+    # pynetdicom forgets the socket of a connection that was refused.
+    connection = _connection(association)
+    if connection is not None:
+        connection.close()
+
+
+def _connection(association: Association) -> socket.socket | None:
+    wrapper = association.dul.socket
+    return wrapper.socket if wrapper else None
+
+
+def _rejection(peer: Peer, calling: str, association: Association) -> str:
+    answer = association.acceptor.primitive
+    codes = (answer.result, answer.result_source, answer.diagnostic) if answer else (0, 0, 0)
+    why = _REJECTIONS.get((codes[1] or 0, codes[2] or 0), "no reason given")
+    numbers = "/".join(map(str, codes))
+    return f"{peer} rejected the association of '{calling}' ({numbers}): {why}"
+
+
+def _ae_title(field: str, text: str) -> str:
+    try:
+        return check_ae_title(text)
+    except ValueError as error:
+        raise InvalidArgumentError(field, str(error)) from None
 
 
 def _portions(instances: Sequence[Instance]) -> Iterator[list[Instance]]:

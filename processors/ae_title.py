@@ -1,12 +1,25 @@
 """The AE Title processor: groups what it receives and makes pipeline jobs of each group."""
 
-from collections.abc import Callable, Mapping
+import re
+import string
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
-from pydicom.datadict import dictionary_VR, keyword_for_tag
-from pydicom.tag import Tag
+from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_VR, keyword_dict, keyword_for_tag
+from pydicom.tag import BaseTag, Tag
 
 from dicom_adapter import (
     InstanceGroup,
@@ -21,26 +34,57 @@ from dicom_adapter import (
 PIPELINE = "pipeline-"
 LEVELS = ("study", "series", "patient", "association")
 SHORTEST_TIMEOUT = 5.0
+LONGEST_KEY = 1024
 
 # Nothing of these can be compared as a text (PS3.5 section 6.2).
 _WITHOUT_TEXT = frozenset({"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+# What lies before is no part of the data set, what lies behind is not read.
 _DATA_SET_BEGINS = 0x0008_0000
+_PIXEL_DATA_BEGINS = 0x7FE0_0000
+_TAG = re.compile(r"\(?([0-9a-f]{4}) ?,? ?([0-9a-f]{4})\)?", re.ASCII | re.IGNORECASE)
+_BLANK = f"{string.whitespace}\0"
+_CONTROL = re.compile("[\0-\x1f\x7f]")
 
 
 def _group_by(value: str) -> str:
     if value in LEVELS:
         return value
-    try:
-        tag = Tag(value.strip("()").replace(" ", ""))
-        representation = dictionary_VR(tag) if not tag.is_private else "LO"
-    except (KeyError, ValueError, OverflowError):
+    tag = _tag(value)
+    representation = "LO"
+    if tag is not None and not tag.is_private:
+        try:
+            representation = dictionary_VR(tag)
+        except KeyError:
+            tag = None
+    if tag is None:
         raise ValueError(
             f"must be one of {', '.join(LEVELS)}, or a keyword or tag of the data dictionary "
-            f"(AccessionNumber, '0008,0050'), not '{value}'"
-        ) from None
-    if _WITHOUT_TEXT.intersection(representation.split(" or ")) or tag < _DATA_SET_BEGINS:
+            f"(AccessionNumber, '0008,0050'), not '{value}'{_near(value, [*LEVELS, *keyword_dict])}"
+        )
+    has_text = not _WITHOUT_TEXT.intersection(representation.split(" or ")) and tag.element
+    if not has_text or not _DATA_SET_BEGINS <= tag < _PIXEL_DATA_BEGINS:
         raise ValueError(f"'{value}' has no text to group by: choose another attribute")
-    return keyword_for_tag(tag) or f"{tag:08X}"
+    keyword = keyword_for_tag(tag)
+    # A repeating group has one keyword for many tags: (6002,0010) is OverlayRows too.
+    return keyword if _is_keyword(keyword) else f"{tag:08X}"
+
+
+def _tag(value: str) -> BaseTag | None:
+    """Return the tag that a keyword, or digits such as 0008,0050, stand for."""
+    if _is_keyword(value):
+        return Tag(keyword_dict[value])
+    digits = _TAG.fullmatch(value.strip())
+    return Tag(int(digits[1], 16), int(digits[2], 16)) if digits else None
+
+
+def _is_keyword(text: str) -> bool:
+    # The dictionary has a retired attribute without a keyword.
+    return text != "" and text in keyword_dict
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    matches = get_close_matches(word[:64], known, n=1)
+    return f"; did you mean '{matches[0]}'?" if matches else ""
 
 
 class AETitleSettings(BaseModel):
@@ -53,6 +97,17 @@ class AETitleSettings(BaseModel):
     timeout: Annotated[Seconds, Field(ge=SHORTEST_TIMEOUT)] = SHORTEST_TIMEOUT
     max_wait: Seconds | None = None
     group_by: Annotated[str, AfterValidator(_group_by)] = "study"
+
+    @field_validator("max_wait")
+    @classmethod
+    def _no_shorter_than_timeout(cls, value: float | None, info: ValidationInfo) -> float | None:
+        timeout = info.data.get("timeout")
+        if value is not None and timeout is not None and value < timeout:
+            raise ValueError(
+                f"must be at least the timeout, which is {timeout:g} s, or no group could wait "
+                "that long"
+            )
+        return value
 
     @property
     def pipelines(self) -> tuple[str, ...]:
@@ -71,7 +126,8 @@ class AETitleSettings(BaseModel):
             key for key in data if key not in cls.model_fields and not _names_pipeline(str(key))
         ]
         mistakes = [
-            InitErrorDetails(type=_unknown_key(), loc=(key,), input=data[key]) for key in unknown
+            InitErrorDetails(type=_unknown_key(str(key)), loc=(key,), input=data[key])
+            for key in unknown
         ]
         if not any(_names_pipeline(str(key)) for key in data):
             mistakes.append(InitErrorDetails(type=_nothing_to_do(), loc=(), input=data))
@@ -89,10 +145,12 @@ def _names_pipeline(key: str) -> bool:
     return key.startswith(PIPELINE) and len(key) > len(PIPELINE)
 
 
-def _unknown_key() -> PydanticCustomError:
+def _unknown_key(key: str) -> PydanticCustomError:
+    allowed = tuple(AETitleSettings.model_fields)
     return PydanticCustomError(
         "unknown_key",
-        "unknown key: allowed are priority, timeout, max_wait, group_by and pipeline-<name>",
+        "is an unknown key{near}; allowed are {allowed} and pipeline-<name>",
+        {"near": _near(key, [*allowed, PIPELINE]), "allowed": ", ".join(allowed)},
     )
 
 
@@ -151,27 +209,68 @@ def _key(instance: StoredInstance, group_by: str) -> str:
     if group_by == "association":
         return str(instance.association)
     if group_by == "patient":
-        # Two hospitals may give the same ID to two people: the issuer tells them apart.
-        patient = _text(instance, "PatientID")
-        return f"{patient}\\{_optional_text(instance, 'IssuerOfPatientID')}"
-    return _text(instance, group_by)
+        return _patient(instance)
+    return _text(instance, instance.read(group_by), group_by)
 
 
-def _text(instance: StoredInstance, attribute: str) -> str:
-    value = _optional_text(instance, attribute)
+def _patient(instance: StoredInstance) -> str:
+    # Two hospitals may give the same ID to two people: the issuer tells them apart.
+    dataset = instance.read("PatientID", "IssuerOfPatientID")
+    patient = _text(instance, dataset, "PatientID")
+    if "\\" in patient:
+        raise QuarantineInstance(
+            f"PatientID, by which {instance.ae_title} groups, has several values: nobody can tell "
+            "whose instance it is"
+        )
+    return f"{patient}\\{_optional_text(instance, dataset, 'IssuerOfPatientID')}"
+
+
+def _text(instance: StoredInstance, dataset: Dataset, attribute: str) -> str:
+    value = _optional_text(instance, dataset, attribute)
     if not value:
         raise QuarantineInstance(
-            f"{attribute}, by which {instance.ae_title} groups, is absent or empty: "
+            f"{_called(attribute)}, by which {instance.ae_title} groups, is absent or empty: "
             "correct it at the sender and send again, or discard the instance"
         )
     return value
 
 
-def _optional_text(instance: StoredInstance, attribute: str) -> str:
+def _optional_text(instance: StoredInstance, dataset: Dataset, attribute: str) -> str:
     tag = Tag(attribute)
-    dataset = instance.read(tag)
-    if tag not in dataset or dataset[tag].VR in _WITHOUT_TEXT or dataset[tag].value is None:
+    if tag not in dataset:
         return ""
-    value = dataset[tag].value
-    values = value if dataset[tag].VM > 1 else [value]
-    return "\\".join(str(value).strip(" \0") for value in values)
+    try:
+        texts = _texts(dataset[tag])
+    except Exception as error:
+        # pydicom meets a value that its representation does not allow with errors of many kinds.
+        raise _unusable(instance, attribute, f"{type(error).__name__}: {error}") from error
+    text = "\\".join(texts) if any(texts) else ""
+    if len(text) > LONGEST_KEY or _CONTROL.search(text):
+        raise _unusable(instance, attribute, "too long, or with control characters")
+    return text
+
+
+def _texts(element: DataElement) -> list[str]:
+    if element.VR in _WITHOUT_TEXT and element.VR != "UN":
+        raise TypeError(f"its representation is {element.VR}")
+    values = element.value if element.VM > 1 else [element.value]
+    return [_plain(value) for value in values]
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return ""
+    # Without its representation on the wire, as a private attribute often is, it comes as bytes.
+    text = value.decode("ascii") if isinstance(value, bytes) else str(value)
+    return text.strip(_BLANK)
+
+
+def _unusable(instance: StoredInstance, attribute: str, why: str) -> QuarantineInstance:
+    return QuarantineInstance(
+        f"{_called(attribute)}, by which {instance.ae_title} groups, has a value that cannot be "
+        f"used ({why}): correct it at the sender and send again, or discard the instance"
+    )
+
+
+def _called(attribute: str) -> str:
+    return attribute if _is_keyword(attribute) else str(Tag(attribute))

@@ -1,5 +1,6 @@
-"""`status`, `groups`, `submissions` and `quarantine`: what the adapter does, and what it asks."""
+"""`groups`, `submissions` and `quarantine`: what is held, and decided by people."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -11,14 +12,15 @@ from dicom_adapter.cli.common import (
     AllOption,
     ConfigOption,
     DataOption,
-    IdsArgument,
     JsonOption,
+    LimitOption,
     ServerOption,
     YesOption,
     connect,
+    group,
 )
-from dicom_adapter.cli.output import plain, print_rows, print_values
-from dicom_adapter.errors import InvalidArgumentError, NotFoundError
+from dicom_adapter.cli.output import counted, plain, print_rows, print_values
+from dicom_adapter.errors import DicomAdapterError, NotFoundError
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
 from dicom_adapter.v1 import adapter_pb2
 
@@ -31,6 +33,7 @@ class Kind:
 
     name: str
     one: str
+    none: str
     columns: Sequence[str]
     listed: Callable[[Client], Sequence[Message]]
 
@@ -38,7 +41,8 @@ class Kind:
 GROUPS = Kind(
     "groups",
     "group",
-    ("id", "ae_title", "state", "instances", "size", "last_instance_at", "ready_at", "key"),
+    "No group is open or parked.",
+    ("id", "ae_title", "state", "instances", "ready_at", "key", "error"),
     lambda client: (
         client.adapter.ListGroups(adapter_pb2.ListGroupsRequest(), timeout=CALL_SECONDS).groups
     ),
@@ -46,7 +50,8 @@ GROUPS = Kind(
 SUBMISSIONS = Kind(
     "submissions",
     "submission",
-    ("id", "name", "pipeline", "state", "instances", "attempts", "ready_at", "error"),
+    "The platform has accepted every submission.",
+    ("id", "name", "state", "attempts", "ready_at", "error"),
     lambda client: (
         client.adapter.ListSubmissions(
             adapter_pb2.ListSubmissionsRequest(), timeout=CALL_SECONDS
@@ -56,7 +61,8 @@ SUBMISSIONS = Kind(
 QUARANTINE = Kind(
     "quarantine",
     "instance",
-    ("id", "ae_title", "calling_ae_title", "received_at", "size", "reason"),
+    "No instance is in quarantine.",
+    ("id", "ae_title", "calling_ae_title", "received_at", "reason"),
     lambda client: (
         client.adapter.ListQuarantine(
             adapter_pb2.ListQuarantineRequest(), timeout=CALL_SECONDS
@@ -67,35 +73,24 @@ QUARANTINE = Kind(
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("status")(status)
-    groups = typer.Typer(help="What is being received and grouped.", no_args_is_help=True)
-    _add_list(groups, GROUPS, "List the groups that are open or parked.")
-    _add_decision(
-        groups, GROUPS, "complete", "Make groups due now.", lambda c: c.adapter.CompleteGroups
-    )
-    _add_discard(
-        groups, GROUPS, "Drop groups with their instances.", lambda c: c.adapter.DiscardGroups
-    )
+    groups = group("What is being received and grouped right now.")
+    _add_list(groups, GROUPS, "List the groups that are open or parked, oldest first.")
+    _add_decision(groups, GROUPS, "complete", "Make groups due now.", lambda c: c.CompleteGroups)
+    _add_discard(groups, GROUPS, "Drop groups with their instances.", lambda c: c.DiscardGroups)
     app.add_typer(groups, name="groups")
-    submissions = typer.Typer(
-        help="Jobs that the platform has not accepted yet.", no_args_is_help=True
-    )
+    submissions = group("Jobs that the platform has not accepted yet.")
     _add_list(submissions, SUBMISSIONS, "List what is not accepted yet, and why.")
     _add_decision(
-        submissions,
-        SUBMISSIONS,
-        "retry",
-        "Try submissions again now.",
-        lambda c: c.adapter.RetrySubmissions,
+        submissions, SUBMISSIONS, "retry", "Submit again now.", lambda c: c.RetrySubmissions
     )
     _add_discard(
         submissions,
         SUBMISSIONS,
         "Give submissions up, with the instances that only they need.",
-        lambda c: c.adapter.DiscardSubmissions,
+        lambda c: c.DiscardSubmissions,
     )
     app.add_typer(submissions, name="submissions")
-    quarantine = typer.Typer(help="Instances that no group could take.", no_args_is_help=True)
+    quarantine = group("Instances that no group could take.")
     _add_list(quarantine, QUARANTINE, "List what was set aside, and why.")
     quarantine.command("show")(show_quarantined)
     _add_decision(
@@ -103,26 +98,14 @@ def add_to(app: typer.Typer) -> None:
         QUARANTINE,
         "retry",
         "Hand instances to their job processors again.",
-        lambda c: c.adapter.RetryQuarantine,
+        lambda c: c.RetryQuarantine,
     )
-    _add_discard(quarantine, QUARANTINE, "Drop instances.", lambda c: c.adapter.DiscardQuarantine)
+    _add_discard(quarantine, QUARANTINE, "Drop instances.", lambda c: c.DiscardQuarantine)
     app.add_typer(quarantine, name="quarantine")
 
 
-def status(
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-    server: ServerOption = None,
-    data: DataOption = None,
-) -> None:
-    """Show what runs, what is kept and why, and what needs a person."""
-    with connect(config, server, data) as client, client.errors():
-        found = client.adapter.GetStatus(adapter_pb2.GetStatusRequest(), timeout=CALL_SECONDS)
-    print_values(plain(found), as_json=as_json)
-
-
 def show_quarantined(
-    instance: Annotated[str, typer.Argument(metavar="ID")],
+    instance: Annotated[str, typer.Argument(metavar="ID", help="An instance's id, as listed.")],
     as_json: JsonOption = False,
     config: ConfigOption = None,
     server: ServerOption = None,
@@ -130,12 +113,7 @@ def show_quarantined(
 ) -> None:
     """Show an instance in quarantine."""
     with connect(config, server, data) as client:
-        rows = _rows(client, QUARANTINE)
-    for row in rows:
-        if row["id"] == instance:
-            print_values(row, as_json=as_json)
-            return
-    raise NotFoundError(f"no instance in quarantine has the id '{instance}'")
+        print_values(_named(_rows(client, QUARANTINE), [instance])[0], as_json=as_json)
 
 
 def _rows(client: Client, kind: Kind) -> list[dict[str, Any]]:
@@ -143,8 +121,21 @@ def _rows(client: Client, kind: Kind) -> list[dict[str, Any]]:
         return list(map(plain, kind.listed(client)))
 
 
+def _named(rows: list[dict[str, Any]], ids: Sequence[str]) -> list[dict[str, Any]]:
+    known = {row["id"]: row for row in rows}
+    for identifier in ids:
+        if identifier not in known:
+            raise NotFoundError(f"nothing that the list shows has the id '{identifier}'")
+    return [known[identifier] for identifier in dict.fromkeys(ids)]
+
+
+def _ids_argument(kind: Kind) -> Any:  # noqa: ANN401 - Typer reads it
+    return typer.Argument(metavar="ID", help=f"Ids of {kind.one}s, as listed; or --all.")
+
+
 def _add_list(app: typer.Typer, kind: Kind, text: str) -> None:
     def command(
+        limit: LimitOption = None,
         as_json: JsonOption = False,
         config: ConfigOption = None,
         server: ServerOption = None,
@@ -152,55 +143,72 @@ def _add_list(app: typer.Typer, kind: Kind, text: str) -> None:
     ) -> None:
         with connect(config, server, data) as client:
             rows = _rows(client, kind)
-        print_rows(rows, kind.columns, as_json=as_json, empty=f"There are no {kind.one}s here.")
+        print_rows(rows, kind.columns, as_json=as_json, empty=kind.none, limit=limit)
 
     app.command("list", help=text)(command)
 
 
 def _add_decision(
-    app: typer.Typer, kind: Kind, word: str, text: str, method: Callable[[Client], Decide]
+    app: typer.Typer, kind: Kind, word: str, text: str, method: Callable[[Any], Decide]
 ) -> None:
     def command(
-        ids: IdsArgument = None,
+        ids: Annotated[list[str] | None, _ids_argument(kind)] = None,
         every: AllOption = False,
         config: ConfigOption = None,
         server: ServerOption = None,
         data: DataOption = None,
     ) -> None:
+        _check_words(kind, ids, every=every)
         with connect(config, server, data) as client:
-            _decide(client, method(client), _chosen(client, kind, ids or [], every=every), kind)
+            rows = _rows(client, kind)
+            _decide(client, method, rows if every else _named(rows, ids or []))
+        typer.echo(f"{counted(len(rows if every else set(ids or [])), kind.one)}: {word}")
 
     app.command(word, help=text)(command)
 
 
-def _add_discard(
-    app: typer.Typer, kind: Kind, text: str, method: Callable[[Client], Decide]
-) -> None:
+def _add_discard(app: typer.Typer, kind: Kind, text: str, method: Callable[[Any], Decide]) -> None:
     def command(
-        ids: IdsArgument = None,
+        ids: Annotated[list[str] | None, _ids_argument(kind)] = None,
         every: AllOption = False,
         yes: YesOption = False,
         config: ConfigOption = None,
         server: ServerOption = None,
         data: DataOption = None,
     ) -> None:
+        _check_words(kind, ids, every=every)
         with connect(config, server, data) as client:
-            chosen = _chosen(client, kind, ids or [], every=every)
+            rows = _rows(client, kind)
+            chosen = rows if every else _named(rows, ids or [])
             if chosen and not yes:
-                typer.confirm(f"Discard {len(chosen)} {kind.one}(s) for good?", abort=True)
-            _decide(client, method(client), chosen, kind)
+                _ask(kind, chosen)
+            _decide(client, method, chosen)
+        typer.echo(f"{counted(len(chosen), kind.one)}: discard")
 
     app.command("discard", help=f"{text} Asks first; it is audited.")(command)
 
 
-def _chosen(client: Client, kind: Kind, ids: list[str], *, every: bool) -> list[str]:
+def _check_words(kind: Kind, ids: list[str] | None, *, every: bool) -> None:
     if every == bool(ids):
-        raise InvalidArgumentError("ID", f"name {kind.one}s by their ids, or all of them by --all")
-    return ids or [row["id"] for row in _rows(client, kind)]
+        raise typer.BadParameter(f"name {kind.one}s by their ids, or all of them by --all.")
 
 
-def _decide(client: Client, decide: Decide, ids: list[str], kind: Kind) -> None:
-    if ids:
+def _ask(kind: Kind, chosen: list[dict[str, Any]]) -> None:
+    what = counted(len(chosen), kind.one)
+    if kind is not QUARANTINE:
+        what += f" of {counted(sum(row['instances'] for row in chosen), 'instance')}"
+    # What is piped in was not meant as an answer.
+    if not sys.stdin.isatty():
+        raise DicomAdapterError(
+            f"{what} would be discarded for good, and nobody is there to ask: nothing was "
+            "changed; --yes says that it is meant"
+        )
+    typer.confirm(f"Discard {what} for good?", abort=True)
+
+
+def _decide(client: Client, method: Callable[[Any], Decide], chosen: list[dict[str, Any]]) -> None:
+    if chosen:
         with client.errors():
-            decide(adapter_pb2.ChosenRequest(ids=ids), timeout=CALL_SECONDS)
-    typer.echo(f"{len(ids)} {kind.one}{'' if len(ids) == 1 else 's'}")
+            method(client.adapter)(
+                adapter_pb2.ChosenRequest(ids=[row["id"] for row in chosen]), timeout=CALL_SECONDS
+            )

@@ -1,18 +1,21 @@
 """Puts the commands together, and turns what they raise into a line and an exit code."""
 
+import io
 import os
 import sys
 import warnings
+from importlib.metadata import version
+from typing import Annotated
 
-import click
 import typer
 
-from dicom_adapter.cli import adapter, demo, doctor, jobs, run, send
-from dicom_adapter.errors import ConfigError, DicomAdapterError
+from dicom_adapter.cli import adapter, demo, doctor, jobs, run, send, status
+from dicom_adapter.cli.common import WRONG_WORDS, show_help
+from dicom_adapter.errors import ConfigError, DicomAdapterError, fingerprint
+from dicom_adapter.logs import printable
 
 DONE = 0
 FAILED = 1
-WRONG_WORDS = 2
 INTERRUPTED = 130
 
 HELP = "Takes studies from scanners and PACS by C-STORE and makes pipeline jobs of them."
@@ -22,12 +25,14 @@ def build() -> typer.Typer:
     """Return the command line."""
     app = typer.Typer(
         help=HELP,
-        no_args_is_help=True,
+        callback=_main_options,
+        invoke_without_command=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in (run, jobs, adapter, send, doctor, demo):
+    for module in (run, status, doctor, jobs, adapter, send, demo):
         module.add_to(app)
     return app
 
@@ -36,23 +41,77 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     # pydicom's warnings quote values, and so patient data.
     warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+    # gRPC's own words about a failed connection are not for people; ours are.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # A processor named as module:Class may lie in the current folder, as with `python -m`.
     sys.path.append(os.getcwd())  # noqa: PTH109 - sys.path holds texts
+    _never_fail_on_a_letter()
     try:
-        code = build()(arguments, standalone_mode=False)
-    except ConfigError as error:
-        # Its lines are the contract: no more and no less.
-        typer.echo(error, err=True)
-        return WRONG_WORDS
+        code = _run(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (DicomAdapterError, click.exceptions.Abort, click.ClickException) as error:
-        typer.echo(f"dicom-adapter: {_message(error)}", err=True)
-        return error.exit_code if isinstance(error, click.ClickException) else FAILED
+    except BrokenPipeError:
+        # `| head` has what it wants. Python would flush once more at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        return _translated(arguments)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except Exception as error:  # noqa: BLE001 - a fault of ours; a traceback may quote patient data
+        found = fingerprint(error)
+        return _fail(f"internal error, please report it: {found['error']} at {found['at']}")
+
+
+def _translated(arguments: list[str] | None) -> int:
+    try:
+        code = build()(arguments, prog_name="dicom-adapter", standalone_mode=False)
+    except ConfigError as error:
+        # Its lines are the contract: no more and no less.
+        typer.echo("\n".join(map(printable, str(error).splitlines())), err=True)
+        return WRONG_WORDS
+    except typer.Abort:
+        return _fail("nothing was changed")
+    except typer.TyperException as error:
+        return _fail(_about_words(error), error.exit_code)
+    except DicomAdapterError as error:
+        return _fail(str(error))
     return code if isinstance(code, int) else DONE
 
 
-def _message(error: Exception) -> str:
-    if isinstance(error, click.exceptions.Abort):
-        return "nothing was changed"
-    return error.format_message() if isinstance(error, click.ClickException) else str(error)
+def _fail(message: str, code: int = FAILED) -> int:
+    typer.echo(f"dicom-adapter: {printable(message)}", err=True)
+    return code
+
+
+def _about_words(error: typer.TyperException) -> str:
+    """Return what is wrong with the words of a command, in one line, and where to read on."""
+    text = " ".join(error.format_message().replace("Value error, ", "").split())
+    context = getattr(error, "ctx", None)
+    return f"{text.rstrip('.')}. See `{context.command_path} --help`." if context else text
+
+
+def _never_fail_on_a_letter() -> None:
+    """Have a letter that the terminal's encoding lacks written out, instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _main_options(
+    context: typer.Context,
+    tell_version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.")
+    ] = False,
+) -> None:
+    if tell_version:
+        typer.echo(f"dicom-adapter {version('dicom-adapter')}")
+        raise typer.Exit
+    show_help(context)

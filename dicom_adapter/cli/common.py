@@ -1,5 +1,6 @@
 """The options that commands share, and how they reach the service."""
 
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -9,31 +10,64 @@ from dicom_adapter.config import Settings, load
 from dicom_adapter.errors import UnavailableError
 from dicom_adapter.processor.catalogue import Catalogue
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import socket_address
+from dicom_adapter.service import EMBEDDED, socket_address
+
+WRONG_WORDS = 2
+CONNECT_SECONDS = 5.0
+UNIX = "unix:"
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if text.startswith(UNIX) or (host and colon and port.isascii() and port.isdigit()):
+        return text
+    raise typer.BadParameter(f"'{text}' must have the form HOST:PORT or unix:PATH.")
+
 
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="The configuration file; without it DICOM_ADAPTER_CONFIG, ./dicom-adapter.yaml, or "
-        "the built-in default.",
+        metavar="FILE",
+        help="The configuration; without it the file that DICOM_ADAPTER_CONFIG names, else "
+        "./dicom-adapter.yaml, else the built-in default.",
     ),
 ]
 DataOption = Annotated[
-    Path | None, typer.Option("--data", help="The data folder, instead of storage.path.")
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="The data folder, instead of storage.path."),
 ]
 ServerOption = Annotated[
     str | None,
     typer.Option(
-        "--server", help="HOST:PORT or unix:PATH of a service, instead of the configured one."
+        "--server",
+        metavar="ADDRESS",
+        parser=_address,
+        help="HOST:PORT or unix:PATH of a service, instead of the configured one.",
     ),
 ]
+# A script may put the same words behind every command, also where they change nothing.
+IdleConfigOption = Annotated[Path | None, typer.Option("--config", hidden=True)]
+IdleServerOption = Annotated[str | None, typer.Option("--server", hidden=True)]
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first so many.")
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID]...")]
 AllOption = Annotated[bool, typer.Option("--all", help="All that the list shows.")]
 
-UNIX = "unix:"
+
+def group(text: str) -> typer.Typer:
+    """Return a command that has commands of its own; alone it shows its help."""
+    return typer.Typer(help=text, callback=show_help, invoke_without_command=True)
+
+
+def show_help(context: typer.Context) -> None:
+    """Show the help where a command is missing: the words are not complete."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(WRONG_WORDS)
 
 
 def read_settings(config: Path | None, data: Path | None = None) -> Settings:
@@ -47,10 +81,44 @@ def connect(config: Path | None, server: str | None, data: Path | None = None) -
     Raises:
         UnavailableError: no service runs for this configuration.
     """
-    address = server or socket_address(read_settings(config, data))
-    if address.startswith(UNIX) and not Path(address.removeprefix(UNIX)).exists():
+    return _open(server or socket_address(read_settings(config, data)))
+
+
+def connect_platform(config: Path | None, server: str | None, data: Path | None = None) -> Client:
+    """Return a connection to the platform of the service, which may be another server.
+
+    Raises:
+        UnavailableError: it does not answer.
+    """
+    if server is None:
+        settings = read_settings(config, data)
+        address = settings.platform.address
+        server = socket_address(settings) if address == EMBEDDED else address
+    return _open(server)
+
+
+def _open(address: str) -> Client:
+    # gRPC would try for long, and then tell of file descriptors: look first, and say it plainly.
+    try:
+        reach(address)
+    except PermissionError as error:
         raise UnavailableError(
-            f"no service answers at {address}: start it with `dicom-adapter serve`, or name it "
-            "with --server"
-        )
+            f"{address}: {error.strerror}: run this as the user that runs the service"
+        ) from error
+    except OSError as error:
+        raise UnavailableError(
+            f"no service answers at {address} ({error.strerror or error}): start it with "
+            "`dicom-adapter serve`, or name another with --server"
+        ) from error
     return Client(address)
+
+
+def reach(address: str) -> None:
+    """Connect to a Unix socket or TCP port, and close it again; OSError says why it fails."""
+    if not address.startswith(UNIX):
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(CONNECT_SECONDS)
+        probe.connect(address.removeprefix(UNIX))

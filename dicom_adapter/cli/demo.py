@@ -15,10 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from dicom_adapter import config as config_room
-from dicom_adapter.cli.common import connect, read_settings
-from dicom_adapter.cli.output import human_size
+from dicom_adapter.cli.common import IdleConfigOption, IdleServerOption, connect, read_settings
+from dicom_adapter.cli.output import counted, human_size
 from dicom_adapter.errors import DicomAdapterError, StartError
+from dicom_adapter.logs import printable
 from dicom_adapter.phantom import PhantomSeries, write_series
+from dicom_adapter.rpc.client import Client
 from dicom_adapter.v1 import jobs_pb2
 
 ENDED = frozenset(
@@ -38,32 +40,37 @@ def add_to(app: typer.Typer) -> None:
 
 def demo(
     data: Annotated[
-        Path, typer.Option("--data", help="The folder for everything that it makes.")
+        Path,
+        typer.Option("--data", metavar="DIR", help="The folder for everything that it makes."),
     ] = Path("demo-data"),
+    config: IdleConfigOption = None,
+    server: IdleServerOption = None,
 ) -> None:
-    """Start an adapter of its own, send it a CT study, and show what its pipelines make of it."""
+    """Send a CT study through an adapter of its own. Show what its pipelines make of it."""
+    del server
     data = data.absolute()
     data.mkdir(parents=True, exist_ok=True)
-    study = data / "study"
+    study, log = data / "study", data / "serve.log"
+    # Whatever is configured here, the demo is the built-in default.
     config = data / "dicom-adapter.yaml"
     config.write_text(_configuration(), "utf-8")
     settings = read_settings(config)
     (title,) = settings.ae_titles
-    say = typer.echo
     files = write_series(study, PhantomSeries())
-    say(f"A CT series of {len(files)} slices, made for this demo, lies in {study}")
-    with _service(config, data / "serve.log") as port:
-        say(f"The adapter runs; its log is {data / 'serve.log'}")
-        peer = f"{title}@localhost:{port}"
-        say(f"Sending by C-STORE: dicom-adapter send {study} --to {peer}")
-        _run("send", str(study), "--to", peer)
-        say("Some seconds after its last instance the study is taken to be complete.")
-        jobs = _watch(config, len(settings.pipelines))
-    for job in jobs:
+    typer.echo(f"A CT study of {len(files)} slices, a phantom made for this demo: {_shown(study)}")
+    with _service(config, log) as port, connect(config, None) as client:
+        typer.echo(f"The adapter listens on port {port}; its log: {_shown(log)}")
+        earlier = _job_ids(client)
+        words = ("send", str(_shown(study)), "--to", f"{title}@localhost:{port}")
+        typer.echo(f"\n$ dicom-adapter {' '.join(words)}")
+        _run(*words)
+        typer.echo("A few seconds without another instance, and the study's pipelines start.")
+        jobs = _watch(client, earlier, len(settings.pipelines))
+    for job in sorted(jobs, key=lambda job: job.name):
         _tell(job)
     if any(job.state != jobs_pb2.JOB_STATE_FINISHED for job in jobs):
         raise DicomAdapterError("not every job has finished: see the errors above")
-    say("`make run` starts the adapter for good; README.md says where to go from here.")
+    typer.echo("\nNext: `make run` starts the adapter and leaves it running; see README.md.")
 
 
 def _configuration() -> str:
@@ -72,7 +79,9 @@ def _configuration() -> str:
     values: dict[str, Any] = yaml.safe_load(text)
     values["dicom"] = {**values.get("dicom", {}), "host": "127.0.0.1", "port": 0}
     values["grpc"] = {"listen": None}
-    values["storage"] = {**values.get("storage", {}), "path": "data", "reserve": 0}
+    # On a disk that is nearly full the reclaimer would take what is to be shown.
+    limits = {"path": "data", "reserve": 0, "watermark": "100%"}
+    values["storage"] = {**values.get("storage", {}), **limits}
     return yaml.safe_dump(values, sort_keys=False)
 
 
@@ -89,12 +98,16 @@ def _service(config: Path, log: Path) -> Iterator[str]:
     try:
         line = process.stdout.readline() if process.stdout else ""
         if not line.startswith("ready "):
-            raise StartError(f"the adapter did not start: {log.read_text('utf-8').strip()}")
+            last = log.read_text("utf-8").strip().rpartition("\n")[2]
+            raise StartError(
+                f"the adapter did not start: {last.removeprefix('dicom-adapter: ')} "
+                f"(its log: {_shown(log)})"
+            )
         places = dict(part.split("=", 1) for part in line.split()[1:])
         yield places["dicom"].rpartition(":")[2]
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait()
+        process.communicate()
 
 
 def _command(*words: str) -> list[str]:
@@ -106,16 +119,28 @@ def _run(*words: str) -> None:
         raise DicomAdapterError(f"`dicom-adapter {' '.join(words)}` failed")
 
 
-def _watch(config: Path, expected: int) -> list[jobs_pb2.Job]:
-    """Show the progress of the jobs that start from now on, until so many have ended."""
+def _job_ids(client: Client) -> set[str]:
+    """Return the jobs that an earlier demo in the same folder has left."""
+    with client.errors():
+        answer = client.jobs.ListJobs(jobs_pb2.ListJobsRequest(page_size=1000))
+    return {job.id for job in answer.jobs}
+
+
+def _watch(client: Client, earlier: set[str], expected: int) -> list[jobs_pb2.Job]:
+    """Show the progress of the jobs that are new, until so many have ended."""
     ended: dict[str, jobs_pb2.Job] = {}
     bars: dict[str, TaskID] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with connect(config, None) as client, Progress(*columns, console=_errors()) as progress:
-        waiting = progress.add_task("waiting for the group", total=None)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    # From the first event on: on a slow machine the jobs may have started before this call.
+    request = jobs_pb2.WatchJobsRequest(after_event=1)
+    errors = Console(file=sys.stderr)
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+        waiting = progress.add_task("waiting for the study to be complete", total=None)
         with client.errors():
-            for change in client.jobs.WatchJobs(jobs_pb2.WatchJobsRequest()):
+            for change in client.jobs.WatchJobs(request):
                 job = change.job
+                if job.id in earlier:
+                    continue
                 progress.update(waiting, visible=False)
                 if job.id not in bars:
                     bars[job.id] = progress.add_task(job.name, total=1.0)
@@ -128,14 +153,16 @@ def _watch(config: Path, expected: int) -> list[jobs_pb2.Job]:
     return list(ended.values())
 
 
-def _errors() -> Console:
-    return Console(file=sys.stderr)
-
-
 def _tell(job: jobs_pb2.Job) -> None:
     state = jobs_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
-    typer.echo(f"\n{job.name}: {state}, from {job.instances} instances")
+    typer.echo(f"\n{job.name}: {state}, from {counted(job.instances, 'instance')}")
     if job.error:
-        typer.echo(f"  {job.error}")
+        typer.echo(f"  {printable(job.error)}")
     for output in job.outputs:
-        typer.echo(f"  {Path(job.output_folder) / output.path}  {human_size(output.size)}")
+        path = _shown(Path(job.output_folder) / output.path)
+        typer.echo(f"  {printable(str(path))}  {human_size(output.size)}")
+
+
+def _shown(path: Path) -> Path:
+    """Return a path as short as it can be typed here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,7 +1,8 @@
 """`jobs` and `pipelines`: what the platform runs and can run."""
 
+import codecs
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import typer
@@ -10,11 +11,14 @@ from dicom_adapter.cli.common import (
     ConfigOption,
     DataOption,
     JsonOption,
+    LimitOption,
     ServerOption,
-    connect,
+    connect_platform,
+    group,
 )
 from dicom_adapter.cli.output import plain, plain_job, print_rows, print_values
 from dicom_adapter.lifecycle import JobState
+from dicom_adapter.logs import printable
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
 from dicom_adapter.rpc.convert import to_state
 from dicom_adapter.v1 import jobs_pb2, pipelines_pb2
@@ -26,12 +30,12 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id or n
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    jobs = typer.Typer(help="The jobs of the platform.", no_args_is_help=True)
+    jobs = group("The jobs of the platform.")
     jobs.command("list")(list_jobs)
     jobs.command("show")(show_job)
     jobs.command("logs")(print_log)
     app.add_typer(jobs, name="jobs")
-    pipelines = typer.Typer(help="The pipelines of the platform.", no_args_is_help=True)
+    pipelines = group("The pipelines that the platform can run.")
     pipelines.command("list")(list_pipelines)
     pipelines.command("show")(show_pipeline)
     app.add_typer(pipelines, name="pipelines")
@@ -39,13 +43,20 @@ def add_to(app: typer.Typer) -> None:
 
 def list_jobs(
     state: Annotated[
-        list[JobState] | None, typer.Option("--state", help="Only these states.")
+        list[JobState] | None,
+        typer.Option(
+            "--state",
+            metavar="STATE",
+            help=f"Only in this state; may be given again. One of {', '.join(JobState)}.",
+        ),
     ] = None,
-    pipeline: Annotated[str, typer.Option("--pipeline", help="Only this pipeline.")] = "",
-    ae_title: Annotated[str, typer.Option("--ae-title", help="Only of this AE title.")] = "",
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most so many, the newest.")
-    ] = None,
+    pipeline: Annotated[
+        str, typer.Option("--pipeline", metavar="NAME", help="Only of this pipeline.")
+    ] = "",
+    ae_title: Annotated[
+        str, typer.Option("--ae-title", metavar="AET", help="Only of this AE title.")
+    ] = "",
+    limit: LimitOption = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     server: ServerOption = None,
@@ -58,10 +69,10 @@ def list_jobs(
         pipeline=pipeline,
         ae_title=ae_title,
     )
-    with connect(config, server, data) as client:
+    with connect_platform(config, server, data) as client:
         print_rows(
             map(plain_job, _jobs(client, request, limit)),
-            ("name", "state", "reason", "pipeline", "priority", "instances", "created_at"),
+            ("name", "state", "reason", "priority", "instances", "created_at"),
             as_json=as_json,
             empty="There are no jobs.",
         )
@@ -92,7 +103,7 @@ def show_job(
     data: DataOption = None,
 ) -> None:
     """Show all that is known of a job."""
-    with connect(config, server, data) as client, client.errors():
+    with connect_platform(config, server, data) as client, client.errors():
         found = client.jobs.GetJob(jobs_pb2.GetJobRequest(job=job), timeout=CALL_SECONDS)
     print_values(plain_job(found), as_json=as_json)
 
@@ -108,10 +119,26 @@ def print_log(
 ) -> None:
     """Print what a job's pipeline has written."""
     request = jobs_pb2.StreamLogsRequest(job=job, follow=follow)
-    with connect(config, server, data) as client, client.errors():
+    shown = _for_terminal() if sys.stdout.isatty() else _as_written
+    with connect_platform(config, server, data) as client, client.errors():
         for chunk in client.jobs.StreamLogs(request):
-            sys.stdout.buffer.write(chunk.data)
+            sys.stdout.buffer.write(shown(chunk.data))
             sys.stdout.buffer.flush()
+
+
+def _as_written(data: bytes) -> bytes:
+    return data
+
+
+def _for_terminal() -> Callable[[bytes], bytes]:
+    """Return what makes a log fit for a terminal, which must not obey what a pipeline prints."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def shown(data: bytes) -> bytes:
+        lines = decoder.decode(data).expandtabs().split("\n")
+        return "\n".join(map(printable, lines)).encode()
+
+    return shown
 
 
 def list_pipelines(
@@ -121,7 +148,7 @@ def list_pipelines(
     data: DataOption = None,
 ) -> None:
     """List what the platform can run."""
-    with connect(config, server, data) as client, client.errors():
+    with connect_platform(config, server, data) as client, client.errors():
         answer = client.pipelines.ListPipelines(
             pipelines_pb2.ListPipelinesRequest(), timeout=CALL_SECONDS
         )
@@ -134,14 +161,14 @@ def list_pipelines(
 
 
 def show_pipeline(
-    name: Annotated[str, typer.Argument(metavar="PIPELINE")],
+    name: Annotated[str, typer.Argument(metavar="PIPELINE", help="Its name, as listed.")],
     as_json: JsonOption = False,
     config: ConfigOption = None,
     server: ServerOption = None,
     data: DataOption = None,
 ) -> None:
     """Show all that is known of a pipeline."""
-    with connect(config, server, data) as client, client.errors():
+    with connect_platform(config, server, data) as client, client.errors():
         request = pipelines_pb2.GetPipelineRequest(name=name)
         found = client.pipelines.GetPipeline(request, timeout=CALL_SECONDS)
     print_values(plain(found), as_json=as_json)

@@ -1,24 +1,34 @@
 """Prints what the API answers: JSON Lines for programs, tables for people."""
 
 import json
+import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
 from typing import Any
 
 import typer
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.console import Console
-from rich.table import Table
+from rich.cells import cell_len
 
+from dicom_adapter.logs import printable
 from dicom_adapter.v1 import jobs_pb2
 
 Row = Mapping[str, Any]
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-_STEP = 1024
+NOTHING = "-"
+GAP = "  "
 # Wider than any row: `grep` and `awk` get a row a line.
 WIDE = 10_000
+
+# Of any length; everything else in a table is short, or an id, which is never broken.
+_TEXTS = frozenset({"key", "error", "reason", "description", "cure"})
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_STEP = 1024
+_SIZES = frozenset({"size", "memory", "max_rss_bytes", "free", "reserve"})
+_SPANS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def plain(message: Message) -> dict[str, Any]:
@@ -59,23 +69,32 @@ def _value(value: Any, field: Any) -> Any:  # noqa: ANN401 - JSON of any kind
 
 
 def print_json(values: Any) -> None:  # noqa: ANN401 - JSON of any kind
-    """Print one object on a line of its own."""
-    typer.echo(json.dumps(values, ensure_ascii=False))
+    """Print one object on a line of its own, in ASCII: it survives every pipe and terminal."""
+    typer.echo(json.dumps(values))
 
 
-def print_rows(rows: Iterable[Row], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
+def print_rows(
+    rows: Iterable[Row],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    empty: str,
+    limit: int | None = None,
+) -> None:
     """Print rows: every value of them as JSON Lines, or the named columns as a table."""
+    rows = islice(rows, limit)
     if as_json:
         for row in rows:
             print_json(row)
         return
-    table = Table(*[column.replace("_", " ") for column in columns], box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*[cell(column, row[column]) for column in columns])
-    if table.row_count:
-        console().print(table)
-    else:
+    now = datetime.now(UTC)
+    cells = [[_short(column, row[column], now) for column in columns] for row in rows]
+    if not cells:
         typer.echo(empty)
+        return
+    # What no row has says nothing.
+    used = [n for n in range(len(columns)) if any(row[n] != NOTHING for row in cells)]
+    print_table([columns[n] for n in used], [[row[n] for n in used] for row in cells])
 
 
 def print_values(values: Row, *, as_json: bool) -> None:
@@ -83,30 +102,50 @@ def print_values(values: Row, *, as_json: bool) -> None:
     if as_json:
         print_json(values)
         return
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in values.items():
-        for line in _lines(name, value):
-            table.add_row(*line)
-    console().print(table)
+    print_table(None, [line for name, value in values.items() for line in _lines(name, value)])
 
 
-def console() -> Console:
-    """Return where people read; in a pipe no line is cut, and nothing in a value is markup."""
-    width = None if sys.stdout.isatty() else WIDE
-    return Console(markup=False, highlight=False, width=width)
+def print_table(columns: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of cells in columns.
+
+    Where the terminal is too narrow, each row's texts go on lines of their own below it. In a pipe
+    no line is cut.
+    """
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
+    columns = columns or ("", "value")
+    heads = [column.removesuffix("_at").replace("_", " ") for column in columns]
+    widths = [max(map(cell_len, cells)) for cells in zip(heads, *rows, strict=True)]
+    below = set()
+    if sum(widths) + len(GAP) * (len(widths) - 1) > width:
+        below = {number for number, column in enumerate(columns) if column in _TEXTS}
+    across = [number for number in range(len(columns)) if number not in below]
+    for cells in [heads, *rows] if columns[0] else rows:
+        line = GAP.join(f"{cells[n]}{' ' * (widths[n] - cell_len(cells[n]))}" for n in across)
+        typer.echo(line.rstrip())
+        for n in below if cells is not heads else ():
+            if cells[n] != NOTHING:
+                typer.echo(f"    {heads[n]}: {cells[n]}")
 
 
 def cell(name: str, value: Any) -> str:  # noqa: ANN401 - JSON of any kind
     """Return a value as people read it."""
     if value is None or value == "":
-        return "-"
-    if name in {"size", "memory", "max_rss_bytes", "free", "reserve"}:
+        return NOTHING
+    if name in _SIZES:
         return human_size(value)
-    if name.endswith("_at") or name == "oldest":
-        return str(value)[:19].replace("T", " ")
+    if _is_time(name):
+        return f"{value[:19].replace('T', ' ')} UTC"
     if isinstance(value, float):
         return f"{value:.3g}"
-    return str(value)
+    return printable(str(value))
+
+
+def _short(name: str, value: Any, now: datetime) -> str:  # noqa: ANN401 - JSON of any kind
+    return human_time(value, now) if _is_time(name) and value else cell(name, value)
+
+
+def _is_time(name: str) -> bool:
+    return name.endswith("_at") or name == "oldest"
 
 
 def human_size(size: float) -> str:
@@ -118,25 +157,50 @@ def human_size(size: float) -> str:
     raise AssertionError("the last unit takes every size")
 
 
-def _lines(name: str, value: Any) -> Iterable[tuple[str, str]]:  # noqa: ANN401 - JSON of any kind
+def human_time(moment: str, now: datetime) -> str:
+    """Return how long ago a time in ISO 8601 was, or how soon it will be."""
+    away = datetime.fromisoformat(moment) - now
+    if abs(away) < timedelta(seconds=1):
+        return "now"
+    return f"in {human_span(away)}" if away > timedelta() else f"{human_span(-away)} ago"
+
+
+def human_span(span: timedelta) -> str:
+    """Return a span of time in its largest whole unit, or two below ten of these."""
+    seconds = int(span.total_seconds())
+    for (unit, length), (smaller, part) in pairwise(_SPANS):
+        if seconds >= length:
+            many, rest = divmod(seconds, length)
+            more = f" {rest // part} {smaller}" if many < 10 and rest // part else ""  # noqa: PLR2004 - said above
+            return f"{many} {unit}{more}"
+    return f"{seconds} s"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with what it counts, in the right grammatical number."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
+def _lines(name: str, value: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - JSON of any kind
+    """Yield the lines of a value: what is inside it goes by `outer.inner`."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _lines(f"{name}.{key}", inner)
     elif isinstance(value, list) and value:
         for number, inner in enumerate(value, start=1):
-            if isinstance(inner, Mapping):
-                told = ", ".join(
-                    f"{key} {cell(key, text)}"
-                    for key, text in inner.items()
-                    if not isinstance(text, list | dict)
-                )
-                yield f"{name}.{number}", told
-                for key, text in inner.items():
-                    if isinstance(text, list | dict) and text:
-                        yield from _lines(f"{name}.{number}.{key}", text)
-            else:
-                yield f"{name}.{number}", str(inner)
+            yield from _entry(f"{name}.{number}", inner)
     elif isinstance(value, list | Mapping):
-        yield name, "-"
+        yield name, NOTHING
     else:
-        yield name, cell(name.rpartition(".")[2], value)
+        yield printable(name), cell(name.rpartition(".")[2], value)
+
+
+def _entry(name: str, value: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - JSON of any kind
+    if not isinstance(value, Mapping):
+        yield name, cell("", value)
+        return
+    flat = {key: text for key, text in value.items() if not isinstance(text, list | dict)}
+    yield name, ", ".join(f"{key} {cell(key, text)}" for key, text in flat.items())
+    for key, inner in value.items():
+        if key not in flat and inner:
+            yield from _lines(f"{name}.{key}", inner)

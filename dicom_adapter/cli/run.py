@@ -10,7 +10,8 @@ import structlog
 import typer
 
 from dicom_adapter import logs
-from dicom_adapter.cli.common import ConfigOption, DataOption, read_settings
+from dicom_adapter.cli.common import ConfigOption, DataOption, IdleServerOption, read_settings
+from dicom_adapter.cli.output import counted
 from dicom_adapter.service import Ready, Service
 
 # For the service's owner alone, whatever the shell's own mask is.
@@ -28,8 +29,10 @@ def add_to(app: typer.Typer) -> None:
 def serve(
     config: ConfigOption = None,
     data: DataOption = None,
+    server: IdleServerOption = None,
 ) -> None:
-    """Run the service until SIGTERM or Ctrl-C; a second one ends it at once."""
+    """Run the service until SIGTERM or Ctrl-C. The first one lets it drain, a second ends it."""
+    del server
     os.umask(UMASK)
     settings = read_settings(config, data)
     logs.configure(settings.log)
@@ -37,24 +40,31 @@ def serve(
     stop = _stop_signal()
     service = Service(settings)
     ready = service.start()
-    _tell_how_to_send(service, ready)
-    typer.echo(str(ready))
-    stop.wait()
-    log.info("stopping: associations and calls are let end", action="stopping")
-    service.stop()
+    try:
+        _tell_how_to_send(service, ready)
+        typer.echo(str(ready))
+        stop.wait()
+        log.info("stopping: associations and calls are let end", action="stopping")
+    finally:
+        # Also when nobody reads the line: what has started is stopped in its order.
+        service.stop()
     log.info("stopped", action="stopped")
 
 
 def check(
     config: ConfigOption = None,
     data: DataOption = None,
+    server: IdleServerOption = None,
 ) -> None:
-    """Say every mistake of the configuration, a line each; exit 2 if there is one."""
+    """Say every mistake of the configuration. A line each; exit 2 if there is one."""
+    del server
     settings = read_settings(config, data)
-    typer.echo(
-        f"{settings.file or 'the built-in default'}: good: {len(settings.ae_titles)} AE titles, "
-        f"{len(settings.pipelines)} pipelines, {len(settings.sources)} sources"
+    parts = (
+        counted(len(settings.ae_titles), "AE title"),
+        counted(len(settings.pipelines), "pipeline"),
+        counted(len(settings.sources), "source"),
     )
+    typer.echo(f"{settings.file or 'the built-in default'}: good: {', '.join(parts)}")
 
 
 def _stop_signal() -> threading.Event:

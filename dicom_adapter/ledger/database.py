@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,13 +12,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicom_adapter.errors import StartError, UnavailableError
 
 T = TypeVar("T")
 MIGRATIONS = Path(__file__).parent / "migrations"
+# SQLite binds at most 32766 values in a statement; a study may hold more instances.
+IDS_PER_STATEMENT = 10_000
 
 
 class Ledger:
@@ -46,7 +50,7 @@ class Ledger:
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         try:
             with self._writing, self._writer.begin() as connection:
-                self._refuse_newer(connection, ScriptDirectory.from_config(config))
+                self._refuse_foreign(connection, ScriptDirectory.from_config(config))
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         except DatabaseError as error:
@@ -55,9 +59,13 @@ class Ledger:
                 "file is a ledger, or restore it"
             ) from error
 
-    def _refuse_newer(self, connection: Connection, script: ScriptDirectory) -> None:
+    def _refuse_foreign(self, connection: Connection, script: ScriptDirectory) -> None:
         known = {revision.revision for revision in script.walk_revisions()}
         current = MigrationContext.configure(connection).get_current_revision()
+        if current is None and inspect(connection).get_table_names():
+            raise StartError(
+                f"ledger {self._url}: it is the database of another program: name another file"
+            )
         if current is not None and current not in known:
             raise StartError(
                 f"ledger {self._url}: its schema {current} is newer than this program: "
@@ -124,6 +132,13 @@ class Ledger:
             self.next_commit(seen, left)
 
 
+def portions(ids: Iterable[str]) -> Iterator[list[str]]:
+    """Yield ids in portions that one statement can name."""
+    rest = iter(ids)
+    while portion := list(islice(rest, IDS_PER_STATEMENT)):
+        yield portion
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
@@ -132,6 +147,8 @@ def _translated() -> Iterator[None]:
         raise
     except DatabaseError as error:
         raise UnavailableError(f"ledger: {error.orig}") from error
+    except PoolTimeoutError as error:
+        raise UnavailableError("ledger: too many transactions at a time") from error
 
 
 def _engine(url: str, begin: str) -> Engine:
@@ -143,11 +160,12 @@ def _engine(url: str, begin: str) -> Engine:
         # The driver's own transaction handling is off: it would not take the write lock at once.
         connection.isolation_level = None
         cursor = connection.cursor()
+        # First: two processes that make the file together wait for each other's change to WAL.
+        cursor.execute("PRAGMA busy_timeout=10000")
         cursor.execute("PRAGMA journal_mode=WAL")
         # FULL, not NORMAL: in WAL mode NORMAL loses the last commits at a power cut.
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute("PRAGMA busy_timeout=10000")
         cursor.close()
 
     @event.listens_for(engine, "begin")

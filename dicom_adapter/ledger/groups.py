@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from dicom_adapter.ledger import events, instances
 from dicom_adapter.ledger.instances import Locate
@@ -57,7 +58,8 @@ def join(
             .where(groups.c.id == group_id)
             .values(
                 last_instance_at=max(row.last_instance_at, instance.received_at),
-                ready_at=min(max(row.ready_at, due), row.ready_by or max(row.ready_at, due)),
+                # Never sooner than it was: it may be waiting to be tried again.
+                ready_at=max(row.ready_at, min(due, row.ready_by or due)),
             )
         )
     tx.execute(
@@ -149,30 +151,13 @@ def complete(tx: Connection, group_id: str, at: datetime, actor: str) -> str | N
     ).one_or_none()
     if row is None:
         return None
-    into = tx.scalar(
-        select(groups.c.id).where(
-            groups.c.ae_title == row.ae_title,
-            groups.c.key == row.key,
-            groups.c.state == GroupState.OPEN,
-            groups.c.id != group_id,
-        )
+    _absorb_open(tx, row, at, actor)
+    tx.execute(
+        update(groups)
+        .where(groups.c.id == group_id)
+        # Due by now, too: an instance that comes before the processor's turn must not defer it.
+        .values(state=GroupState.OPEN, ready_at=at, ready_by=at, attempts=0, error="")
     )
-    if into is None:
-        tx.execute(
-            update(groups)
-            .where(groups.c.id == group_id)
-            .values(state=GroupState.OPEN, ready_at=at, attempts=0, error="")
-        )
-    else:
-        # More came for the same key while this one was parked: one key has one open group.
-        tx.execute(
-            update(instance_table)
-            .where(instance_table.c.group_id == group_id)
-            .values(group_id=into)
-        )
-        reason = f"merged into {into}"
-        close(tx, group_id, GroupState.DISCARDED, at=at, actor=actor, reason=reason)
-        tx.execute(update(groups).where(groups.c.id == into).values(ready_at=at))
     events.add(
         tx,
         KIND,
@@ -186,6 +171,36 @@ def complete(tx: Connection, group_id: str, at: datetime, actor: str) -> str | N
     return str(row.ae_title)
 
 
+def _absorb_open(tx: Connection, parked: Row[Any], at: datetime, actor: str) -> None:
+    """Merge what came for the same key while a group was parked: one key has one open group.
+
+    The open group is the one that ends. Its processor may be at work on it this moment; that work
+    then counts for nothing, and all of the instances come again in the group that remains.
+    """
+    other = tx.execute(
+        select(groups.c.id, groups.c.last_instance_at).where(
+            groups.c.ae_title == parked.ae_title,
+            groups.c.key == parked.key,
+            groups.c.state == GroupState.OPEN,
+            groups.c.id != parked.id,
+        )
+    ).one_or_none()
+    if other is None:
+        return
+    tx.execute(
+        update(instance_table)
+        .where(instance_table.c.group_id == other.id)
+        .values(group_id=parked.id)
+    )
+    tx.execute(
+        update(groups)
+        .where(groups.c.id == parked.id)
+        .values(last_instance_at=max(parked.last_instance_at, other.last_instance_at))
+    )
+    reason = f"merged into {parked.id}"
+    close(tx, other.id, GroupState.DISCARDED, at=at, actor=actor, reason=reason)
+
+
 def discard(tx: Connection, group_id: str, at: datetime, actor: str) -> bool:
     """Drop an undecided group and let the reclaimer have its instances."""
     if not close(tx, group_id, GroupState.DISCARDED, at=at, actor=actor):
@@ -197,22 +212,17 @@ def discard(tx: Connection, group_id: str, at: datetime, actor: str) -> bool:
 
 def summaries(tx: Connection, states: Sequence[GroupState] = UNDECIDED) -> list[GroupSummary]:
     """Return groups as people see them, oldest first."""
-    members = (
-        select(
-            instance_table.c.group_id,
-            func.count().label("instances"),
-            func.sum(instance_table.c.size).label("size"),
-        )
-        .group_by(instance_table.c.group_id)
-        .subquery()
+    # One by one over the index: the rows of what was reclaimed long ago are never looked at.
+    members = select(func.count()).where(instance_table.c.group_id == groups.c.id)
+    sizes = select(func.coalesce(func.sum(instance_table.c.size), 0)).where(
+        instance_table.c.group_id == groups.c.id
     )
     query = (
         select(
             groups,
-            func.coalesce(members.c.instances, 0).label("instances"),
-            func.coalesce(members.c.size, 0).label("size"),
+            members.scalar_subquery().label("instances"),
+            sizes.scalar_subquery().label("size"),
         )
-        .select_from(groups.outerjoin(members, members.c.group_id == groups.c.id))
         .where(groups.c.state.in_(states))
         .order_by(groups.c.seq)
     )

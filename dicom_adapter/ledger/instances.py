@@ -1,8 +1,7 @@
 """Queries about received instances."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from sqlalchemy import (
 )
 
 from dicom_adapter.ledger import events
+from dicom_adapter.ledger.database import portions
 from dicom_adapter.ledger.schema import groups, instances, submission_instances, submissions
 from dicom_adapter.model import (
     GroupState,
@@ -31,9 +31,9 @@ from dicom_adapter.model import (
     SubmissionState,
 )
 
-# SQLite binds at most 32766 values in a statement; a study may hold more instances.
-IDS_PER_STATEMENT = 10_000
 KIND = "instance"
+
+_ON_DISK = tuple(state for state in InstanceState if state != InstanceState.RECLAIMED)
 
 #: Where the file of an instance lies, by the instance's id.
 Locate = Callable[[str], Path]
@@ -175,8 +175,11 @@ def retry_quarantined(tx: Connection, instance_id: str, at: datetime, actor: str
 
 def discard_quarantined(tx: Connection, instance_id: str, at: datetime, actor: str) -> bool:
     """Let the reclaimer have an instance; False when it is not in quarantine."""
-    values = {"state": InstanceState.RELEASED, "reclaimable_at": at}
-    return _leave_quarantine(tx, instance_id, values, at=at, actor=actor)
+    values = {"state": InstanceState.RELEASED}
+    if not _leave_quarantine(tx, instance_id, values, at=at, actor=actor):
+        return False
+    tx.execute(_make_reclaimable(instances.c.id == instance_id, at))
+    return True
 
 
 def _leave_quarantine(
@@ -206,7 +209,7 @@ def release(tx: Connection, instance_ids: Iterable[str], at: datetime) -> None:
 
     The reclaimer gets those that no unsettled submission holds; the others follow when it settles.
     """
-    for ids in _portions(instance_ids):
+    for ids in portions(instance_ids):
         tx.execute(
             update(instances)
             .where(
@@ -224,6 +227,18 @@ def release_settled(tx: Connection, submission_id: str, at: datetime) -> None:
         submission_instances.c.submission_id == submission_id
     )
     tx.execute(_make_reclaimable(instances.c.id.in_(held), at))
+
+
+def hold(tx: Connection, submission_id: str) -> None:
+    """Take back from the reclaimer what a new submission needs, and was released before it."""
+    held = select(submission_instances.c.instance_id).where(
+        submission_instances.c.submission_id == submission_id
+    )
+    tx.execute(
+        update(instances)
+        .where(instances.c.id.in_(held), instances.c.state == InstanceState.RELEASED)
+        .values(reclaimable_at=None)
+    )
 
 
 def _make_reclaimable(which: ColumnElement[bool], at: datetime) -> Any:  # noqa: ANN401 - a statement
@@ -244,15 +259,22 @@ def _make_reclaimable(which: ColumnElement[bool], at: datetime) -> Any:  # noqa:
     )
 
 
-def reclaimable(tx: Connection, before: datetime, limit: int) -> list[str]:
-    """Return the ids of instances that may be removed since `before`, oldest first."""
+def begin_reclaim(tx: Connection, before: datetime, limit: int) -> list[str]:
+    """Mark instances that may be removed since `before`, oldest first, and return their ids.
+
+    Their files are unlinked next; from now on no job can be made of them.
+    """
     query = (
         select(instances.c.id)
         .where(instances.c.state == InstanceState.RELEASED, instances.c.reclaimable_at <= before)
-        .order_by(instances.c.reclaimable_at)
+        .order_by(instances.c.reclaimable_at, instances.c.seq)
         .limit(limit)
     )
-    return list(tx.scalars(query))
+    ids = list(tx.scalars(query))
+    tx.execute(
+        update(instances).where(instances.c.id.in_(ids)).values(state=InstanceState.RECLAIMING)
+    )
+    return ids
 
 
 def next_reclaimable(tx: Connection) -> datetime | None:
@@ -265,13 +287,6 @@ def next_reclaimable(tx: Connection) -> datetime | None:
     return found
 
 
-def begin_reclaim(tx: Connection, ids: Sequence[str]) -> None:
-    """Mark instances whose files are about to be unlinked."""
-    tx.execute(
-        update(instances).where(instances.c.id.in_(ids)).values(state=InstanceState.RECLAIMING)
-    )
-
-
 def end_reclaim(tx: Connection, ids: Sequence[str], at: datetime) -> None:
     """Mark instances whose files are gone; their rows stay as a record."""
     tx.execute(
@@ -282,24 +297,21 @@ def end_reclaim(tx: Connection, ids: Sequence[str], at: datetime) -> None:
 
 
 def reclaiming(tx: Connection) -> list[str]:
-    """Return what an earlier run marked for unlinking and may not have unlinked."""
+    """Return what was marked for unlinking and may not be unlinked, after a crash or a fault."""
     query = select(instances.c.id).where(instances.c.state == InstanceState.RECLAIMING)
-    return list(tx.scalars(query))
+    return list(tx.scalars(query.order_by(instances.c.seq)))
 
 
-def is_kept(tx: Connection, instance_id: str, sha256: str) -> bool:
-    """Tell whether the file of an instance is still in the spool, with these bytes."""
+def kept(tx: Connection, ids: Iterable[str]) -> set[tuple[str, str]]:
+    """Return those of the instances whose files are still in the spool, as (id, sha256)."""
     gone = [InstanceState.RECLAIMING, InstanceState.RECLAIMED]
-    return (
-        tx.scalar(
-            select(instances.c.id).where(
-                instances.c.id == instance_id,
-                instances.c.sha256 == sha256,
-                instances.c.state.not_in(gone),
-            )
+    found: set[tuple[str, str]] = set()
+    for portion in portions(ids):
+        query = select(instances.c.id, instances.c.sha256).where(
+            instances.c.id.in_(portion), instances.c.state.not_in(gone)
         )
-        is not None
-    )
+        found.update((row.id, row.sha256) for row in tx.execute(query))
+    return found
 
 
 def keeping(tx: Connection) -> list[Keeping]:
@@ -325,7 +337,8 @@ def keeping(tx: Connection) -> list[Keeping]:
             func.min(instances.c.received_at).label("oldest"),
         )
         .select_from(instances.outerjoin(groups, groups.c.id == instances.c.group_id))
-        .where(instances.c.state != InstanceState.RECLAIMED)
+        # Named one by one, not "all but reclaimed": the index then skips the record of the past.
+        .where(instances.c.state.in_(_ON_DISK))
         .group_by(reason)
         .order_by(reason)
     )
@@ -351,9 +364,3 @@ def of_submission(tx: Connection, submission_id: str, locate: Locate) -> tuple[S
 
 def _instance(row: RowMapping, locate: Locate) -> StoredInstance:
     return StoredInstance(**{name: row[name] for name in _FIELDS}, path=locate(row["id"]))
-
-
-def _portions(ids: Iterable[str]) -> Iterator[list[str]]:
-    rest = iter(ids)
-    while portion := list(islice(rest, IDS_PER_STATEMENT)):
-        yield portion

@@ -1,14 +1,14 @@
-"""Queries about jobs: the job table is the queue."""
+"""Queries that show jobs, and those that the reclaimer asks; `queue` has those that change them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, func, select, update
 
-from dicom_adapter.errors import NotFoundError, WrongStateError
-from dicom_adapter.ledger import events
+from dicom_adapter.errors import NotFoundError
+from dicom_adapter.ledger.database import portions
 from dicom_adapter.ledger.schema import (
     job_files,
     job_inputs,
@@ -17,7 +17,7 @@ from dicom_adapter.ledger.schema import (
     job_steps,
     jobs,
 )
-from dicom_adapter.lifecycle import Action, JobState, target_of
+from dicom_adapter.lifecycle import TERMINAL, JobState
 from dicom_adapter.model import (
     InputFile,
     InputSummary,
@@ -31,7 +31,6 @@ from dicom_adapter.model import (
     Resources,
     ResourceUse,
     StepState,
-    numbered_name,
 )
 
 KIND = "job"
@@ -45,90 +44,6 @@ class JobFilter:
     pipeline: str = ""
     ae_title: str = ""
     name: str = ""
-
-
-def add(
-    tx: Connection, job: Job, inputs: Sequence[JobInput], request_id: str, request_sha256: str
-) -> Job:
-    """Write a new job; its name gets a number behind it where it is taken."""
-    name, number = job.name, 1
-    while tx.scalar(select(jobs.c.seq).where(jobs.c.name == name)) is not None:
-        number += 1
-        name = numbered_name(job.name, number)
-    tx.execute(
-        insert(jobs).values(
-            id=job.id,
-            name=name,
-            request_id=request_id,
-            request_sha256=request_sha256,
-            project=job.project,
-            pipeline=job.pipeline,
-            pipeline_version=job.pipeline_version,
-            command=list(job.command),
-            timeout=job.timeout,
-            state=job.state,
-            priority=job.priority,
-            ae_title=job.ae_title,
-            instances=job.instances,
-            arguments=dict(job.arguments),
-            cpus=job.requested.cpus,
-            memory=job.requested.memory,
-            gpus=job.requested.gpus,
-            created_at=job.created_at,
-        )
-    )
-    _add_item(tx, job, inputs)
-    for position, step in enumerate(job.steps):
-        tx.execute(
-            insert(job_steps).values(
-                job_id=job.id,
-                position=position,
-                name=step.name,
-                state=step.state,
-                progress=step.progress,
-            )
-        )
-    events.add(
-        tx,
-        KIND,
-        job.id,
-        Action.CREATE,
-        source="",
-        target=job.state,
-        at=job.created_at,
-        actor=job.ae_title or "client",
-    )
-    return get(tx, job.id)
-
-
-def _add_item(tx: Connection, job: Job, inputs: Sequence[JobInput]) -> None:
-    (item,) = job.items
-    tx.execute(insert(job_items).values(id=item.id, job_id=job.id, position=0, state=item.state))
-    for position, series in enumerate(inputs):
-        tx.execute(
-            insert(job_inputs).values(
-                item_id=item.id,
-                position=position,
-                study=series.study,
-                series=series.series,
-                range=series.range,
-                instances=len(series.files),
-            )
-        )
-        tx.execute(
-            insert(job_files),
-            [
-                {
-                    "item_id": item.id,
-                    "input_position": position,
-                    "position": index,
-                    "instance_id": file.instance_id,
-                    "sop_instance_uid": file.sop_instance_uid,
-                    "sha256": file.sha256,
-                }
-                for index, file in enumerate(series.files)
-            ],
-        )
 
 
 def of_request(tx: Connection, request_id: str) -> tuple[Job, str] | None:
@@ -145,10 +60,12 @@ def get(tx: Connection, id_or_name: str) -> Job:
     Raises:
         NotFoundError: there is none.
     """
-    found = _jobs(tx, select(jobs).where((jobs.c.id == id_or_name) | (jobs.c.name == id_or_name)))
-    if not found:
-        raise NotFoundError(f"no job has the id or name '{id_or_name}'")
-    return found[0]
+    # The id first: a client may have named its job as another's id.
+    for column in (jobs.c.id, jobs.c.name):
+        row = tx.execute(select(jobs).where(column == id_or_name)).mappings().one_or_none()
+        if row is not None:
+            return _with_parts(tx, [row])[0]
+    raise NotFoundError(f"no job has the id or name '{id_or_name}'")
 
 
 def listed(
@@ -199,126 +116,6 @@ def inputs_of(tx: Connection, job_id: str) -> tuple[JobInput, ...]:
     )
 
 
-def claim_next(tx: Connection, free: Resources, total: Resources, at: datetime) -> Job | None:
-    """Take the first job of the queue if it fits into what is free.
-
-    The order is priority, then registration. The first job that the machine can run at all is
-    waited for: a small job behind it does not overtake it, so a big one never starves.
-    """
-    first = tx.execute(
-        select(jobs.c.id, jobs.c.cpus, jobs.c.memory, jobs.c.gpus)
-        .where(
-            jobs.c.state == JobState.IN_QUEUE,
-            jobs.c.cpus <= total.cpus,
-            jobs.c.memory <= total.memory,
-            jobs.c.gpus <= total.gpus,
-        )
-        .order_by(jobs.c.priority.desc(), jobs.c.seq)
-        .limit(1)
-    ).one_or_none()
-    if first is None or not Resources(first.cpus, first.memory, first.gpus).fits(free):
-        return None
-    move(
-        tx,
-        first.id,
-        Action.CLAIM,
-        at=at,
-        item=ItemState.PROCESSING,
-        values={"started_at": at, "attempts": jobs.c.attempts + 1, "exit_code": None, "error": ""},
-    )
-    _reset_steps(tx, first.id)
-    return get(tx, first.id)
-
-
-def move(
-    tx: Connection,
-    job_id: str,
-    action: Action,
-    *,
-    at: datetime,
-    item: ItemState,
-    values: Mapping[str, Any],
-    reason: str = "",
-    actor: str = "system",
-) -> None:
-    """Move a job by the table of legal moves: one conditional UPDATE and one event.
-
-    Raises:
-        WrongStateError: the job is in a state where the action is not legal.
-    """
-    source = tx.scalar(select(jobs.c.state).where(jobs.c.id == job_id))
-    target = target_of(JobState(source) if source else None, action)
-    moved = tx.execute(
-        update(jobs)
-        .where(jobs.c.id == job_id, jobs.c.state == source)
-        .values(state=target, reason=reason, **values)
-    )
-    if moved.rowcount != 1:
-        raise WrongStateError(f"job {job_id} left the state {source} meanwhile")
-    tx.execute(update(job_items).where(job_items.c.job_id == job_id).values(state=item))
-    events.add(
-        tx,
-        KIND,
-        job_id,
-        action,
-        source=source or "",
-        target=target or "",
-        at=at,
-        actor=actor,
-        reason=reason,
-    )
-
-
-def processing(tx: Connection) -> list[str]:
-    """Return the ids of the jobs that are being processed, as far as the ledger knows."""
-    return list(tx.scalars(select(jobs.c.id).where(jobs.c.state == JobState.PROCESSING)))
-
-
-def set_step(tx: Connection, job_id: str, name: str, progress: float) -> bool:
-    """Note a step's progress, 0 to 1; the steps before it are done; False for an unknown step."""
-    position = tx.scalar(
-        select(job_steps.c.position).where(job_steps.c.job_id == job_id, job_steps.c.name == name)
-    )
-    if position is None:
-        return False
-    before = (job_steps.c.job_id == job_id) & (job_steps.c.position < position)
-    tx.execute(update(job_steps).where(before).values(state=StepState.DONE, progress=1.0))
-    state = StepState.DONE if progress >= 1 else StepState.RUNNING
-    tx.execute(
-        update(job_steps)
-        .where(job_steps.c.job_id == job_id, job_steps.c.position == position)
-        .values(state=state, progress=progress)
-    )
-    return True
-
-
-def finish_steps(tx: Connection, job_id: str) -> None:
-    """Note that every step is done."""
-    tx.execute(
-        update(job_steps)
-        .where(job_steps.c.job_id == job_id)
-        .values(state=StepState.DONE, progress=1.0)
-    )
-
-
-def _reset_steps(tx: Connection, job_id: str) -> None:
-    tx.execute(
-        update(job_steps)
-        .where(job_steps.c.job_id == job_id)
-        .values(state=StepState.WAITING, progress=0.0)
-    )
-
-
-def add_outputs(tx: Connection, job_id: str, outputs: Sequence[JobOutput]) -> None:
-    """Write what a job produced, in the transaction that finishes it."""
-    for output in outputs:
-        tx.execute(
-            insert(job_outputs).values(
-                job_id=job_id, path=output.path, size=output.size, sha256=output.sha256
-            )
-        )
-
-
 def ended_before(tx: Connection, part: str, before: datetime, limit: int) -> list[str]:
     """Return the ids of jobs that ended before a time and whose part is not reclaimed yet.
 
@@ -326,8 +123,8 @@ def ended_before(tx: Connection, part: str, before: datetime, limit: int) -> lis
     """
     query = (
         select(jobs.c.id)
-        .where(jobs.c.finished_at <= before, jobs.c[f"{part}_reclaimed_at"].is_(None))
-        .order_by(jobs.c.finished_at)
+        .where(_reclaimable(part), jobs.c.finished_at <= before)
+        .order_by(jobs.c.finished_at, jobs.c.seq)
         .limit(limit)
     )
     return list(tx.scalars(query))
@@ -336,9 +133,14 @@ def ended_before(tx: Connection, part: str, before: datetime, limit: int) -> lis
 def next_end(tx: Connection, part: str) -> datetime | None:
     """Return when the oldest ended job ended whose part is not reclaimed yet."""
     found: datetime | None = tx.scalar(
-        select(func.min(jobs.c.finished_at)).where(jobs.c[f"{part}_reclaimed_at"].is_(None))
+        select(func.min(jobs.c.finished_at)).where(_reclaimable(part))
     )
     return found
+
+
+def _reclaimable(part: str) -> ColumnElement[bool]:
+    # The state too: a job that was retried keeps the time of its first end, and needs its inputs.
+    return and_(jobs.c[f"{part}_reclaimed_at"].is_(None), jobs.c.state.in_(sorted(TERMINAL)))
 
 
 def note_reclaimed(tx: Connection, part: str, ids: Sequence[str], at: datetime) -> None:
@@ -348,11 +150,10 @@ def note_reclaimed(tx: Connection, part: str, ids: Sequence[str], at: datetime) 
 
 def known(tx: Connection, ids: Sequence[str]) -> set[str]:
     """Return those of the ids that are jobs."""
-    return set(tx.scalars(select(jobs.c.id).where(jobs.c.id.in_(ids))))
-
-
-def _jobs(tx: Connection, query: Select[Any]) -> list[Job]:
-    return _with_parts(tx, tx.execute(query).mappings().all())
+    found: set[str] = set()
+    for portion in portions(ids):
+        found.update(tx.scalars(select(jobs.c.id).where(jobs.c.id.in_(portion))))
+    return found
 
 
 def _with_parts(tx: Connection, rows: Sequence[RowMapping]) -> list[Job]:

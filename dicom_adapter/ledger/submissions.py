@@ -36,6 +36,7 @@ def add(tx: Connection, submission: Submission, instance_ids: Sequence[str]) -> 
             for position, instance_id in enumerate(instance_ids)
         ],
     )
+    instances.hold(tx, submission.id)
 
 
 def due(tx: Connection, now: datetime, limit: int) -> list[Submission]:
@@ -60,17 +61,23 @@ def next_ready(tx: Connection) -> datetime | None:
 
 
 def accept(tx: Connection, submission_id: str, job_id: str, at: datetime) -> None:
-    """Note that the platform has taken a submission, and free what it held."""
+    """Note that the platform has taken a submission, and free what it held.
+
+    Also when a person has discarded it meanwhile: the job is there, and the state says so.
+    """
     _settle(tx, submission_id, SubmissionState.ACCEPTED, at=at, job_id=job_id, error="")
 
 
 def park(tx: Connection, submission_id: str, error: str, at: datetime) -> None:
     """Note that the platform has refused a submission for good; its files stay."""
-    tx.execute(
+    parked = tx.execute(
         update(submissions)
         .where(submissions.c.id == submission_id, submissions.c.state == SubmissionState.PENDING)
         .values(state=SubmissionState.PARKED, error=error, attempts=submissions.c.attempts + 1)
     )
+    if not parked.rowcount:
+        # A person has discarded it during the call.
+        return
     events.add(
         tx,
         KIND,

@@ -1,10 +1,11 @@
 """Queries about instances that a client without a shared disk has uploaded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from dicom_adapter.ledger.database import portions
 from dicom_adapter.ledger.schema import uploads
 
 
@@ -26,18 +27,32 @@ def touch(tx: Connection, instance_id: str, sha256: str, at: datetime) -> bool:
     return bool(found.rowcount)
 
 
-def exists(tx: Connection, instance_id: str, sha256: str) -> bool:
-    """Tell whether an upload is there."""
-    query = select(uploads.c.size).where(
-        uploads.c.instance_id == instance_id, uploads.c.sha256 == sha256
-    )
-    return tx.scalar(query) is not None
+def present(tx: Connection, instance_ids: Iterable[str]) -> set[tuple[str, str]]:
+    """Return the uploads of these instances, as (instance id, sha256)."""
+    found: set[tuple[str, str]] = set()
+    for portion in portions(instance_ids):
+        query = select(uploads.c.instance_id, uploads.c.sha256).where(
+            uploads.c.instance_id.in_(portion)
+        )
+        found.update((row.instance_id, row.sha256) for row in tx.execute(query))
+    return found
 
 
 def unused_since(tx: Connection, before: datetime, limit: int) -> list[tuple[str, str]]:
     """Return uploads (instance id, sha256) that no job has asked for since a time."""
-    query = select(uploads.c.instance_id, uploads.c.sha256).where(uploads.c.used_at <= before)
-    return [(row.instance_id, row.sha256) for row in tx.execute(query.limit(limit))]
+    query = (
+        select(uploads.c.instance_id, uploads.c.sha256)
+        .where(uploads.c.used_at <= before)
+        .order_by(uploads.c.used_at)
+        .limit(limit)
+    )
+    return [(row.instance_id, row.sha256) for row in tx.execute(query)]
+
+
+def every(tx: Connection) -> set[tuple[str, str]]:
+    """Return all uploads, as (instance id, sha256)."""
+    query = select(uploads.c.instance_id, uploads.c.sha256)
+    return {(row.instance_id, row.sha256) for row in tx.execute(query)}
 
 
 def next_unused(tx: Connection) -> datetime | None:

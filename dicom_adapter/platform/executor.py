@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -22,6 +23,9 @@ GRACE_SECONDS = 5.0
 FIRST_TICK_SECONDS = 0.05
 TICK_SECONDS = 0.5
 LONGEST_PROGRESS_LINE = 4096
+PROGRESS_CHUNK = 1024 * 1024
+# The kernel tells nobody when a process that is not our child has ended.
+POLL_SECONDS = 0.01
 
 MANIFEST_VARIABLE = "DICOM_ADAPTER_JOB"
 
@@ -58,11 +62,30 @@ class Execution:
                 start_new_session=True,
                 umask=0o077,
             )
+        # At once, too: all of a short pipeline's life may lie before the first pause is over.
+        self._measure()
         self._waiter = threading.Thread(target=self._reap, name=f"wait {job.name}", daemon=True)
         self._waiter.start()
 
-    def wait(self, timeout: float | None, progress: Callable[[str, float], None]) -> Ended:
-        """Wait for the end, at most `timeout` seconds; tell each step's progress meanwhile."""
+    def wait(self, timeout: float | None, progress: Callable[[Mapping[str, float]], None]) -> Ended:
+        """Wait for the end, at most `timeout` seconds; tell the steps' progress meanwhile.
+
+        Whatever happens here, the processes have ended when this returns or raises.
+        """
+        try:
+            self._watch(timeout, progress)
+        except BaseException:
+            self._kill()
+            raise
+        finally:
+            self._waiter.join()
+        if self._ended is None:
+            raise RuntimeError("the process was waited for, but its end is not known")
+        return self._ended
+
+    def _watch(
+        self, timeout: float | None, progress: Callable[[Mapping[str, float]], None]
+    ) -> None:
         pause = FIRST_TICK_SECONDS
         while not self._done.wait(pause):
             pause = TICK_SECONDS
@@ -70,11 +93,7 @@ class Execution:
             self._tell(progress)
             if timeout is not None and time.monotonic() - self._started > timeout:
                 self.interrupt("timeout")
-        self._waiter.join()
         self._tell(progress)
-        if self._ended is None:
-            raise RuntimeError("the process was waited for, but its end is not known")
-        return self._ended
 
     def interrupt(self, why: str) -> None:
         """End the whole process group: TERM, and KILL when it has not ended in time."""
@@ -82,31 +101,41 @@ class Execution:
             if self._interrupted or self._done.is_set():
                 return
             self._interrupted = why
-        _signal_group(self._process.pid, signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         killer = threading.Timer(GRACE_SECONDS, self._kill)
         killer.daemon = True
         killer.start()
 
     def _kill(self) -> None:
-        if not self._done.is_set():
-            _signal_group(self._process.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with self._lock:
+            # Once it is reaped, its number may be another's.
+            if self._process.returncode is None:
+                _signal_group(self._process.pid, number)
 
     def _reap(self) -> None:
-        # Our own wait, not Popen's: it tells what the process and its children have used.
-        _, status, usage = os.wait4(self._process.pid, 0)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
+        # Not reaped yet, only waited for: its number, which is its group's, is still its own.
+        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         # What it left behind must neither write on nor hold resources.
-        _signal_group(self._process.pid, signal.SIGKILL)
-        self._ended = Ended(
-            exit_code=self._process.returncode,
-            interrupted=self._interrupted,
-            used=ResourceUse(
-                cpu_seconds=round(usage.ru_utime + usage.ru_stime, 3),
-                max_rss_bytes=self._max_rss,
-                wall_seconds=round(time.monotonic() - self._started, 3),
-            ),
-        )
-        self._done.set()
+        self._kill()
+        with self._lock:
+            # Our own wait, not Popen's: it tells what the process and its children have used.
+            _, status, usage = os.wait4(self._process.pid, 0)
+            self._process.returncode = os.waitstatus_to_exitcode(status)
+        end_processes(str(self._workspace.manifest))
+        with self._lock:
+            self._ended = Ended(
+                exit_code=self._process.returncode,
+                interrupted=self._interrupted,
+                used=ResourceUse(
+                    cpu_seconds=round(usage.ru_utime + usage.ru_stime, 3),
+                    max_rss_bytes=self._max_rss,
+                    wall_seconds=round(time.monotonic() - self._started, 3),
+                ),
+            )
+            self._done.set()
 
     def _measure(self) -> None:
         # Not ru_maxrss: Linux counts the service's own memory in it, as it was before the exec.
@@ -119,15 +148,40 @@ class Execution:
             return
         self._max_rss = max(self._max_rss, resident)
 
-    def _tell(self, progress: Callable[[str, float], None]) -> None:
-        with self._workspace.progress.open("rb") as stream:
-            stream.seek(self._progress_offset)
-            lines = stream.read()
-        # A line that is still being written is read the next time.
-        whole = lines[: lines.rfind(b"\n") + 1]
-        self._progress_offset += len(whole)
-        for step, fraction in _steps(whole):
-            progress(step, fraction)
+    def _tell(self, progress: Callable[[Mapping[str, float]], None]) -> None:
+        reports: dict[str, float] = {}
+        for lines in self._new_lines():
+            for step, fraction in _steps(lines):
+                # Of many reports the last counts, in the order of the last ones.
+                reports.pop(step, None)
+                reports[step] = fraction
+        if reports:
+            progress(reports)
+
+    def _new_lines(self) -> Iterator[bytes]:
+        try:
+            # The file is the pipeline's: it may be gone, or be a pipe that would block us.
+            descriptor = os.open(
+                self._workspace.progress, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            )
+        except OSError:
+            return
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                return
+            if found.st_size < self._progress_offset:
+                # Written anew instead of appended to.
+                self._progress_offset = 0
+            while chunk := os.pread(descriptor, PROGRESS_CHUNK, self._progress_offset):
+                # A line that is still being written is read the next time.
+                whole = chunk[: chunk.rfind(b"\n") + 1]
+                if not whole and len(chunk) < PROGRESS_CHUNK:
+                    return
+                self._progress_offset += len(whole or chunk)
+                yield whole
+        finally:
+            os.close(descriptor)
 
 
 def environment(workspace: Workspace) -> Mapping[str, str]:
@@ -150,23 +204,44 @@ def environment(workspace: Workspace) -> Mapping[str, str]:
     }
 
 
-def end_survivors(jobs: Path) -> int:
-    """Kill every process that an earlier run of the service started for a job; return how many.
+def end_processes(manifest: str) -> int:
+    """Kill every process that was started for a job, or for any job below a folder that ends in /.
 
-    They are known by the manifest that their environment names, which their children inherit.
+    They are known by the manifest that their environment names, which their children inherit: so
+    those are found, too, that have left the process group. Returns how many there were.
     """
-    survivors = [
-        process
-        for process in psutil.process_iter()
-        if _manifest_of(process).startswith(f"{jobs}{os.sep}")
-    ]
-    for process in survivors:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(survivors, timeout=GRACE_SECONDS)
-    return len(survivors)
+    ended = 0
+    # Again until none is left: one of them may have been starting another.
+    while found := [process for process in psutil.process_iter() if _is_of(process, manifest)]:
+        ended += len(found)
+        for process in found:
+            _kill_process(process)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while any(map(_lives, found)):
+            if time.monotonic() > deadline:
+                return ended
+            time.sleep(POLL_SECONDS)
+    return ended
+
+
+def _is_of(process: psutil.Process, manifest: str) -> bool:
+    named = _manifest_of(process)
+    return named.startswith(manifest) if manifest.endswith(os.sep) else named == manifest
+
+
+def _kill_process(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.Error:
+        # Gone meanwhile.
+        return
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _manifest_of(process: psutil.Process) -> str:
@@ -200,7 +275,7 @@ def _steps(lines: bytes) -> Iterator[tuple[str, float]]:
         try:
             report = json.loads(line[:LONGEST_PROGRESS_LINE])
             step, fraction = str(report["step"]), float(report["progress"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             # A pipeline's report is a courtesy: a malformed line costs only itself.
             continue
         if 0 <= fraction <= 1:

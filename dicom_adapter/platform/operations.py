@@ -1,15 +1,16 @@
 """What can be asked of the platform; gRPC, and so the adapter and the command line, call these."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from uuid import uuid4
 
 import structlog
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from dicom_adapter.clock import Clock
@@ -20,7 +21,7 @@ from dicom_adapter.errors import (
     NotFoundError,
     WrongStateError,
 )
-from dicom_adapter.ledger import Ledger, events, instances, jobs
+from dicom_adapter.ledger import Ledger, events, instances, jobs, queue
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.lifecycle import TERMINAL, JobState
 from dicom_adapter.model import (
@@ -40,6 +41,8 @@ from dicom_adapter.platform.workspace import BrokenInputError, Workspace, Worksp
 LONGEST_REQUEST_ID = 128
 LARGEST_PAGE = 1000
 DEFAULT_PAGE = 100
+# What a page ends with: the number of its last job, which fits into the ledger's integers.
+_TOKEN = re.compile("[0-9]{0,18}")
 LOG_CHUNK = 64 * 1024
 # A log grows without a commit, so a follower looks again this often while the job runs.
 FOLLOW_SECONDS = 0.5
@@ -112,20 +115,23 @@ class JobOperations:
     def missing(self, files: Sequence[InputFile]) -> list[InputFile]:
         """Return those of the files that must be uploaded before a job can be made of them."""
         with self._ledger.read() as tx:
-            absent = [
-                file for file in files if not instances.is_kept(tx, file.instance_id, file.sha256)
-            ]
+            kept = self._kept(tx, files)
+        absent = [file for file in files if file.key not in kept]
         return self._uploads.missing(absent) if absent else []
 
     def upload(self, file: InputFile, size: int, chunks: Iterable[bytes]) -> None:
         """Store an instance; see `Uploads.receive`."""
         self._uploads.receive(file, size, chunks)
 
-    def _find(self, file: InputFile) -> Path | None:
+    def _kept(self, tx: Connection, files: Sequence[InputFile]) -> dict[tuple[str, str], Path]:
+        keys = instances.kept(tx, [file.instance_id for file in files])
+        places = {key: self._locate(key[0]) for key in keys}
+        # Looked for on the disk as well: a person may have removed it there.
+        return {key: path for key, path in places.items() if path.exists()}
+
+    def _places(self, files: Sequence[InputFile]) -> dict[tuple[str, str], Path]:
         with self._ledger.read() as tx:
-            if instances.is_kept(tx, file.instance_id, file.sha256):
-                return self._locate(file.instance_id)
-        return self._uploads.find(file)
+            return {**self._uploads.places(tx, files), **self._kept(tx, files)}
 
     # Jobs
 
@@ -148,13 +154,16 @@ class JobOperations:
         job = self._new_job(request, self._clock.now())
         workspace = self._workspaces.of(job.id)
         try:
-            workspace.take_inputs(request.inputs, self._find)
+            workspace.take_inputs(request.inputs, self._places(request.files))
             with self._ledger.write() as tx:
-                job = jobs.add(tx, job, request.inputs, request.request_id, digest)
+                job = queue.add(tx, job, request.inputs, request.request_id, digest)
         except IntegrityError:
-            # The same request came twice at once, and the other one was first.
             self._workspaces.remove(job.id)
-            return self._earlier(request, digest) or job
+            earlier = self._earlier(request, digest)
+            if earlier is None:
+                raise
+            # The same request came twice at once, and the other one was first.
+            return earlier
         except BrokenInputError as error:
             self._workspaces.remove(job.id)
             raise WrongStateError(f"{error}: upload it, then submit again") from error
@@ -223,16 +232,15 @@ class JobOperations:
         """Return a page of jobs, the newest first.
 
         Raises:
-            InvalidArgumentError: the page size or token is none that this method gave.
+            InvalidArgumentError: the page size is negative, or the token none that this gave.
         """
-        if not 0 <= page_size <= LARGEST_PAGE:
-            raise InvalidArgumentError("page_size", f"must be 0 to {LARGEST_PAGE}")
-        if (token and not token.isascii()) or (token and not token.isdigit()):
+        if page_size < 0:
+            raise InvalidArgumentError("page_size", "must not be negative")
+        if not _TOKEN.fullmatch(token):
             raise InvalidArgumentError("page_token", "must be the one of the page before")
+        size = min(page_size or DEFAULT_PAGE, LARGEST_PAGE)
         with self._ledger.read() as tx:
-            page, after = jobs.listed(
-                tx, wanted, page_size or DEFAULT_PAGE, int(token) if token else None
-            )
+            page, after = jobs.listed(tx, wanted, size, int(token) if token else None)
         return JobPage(tuple(page), "" if after is None else str(after))
 
     def watch(
@@ -327,12 +335,13 @@ def _check(request: JobRequest) -> None:
     if not safe_name(request.name):
         raise InvalidArgumentError("name", "must have a letter or digit")
     if not request.inputs:
-        raise InvalidArgumentError("items.inputs", "must name at least one series")
-    for series in request.inputs:
+        raise InvalidArgumentError("items[0].inputs", "must name at least one series")
+    for number, series in enumerate(request.inputs):
+        where = f"items[0].inputs[{number}].instances"
         if not series.files:
-            raise InvalidArgumentError("items.inputs.instances", "must not be empty")
-    for file in chain.from_iterable(series.files for series in request.inputs):
-        check(file)
+            raise InvalidArgumentError(where, "must not be empty")
+        for position, file in enumerate(series.files):
+            check(file, f"{where}[{position}]")
 
 
 def _digest(request: JobRequest) -> str:

@@ -1,5 +1,6 @@
 """Takes jobs off the queue as the machine has room, runs them, and commits what came of them."""
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,11 +11,11 @@ import structlog
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import PlatformSettings
-from dicom_adapter.errors import fingerprint
-from dicom_adapter.ledger import Ledger, jobs
+from dicom_adapter.errors import DicomAdapterError, UnavailableError, fingerprint
+from dicom_adapter.ledger import Ledger, jobs, queue
 from dicom_adapter.lifecycle import Action, Reason
 from dicom_adapter.model import ItemState, Job, JobOutput, Resources
-from dicom_adapter.platform.executor import Ended, Execution, end_survivors
+from dicom_adapter.platform.executor import Ended, Execution, end_processes
 from dicom_adapter.platform.workspace import (
     BrokenInputError,
     InvalidOutputError,
@@ -24,6 +25,7 @@ from dicom_adapter.platform.workspace import (
 from dicom_adapter.worker import Worker
 
 LONGEST_ERROR = 500
+LEDGER_PAUSE_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -59,21 +61,23 @@ class Scheduler:
         self._lock = threading.Lock()
         self._runs: dict[str, _Run] = {}
         self._draining = False
+        self._stopping = threading.Event()
         self._worker = Worker("scheduler", self._work, clock)
 
     def start(self) -> None:
         """Put right what a crash left, then start taking jobs."""
-        survivors = end_survivors(self._workspaces.folder)
+        survivors = end_processes(f"{self._workspaces.folder}{os.sep}")
+        folders = self._workspaces.all_ids()
         with self._ledger.write() as tx:
-            lost = jobs.processing(tx)
+            lost = queue.processing(tx)
             for job_id in lost:
                 self._workspaces.of(job_id).discard_attempt()
                 self._requeue(tx, job_id, Reason.LOST)
-            known = jobs.known(tx, self._workspaces.all_ids())
-        for job_id in self._workspaces.all_ids():
+            known = jobs.known(tx, folders)
+        for folder in folders:
             # A submission that the crash cut off before its row: nobody was told of it.
-            if job_id not in known:
-                self._workspaces.remove(job_id)
+            if folder not in known:
+                self._workspaces.remove(folder)
         if lost or survivors:
             log.warning(
                 "jobs of an earlier run were put back into the queue",
@@ -89,6 +93,7 @@ class Scheduler:
 
     def stop(self, timeout: float) -> None:
         """Stop taking jobs, end those that run and put them back into the queue."""
+        self._stopping.set()
         self._worker.stop(timeout)
         with self._lock:
             self._draining = True
@@ -118,7 +123,7 @@ class Scheduler:
 
     def _take(self, free: Resources) -> bool:
         with self._ledger.write() as tx:
-            job = jobs.claim_next(tx, free, self._total, self._clock.now())
+            job = queue.claim_next(tx, free, self._total, self._clock.now())
         if job is None:
             return False
         thread = threading.Thread(target=self._run, args=(job,), name=job.name, daemon=True)
@@ -135,12 +140,23 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001 - whatever happens, no job stays processing
             cause = fingerprint(error)
             started.error("job failed within the platform", action="job.internal_error", **cause)
-            self._fail(job, Reason.INTERNAL, f"{cause['error']} in the platform at {cause['at']}")
+            self._give_up(job, f"{cause['error']} in the platform at {cause['at']}")
         finally:
             with self._lock:
                 del self._runs[job.id]
             self.wake()
             self._ended()
+
+    def _give_up(self, job: Job, error: str) -> None:
+        try:
+            self._fail(job, Reason.INTERNAL, error)
+        except DicomAdapterError as cause:
+            log.error(  # noqa: TRY400 - a traceback's message may hold patient data
+                "a job's end cannot be recorded; the next start puts it back into the queue",
+                action="job.unrecorded",
+                job=job.name,
+                **fingerprint(cause),
+            )
 
     def _attempt(self, job: Job, workspace: Workspace) -> None:
         with self._ledger.read() as tx:
@@ -166,15 +182,32 @@ class Scheduler:
         if draining:
             # The stop came between the claim and the start, and so missed this process.
             execution.interrupt(Reason.DRAIN)
-        ended = execution.wait(job.timeout, lambda step, at: self._note_step(job, step, at))
+        ended = execution.wait(job.timeout, lambda reports: self._note_steps(job, reports))
         self._settle(job, workspace, ended)
 
-    def _note_step(self, job: Job, step: str, progress: float) -> None:
-        with self._ledger.write() as tx:
-            jobs.set_step(tx, job.id, step, progress)
+    def _note_steps(self, job: Job, reports: Mapping[str, float]) -> None:
+        steps = {step.name for step in job.steps}
+        known = {step: progress for step, progress in reports.items() if step in steps}
+        if not known:
+            return
+        try:
+            with self._ledger.write() as tx:
+                for step, progress in known.items():
+                    queue.set_step(tx, job.id, step, progress)
+        except UnavailableError:
+            # A courtesy to those who watch: the pipeline itself goes on without it.
+            log.warning("progress not recorded", action="job.progress_lost", job=job.name)
 
     def _settle(self, job: Job, workspace: Workspace, ended: Ended) -> None:
-        if ended.exit_code == 0:
+        # First why we ended it: many programs answer TERM with exit code 0 and half an output.
+        if ended.interrupted == Reason.DRAIN:
+            workspace.discard_attempt()
+            self._commit(lambda tx: self._requeue(tx, job.id, Reason.DRAIN))
+        elif ended.interrupted:
+            self._fail(
+                job, Reason.RUN_TIMEOUT, f"it ran longer than its timeout of {job.timeout} s", ended
+            )
+        elif ended.exit_code == 0:
             try:
                 outputs = workspace.collect_outputs()
             except InvalidOutputError as error:
@@ -182,14 +215,6 @@ class Scheduler:
             else:
                 workspace.commit_outputs()
                 self._finish(job, outputs, ended)
-        elif ended.interrupted == Reason.DRAIN:
-            workspace.discard_attempt()
-            with self._ledger.write() as tx:
-                self._requeue(tx, job.id, Reason.DRAIN)
-        elif ended.interrupted:
-            self._fail(
-                job, Reason.RUN_TIMEOUT, f"it ran longer than its timeout of {job.timeout} s", ended
-            )
         else:
             reason = _explain(ended.exit_code)
             last = workspace.last_log_line()
@@ -197,10 +222,10 @@ class Scheduler:
             self._fail(job, Reason.PIPELINE_ERROR, told, ended)
 
     def _finish(self, job: Job, outputs: tuple[JobOutput, ...], ended: Ended) -> None:
-        with self._ledger.write() as tx:
-            jobs.add_outputs(tx, job.id, outputs)
-            jobs.finish_steps(tx, job.id)
-            jobs.move(
+        def finish(tx: Any) -> None:  # noqa: ANN401 - a Connection
+            queue.add_outputs(tx, job.id, outputs)
+            queue.finish_steps(tx, job.id)
+            queue.move(
                 tx,
                 job.id,
                 Action.FINISH,
@@ -208,6 +233,8 @@ class Scheduler:
                 item=ItemState.FINISHED,
                 values=self._end(ended),
             )
+
+        self._commit(finish)
         log.info(
             "job finished",
             action="job.finished",
@@ -218,8 +245,8 @@ class Scheduler:
 
     def _fail(self, job: Job, reason: Reason, error: str, ended: Ended | None = None) -> None:
         self._workspaces.of(job.id).discard_attempt()
-        with self._ledger.write() as tx:
-            jobs.move(
+        self._commit(
+            lambda tx: queue.move(
                 tx,
                 job.id,
                 Action.FAIL,
@@ -228,12 +255,13 @@ class Scheduler:
                 values={**self._end(ended), "error": error[:LONGEST_ERROR]},
                 reason=reason,
             )
+        )
         # The error itself may quote the log, and so patient data: `jobs show` has it.
         log.error("job failed: see `dicom-adapter jobs show`", action="job.failed", job=job.name,
                   reason=reason)  # fmt: skip
 
     def _requeue(self, tx: Any, job_id: str, reason: Reason) -> None:  # noqa: ANN401 - a Connection
-        jobs.move(
+        queue.move(
             tx,
             job_id,
             Action.REQUEUE,
@@ -242,6 +270,23 @@ class Scheduler:
             values={"started_at": None},
             reason=reason,
         )
+
+    def _commit(self, change: Callable[[Any], None]) -> None:
+        """Make a change as soon as the ledger can be written; a full disk must not lose an end.
+
+        Raises:
+            UnavailableError: the platform is stopped before that.
+        """
+        while True:
+            try:
+                with self._ledger.write() as tx:
+                    return change(tx)
+            except UnavailableError:
+                log.warning(
+                    "the ledger cannot be written; it is tried again", action="ledger.unavailable"
+                )
+                if self._stopping.wait(LEDGER_PAUSE_SECONDS):
+                    raise
 
     def _end(self, ended: Ended | None) -> Mapping[str, Any]:
         values: dict[str, Any] = {"finished_at": self._clock.now()}

@@ -14,18 +14,20 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import file_digest
 from pathlib import Path
 
 from dicom_adapter.errors import DicomAdapterError
-from dicom_adapter.files import FILE_MODE, make_folder, sync_folder
+from dicom_adapter.files import FILE_MODE, FOLDER_MODE, make_folder, sync_folder
 from dicom_adapter.model import InputFile, Job, JobInput, JobOutput
 
 # ioctl(2) FICLONE: the new file shares the old one's blocks, where the filesystem can.
 FICLONE = 0x40049409
 
-Find = Callable[[InputFile], Path | None]
+#: Where instances lie, by id and sha256.
+Sources = Mapping[tuple[str, str], Path]
 
 
 class BrokenInputError(DicomAdapterError):
@@ -49,7 +51,7 @@ class Workspace:
         self.output = folder / "output"
         self.log = folder / "log.txt"
 
-    def take_inputs(self, inputs: Sequence[JobInput], find: Find) -> None:
+    def take_inputs(self, inputs: Sequence[JobInput], sources: Sources) -> None:
         """Put every input file into the workspace, without copying, and make that durable.
 
         Raises:
@@ -57,32 +59,37 @@ class Workspace:
         """
         make_folder(self.input)
         for series, name, file in _places(inputs):
-            source = find(file)
             target = self.input / series / name
             make_folder(target.parent)
-            if source is None:
-                raise BrokenInputError(f"instance {file.instance_id} is not here")
-            _share(source, target)
+            try:
+                _share(sources[file.key], target)
+            except (KeyError, FileNotFoundError) as error:
+                # Unknown, or reclaimed this very moment.
+                raise BrokenInputError(f"instance {file.instance_id} is not here") from error
         for folder in (*self.input.iterdir(), self.input, self.folder, self.folder.parent):
             sync_folder(folder)
 
     def check_inputs(self, inputs: Sequence[JobInput]) -> None:
-        """Compare every input file with its sha256.
+        """Compare every input file with its sha256, and remove what an attempt put beside them.
 
         Raises:
             BrokenInputError: one is gone or has other bytes.
         """
+        expected = set()
         for series, name, file in _places(inputs):
             path = self.input / series / name
-            try:
-                with path.open("rb") as stream:
-                    found = file_digest(stream, "sha256").hexdigest()
-            except FileNotFoundError:
-                raise BrokenInputError(f"input {series}/{name} is gone") from None
+            if path.is_symlink() or not path.is_file():
+                raise BrokenInputError(f"input {series}/{name} is gone")
+            with path.open("rb") as stream:
+                found = file_digest(stream, "sha256").hexdigest()
             if found != file.sha256:
                 raise BrokenInputError(
                     f"input {series}/{name} does not have the bytes that were submitted"
                 )
+            expected |= {path, path.parent}
+        for path in sorted(self.input.rglob("*"), reverse=True):
+            if path not in expected:
+                path.unlink() if path.is_symlink() or not path.is_dir() else path.rmdir()
 
     def prepare(self, job: Job, inputs: Sequence[JobInput]) -> None:
         """Make what an attempt begins with: a manifest, and nothing of the attempt before it."""
@@ -94,30 +101,38 @@ class Workspace:
 
     def discard_attempt(self) -> None:
         """Remove what an attempt that did not finish has left; the log stays."""
-        for folder in (self.work, self.staging, self.output):
-            shutil.rmtree(folder, ignore_errors=True)
-        self.progress.unlink(missing_ok=True)
+        for path in (self.work, self.staging, self.output, self.progress):
+            _remove(path)
 
     def collect_outputs(self) -> tuple[JobOutput, ...]:
         """Return what the pipeline has staged, flushed to the disk.
 
         Raises:
-            InvalidOutputError: something is neither a file nor a folder.
+            InvalidOutputError: something is neither a file nor a folder, or cannot be read.
         """
-        found = []
-        for path in sorted(self.staging.rglob("*")):
-            relative = path.relative_to(self.staging).as_posix()
-            if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                raise InvalidOutputError(f"output '{relative}' is neither a file nor a folder")
+        if self.staging.is_symlink() or not self.staging.is_dir():
+            raise InvalidOutputError("the output folder itself was removed or replaced")
+        found = [self._collect(path) for path in sorted(self.staging.rglob("*"))]
+        sync_folder(self.staging)
+        return tuple(output for output in found if output is not None)
+
+    def _collect(self, path: Path) -> JobOutput | None:
+        relative = path.relative_to(self.staging).as_posix()
+        shown = relative.encode("utf-8", "backslashreplace").decode()
+        if shown != relative:
+            raise InvalidOutputError(f"output '{shown}' has a name that is not UTF-8")
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            raise InvalidOutputError(f"output '{relative}' is neither a file nor a folder")
+        try:
             if path.is_dir():
                 sync_folder(path)
-                continue
+                return None
             with path.open("rb") as stream:
                 digest = file_digest(stream, "sha256").hexdigest()
                 os.fsync(stream.fileno())
-            found.append(JobOutput(relative, path.stat().st_size, digest))
-        sync_folder(self.staging)
-        return tuple(found)
+        except PermissionError as error:
+            raise InvalidOutputError(f"output '{relative}' cannot be read") from error
+        return JobOutput(relative, path.stat().st_size, digest)
 
     def commit_outputs(self) -> None:
         """Put the staged files where the job's outputs belong; the ledger then makes them its."""
@@ -126,22 +141,22 @@ class Workspace:
         shutil.rmtree(self.work, ignore_errors=True)
 
     def last_log_line(self) -> str:
-        """Return the last line of the log that says anything."""
+        """Return the last line of the log that says anything, without what moves a cursor."""
         if not self.log.exists():
             return ""
         with self.log.open("rb") as stream:
             stream.seek(max(0, self.log.stat().st_size - 4096))
             lines = stream.read().decode("utf-8", "replace").splitlines()
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        said = ["".join(c if c.isprintable() else " " for c in line).strip() for line in lines]
+        return next(filter(None, reversed(said)), "")
 
     def reclaim(self, part: str) -> None:
         """Remove the inputs, outputs or logs, and the whole folder once it is empty."""
         if part == "logs":
             self.log.unlink(missing_ok=True)
             self.manifest.unlink(missing_ok=True)
-            self.progress.unlink(missing_ok=True)
-            shutil.rmtree(self.work, ignore_errors=True)
-            shutil.rmtree(self.staging, ignore_errors=True)
+            for path in (self.progress, self.work, self.staging):
+                _remove(path)
         else:
             target = self.input if part == "inputs" else self.output
             shutil.rmtree(target, ignore_errors=True)
@@ -206,6 +221,13 @@ def _manifest_file(series: str, name: str, file: InputFile) -> dict[str, str]:
 
 def _share(source: Path, target: Path) -> None:
     """Make `target` the same bytes as `source` at no cost: a reflink, else a hard link."""
+    if not _reflink(source, target):
+        os.link(source, target)
+    # Whatever the mask of the service is: its folders keep others out.
+    target.chmod(FILE_MODE)
+
+
+def _reflink(source: Path, target: Path) -> bool:
     with source.open("rb") as original:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
         try:
@@ -213,8 +235,22 @@ def _share(source: Path, target: Path) -> None:
             os.fsync(descriptor)
         except OSError:
             target.unlink()
-        else:
-            return
+            return False
         finally:
             os.close(descriptor)
-    os.link(source, target)
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Remove what a pipeline may have made of a path: a file, a link, or a folder it has locked."""
+
+    def unlock(function: Callable[[str], object], name: str, cause: object) -> None:
+        del cause
+        with suppress(OSError):
+            Path(name).parent.chmod(FOLDER_MODE)
+            function(name)
+
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=unlock)
+    else:
+        path.unlink(missing_ok=True)

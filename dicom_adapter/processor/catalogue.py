@@ -27,7 +27,8 @@ class Catalogue:
         if inspect.isabstract(found):
             missing = ", ".join(sorted(found.__abstractmethods__))
             raise NotFoundError(f"'{name}' does not implement {missing}")
-        if not getattr(found, "name", ""):
+        title = getattr(found, "name", None)
+        if not isinstance(title, str) or not title.strip():
             raise NotFoundError(f"'{name}' has no `name`: give the class a text of that name")
         settings: object = found.Settings
         if not (isinstance(settings, type) and issubclass(settings, BaseModel)):
@@ -40,18 +41,28 @@ class Catalogue:
 
     def _entry_point(self, name: str) -> object:
         installed = entry_points(group=ENTRY_POINTS)
-        if name not in installed.names:
+        places = sorted({entry.value for entry in installed if entry.name == name})
+        if not places:
             known = ", ".join(sorted(installed.names))
             raise NotFoundError(
                 f"no job processor is called '{name}': use one of {known}, or module:Class"
             )
-        return self._import(installed[name].value)
+        if len(places) > 1:
+            raise NotFoundError(
+                f"several job processors are called '{name}': name the one you mean by its "
+                f"module:Class, which are {', '.join(places)}"
+            )
+        return self._import(places[0])
 
     def _import(self, path: str) -> object:
         module_name, _, attribute = path.partition(":")
+        if not module_name or not attribute:
+            raise NotFoundError(f"'{path}' must be module:Class, with a name on both sides")
         try:
             found: object = import_module(module_name)
-        except Exception as error:
+        except ModuleNotFoundError as error:
+            raise NotFoundError(_not_there(module_name, error)) from error
+        except (Exception, SystemExit) as error:
             # A stranger's module may fail in any way while it is imported; say how.
             raise NotFoundError(
                 f"module '{module_name}' cannot be imported: {type(error).__name__}: {error}"
@@ -61,3 +72,10 @@ class Catalogue:
                 raise NotFoundError(f"module '{module_name}' has no '{attribute}'")
             found = getattr(found, part)
         return found
+
+
+def _not_there(module: str, error: ModuleNotFoundError) -> str:
+    # The module itself, or a package around it; else it is there, and lacks one that it needs.
+    if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+        return f"there is no module '{module}': install it, or put its folder on PYTHONPATH"
+    return f"module '{module}' cannot be imported: it needs the module '{error.name}'"

@@ -28,21 +28,23 @@ class GroupOperations:
         Raises:
             NotFoundError: one of them is not open or parked; nothing was changed.
         """
+        chosen = list(dict.fromkeys(ids))
         with self._ledger.write() as tx:
-            for group_id in ids:
+            for group_id in chosen:
                 if groups.complete(tx, group_id, self._clock.now(), actor) is None:
                     raise _no_group(group_id)
         self._changed()
-        return list(ids)
+        return chosen
 
     def discard(self, ids: Sequence[str], actor: str) -> list[str]:
         """Drop groups with their instances and return their ids; raises as `complete` does."""
+        chosen = list(dict.fromkeys(ids))
         with self._ledger.write() as tx:
-            for group_id in ids:
+            for group_id in chosen:
                 if not groups.discard(tx, group_id, self._clock.now(), actor):
                     raise _no_group(group_id)
         self._changed()
-        return list(ids)
+        return chosen
 
 
 class QuarantineOperations:
@@ -67,21 +69,23 @@ class QuarantineOperations:
         Raises:
             NotFoundError: one of them is not in quarantine; nothing was changed.
         """
+        chosen = list(dict.fromkeys(ids))
         with self._ledger.write() as tx:
-            for instance_id in ids:
+            for instance_id in chosen:
                 if not instances.retry_quarantined(tx, instance_id, self._clock.now(), actor):
                     raise _no_instance(instance_id)
         self._changed()
-        return list(ids)
+        return chosen
 
     def discard(self, ids: Sequence[str], actor: str) -> list[str]:
         """Let the reclaimer have instances and return their ids; raises as `retry` does."""
+        chosen = list(dict.fromkeys(ids))
         with self._ledger.write() as tx:
-            for instance_id in ids:
+            for instance_id in chosen:
                 if not instances.discard_quarantined(tx, instance_id, self._clock.now(), actor):
                     raise _no_instance(instance_id)
         self._changed()
-        return list(ids)
+        return chosen
 
 
 def _no_group(group_id: str) -> NotFoundError:

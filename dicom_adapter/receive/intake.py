@@ -119,9 +119,12 @@ class Intake:
                 )
                 if new:
                     instances.add(tx, instance, arrival.move_originator)
-        except UnavailableError as error:
+        except Exception as error:
+            # Not recorded, so nobody would ever look for the file; the sender still has it.
             self._spool.remove(instance.id)
-            raise OutOfResourcesError("the ledger cannot be written") from error
+            if isinstance(error, UnavailableError):
+                raise OutOfResourcesError("the ledger cannot be written") from error
+            raise
         if not new:
             self._spool.remove(instance.id)
         return new

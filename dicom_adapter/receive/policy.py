@@ -3,8 +3,8 @@
 import ipaddress
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts
@@ -12,6 +12,7 @@ from pynetdicom import AllStoragePresentationContexts
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import AETitle, Settings
 from dicom_adapter.model import Rejection
+from dicom_adapter.receive.pdu import is_ae_title, printable_ae_title
 
 VERIFICATION = "1.2.840.10008.1.1"
 REMEMBERED_REJECTIONS = 200
@@ -37,18 +38,21 @@ class Refusal:
 class Caller:
     """Who asks for an association, as far as the peer's word and its address tell."""
 
-    calling_ae_title: str
-    called_ae_title: str
+    #: As they were sent: for comparing only, never for a log.
+    calling: str = field(repr=False)
+    called: str = field(repr=False)
     address: str
     port: int
 
+    @property
+    def calling_ae_title(self) -> str:
+        """The calling AE title, fit for a log."""
+        return printable_ae_title(self.calling)
 
-@dataclass(frozen=True)
-class Proposal:
-    """One presentation context that a peer proposes: one abstract, several transfer syntaxes."""
-
-    abstract_syntax: str
-    transfer_syntaxes: tuple[str, ...]
+    @property
+    def called_ae_title(self) -> str:
+        """The called AE title, fit for a log."""
+        return printable_ae_title(self.called)
 
 
 class Policy:
@@ -63,26 +67,25 @@ class Policy:
         self._lock = threading.Lock()
         self._rejections: OrderedDict[tuple[str, str, str, str], Rejection] = OrderedDict()
 
-    def admit(self, caller: Caller, port: int) -> AETitle | Refusal:
-        """Return the AE title that a caller reaches on a listening port, or the refusal."""
+    def admit(self, caller: Caller) -> AETitle | Refusal:
+        """Return the AE title that a caller reaches on the port it came to, or the refusal."""
         refusal = self._refuse_source(caller)
-        if refusal is None:
-            title = self._settings.ae_titles.get(caller.called_ae_title)
-            if title is not None and self.port_of(title) == port:
-                return title
-            refusal = Refusal(1, 1, 7, "called AE title not recognized")
-        self.remember(caller, refusal.why)
-        return refusal
+        if refusal is not None:
+            return refusal
+        title = self._settings.ae_titles.get(caller.called)
+        if title is None or self.port_of(title) != caller.port:
+            return Refusal(1, 1, 7, "called AE title not recognized on this port")
+        return title
 
     def _refuse_source(self, caller: Caller) -> Refusal | None:
-        if not is_ae_title(caller.calling_ae_title):
+        if not is_ae_title(caller.calling):
             return Refusal(1, 1, 3, "calling AE title is empty or not of the repertoire")
         if not self._settings.dicom.reject_unknown_sources:
             return None
         named = [
             source
             for source in self._settings.sources.values()
-            if source.ae_title == caller.calling_ae_title
+            if source.ae_title == caller.calling
         ]
         if not named:
             return Refusal(1, 1, 3, "calling AE title matches no source")
@@ -95,22 +98,8 @@ class Policy:
         """Return the configured port of an AE title."""
         return self._settings.dicom.port if title.port is None else title.port
 
-    def contexts(self, title: AETitle, proposals: Iterable[Proposal]) -> Mapping[str, list[str]]:
-        """Return the acceptable abstract syntaxes, each with its transfer syntaxes by preference.
-
-        The proposer's order decides: it lists first what it has.
-        """
-        accepted: dict[str, list[str]] = {}
-        for proposal in proposals:
-            if not self._accepts(title, proposal.abstract_syntax):
-                continue
-            chosen = accepted.setdefault(proposal.abstract_syntax, [])
-            for syntax in proposal.transfer_syntaxes:
-                if is_transfer_syntax(syntax) and syntax not in chosen:
-                    chosen.append(syntax)
-        return accepted
-
-    def _accepts(self, title: AETitle, abstract_syntax: str) -> bool:
+    def accepts(self, title: AETitle, abstract_syntax: str) -> bool:
+        """Tell whether a SOP class is negotiated with an AE title."""
         if abstract_syntax == VERIFICATION:
             return True
         if abstract_syntax in title.ignored_sop_classes:
@@ -120,9 +109,10 @@ class Policy:
             return abstract_syntax in title.accepted_sop_classes
         return abstract_syntax in self._storage
 
-    def remember(self, caller: Caller, why: str) -> None:
+    def remember(self, caller: Caller, refusal: Refusal) -> None:
         """Keep a rejection for those who ask why a sender does not get through."""
-        seen = (caller.called_ae_title, caller.calling_ae_title, caller.address, why)
+        titles = (caller.called_ae_title, caller.calling_ae_title)
+        seen = (*titles, caller.address, refusal.why)
         with self._lock:
             known = self._rejections.pop(seen, None)
             now = self._clock.now()
@@ -141,18 +131,12 @@ class Policy:
             return tuple(self._rejections.values())
 
 
-def is_ae_title(text: str) -> bool:
-    """Tell whether a text is an AE title: 1 to 16 printable ASCII characters, no backslash.
+def choose_transfer_syntax(proposed: Iterable[str]) -> str | None:
+    """Return the transfer syntax to take of those proposed for one presentation context.
 
-    PS3.5 section 6.2, value representation AE.
+    The proposer's order decides: it lists first what it has.
     """
-    return bool(text) and text == printable_ae_title(text)
-
-
-def printable_ae_title(text: str) -> str:
-    """Return an AE title fit for a log: what is outside the repertoire becomes `?`."""
-    allowed = (c if " " <= c <= "~" and c != "\\" else "?" for c in text.strip(" ")[:16])
-    return "".join(allowed)
+    return next((syntax for syntax in proposed if is_transfer_syntax(syntax)), None)
 
 
 def is_transfer_syntax(uid: str) -> bool:

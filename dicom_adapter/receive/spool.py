@@ -97,7 +97,12 @@ class Spool:
         os.fdatasync(part.descriptor)
         target = self.path_of(part.id)
         self._link(part.path, target)
-        sync_folder(target.parent)
+        try:
+            sync_folder(target.parent)
+        except OSError:
+            # The sender is told that it was not stored, so nothing may stay.
+            target.unlink(missing_ok=True)
+            raise
         return target
 
     def _link(self, source: Path, target: Path) -> None:

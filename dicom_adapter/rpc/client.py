@@ -1,10 +1,11 @@
 """Calls a server of the API, over TCP or a Unix socket."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import grpc
 
@@ -18,6 +19,8 @@ from dicom_adapter.v1.pipelines_pb2_grpc import PipelineServiceStub
 
 CALL_SECONDS = 60.0
 UPLOAD_CHUNK = 1024 * 1024
+# Bytes a second; an upload that is slower is broken off and begun again.
+SLOWEST_UPLOAD = 256 * 1024
 # A job of 100,000 instances is a request of some 15 MB; gRPC's own limit is 4 MiB.
 LARGEST_MESSAGE = 64 * 1024 * 1024
 
@@ -30,6 +33,8 @@ def options() -> list[tuple[str, int]]:
         # A platform that comes back is to be found soon, not after gRPC's two minutes.
         ("grpc.max_reconnect_backoff_ms", 5000),
         ("grpc.enable_http_proxy", 0),
+        # A port that is taken is to be refused, not shared with whoever has it.
+        ("grpc.so_reuseport", 0),
     ]
 
 
@@ -80,8 +85,12 @@ class Client:
 
     def upload(self, file: InputFile, path: Path) -> None:
         """Send the file of an instance; raises as `errors` does, or OSError."""
-        with self.errors():
-            self.jobs.UploadInstance(_upload(file, path), timeout=CALL_SECONDS * 10)
+        # Opened here, not within the call: gRPC would tell its error as one of the server's.
+        with path.open("rb") as stream, self.errors():
+            size = os.fstat(stream.fileno()).st_size
+            self.jobs.UploadInstance(
+                _upload(file, stream, size), timeout=CALL_SECONDS + size / SLOWEST_UPLOAD
+            )
 
     def submit(self, request: JobRequest) -> str:
         """Submit a job and return its id; raises as `errors` does."""
@@ -90,11 +99,10 @@ class Client:
         return str(job.id)
 
 
-def _upload(file: InputFile, path: Path) -> Iterator[jobs_pb2.UploadInstanceRequest]:
-    with path.open("rb") as stream:
-        header = jobs_pb2.UploadInstanceRequest.Header(
-            instance=convert.to_reference(file), size=path.stat().st_size
-        )
-        yield jobs_pb2.UploadInstanceRequest(header=header)
-        while chunk := stream.read(UPLOAD_CHUNK):
-            yield jobs_pb2.UploadInstanceRequest(chunk=chunk)
+def _upload(
+    file: InputFile, stream: BinaryIO, size: int
+) -> Iterator[jobs_pb2.UploadInstanceRequest]:
+    header = jobs_pb2.UploadInstanceRequest.Header(instance=convert.to_reference(file), size=size)
+    yield jobs_pb2.UploadInstanceRequest(header=header)
+    while chunk := stream.read(UPLOAD_CHUNK):
+        yield jobs_pb2.UploadInstanceRequest(chunk=chunk)

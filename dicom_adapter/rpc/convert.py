@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from itertools import chain
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -133,11 +132,6 @@ def from_request(message: jobs_pb2.SubmitJobRequest) -> JobRequest:
         inputs=inputs,
         arguments=dict(message.arguments),
     )
-
-
-def files_of(request: JobRequest) -> list[InputFile]:
-    """Return every file of a request."""
-    return list(chain.from_iterable(series.files for series in request.inputs))
 
 
 def _priority(number: jobs_pb2.Priority.ValueType) -> Priority:

@@ -1,23 +1,21 @@
 """Serves the API; each method converts, calls an operation, and converts back."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from grpc_status import rpc_status
 
-from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, StartError
+from dicom_adapter.errors import InvalidArgumentError, StartError, UnavailableError
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.model import Job, ServiceStatus
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations, version_of
 from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.client import options
-from dicom_adapter.rpc.status import to_status
+from dicom_adapter.rpc.interceptor import ErrorInterceptor
 from dicom_adapter.submit.outbox import SubmissionOperations
 from dicom_adapter.v1 import (
     adapter_pb2,
@@ -28,8 +26,9 @@ from dicom_adapter.v1 import (
     pipelines_pb2_grpc,
 )
 
-# A stream holds a thread while it lasts.
 THREADS = 32
+# A stream holds a thread while it lasts: those who watch must leave some for those who submit.
+STREAMS = 24
 
 Context = grpc.ServicerContext
 
@@ -106,8 +105,8 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         if first is None or not first.HasField("header"):
             raise InvalidArgumentError("header", "must come first")
         header = first.header
-        chunks = (message.chunk for message in request_iterator)
-        self._operations.upload(convert.from_reference(header.instance), header.size, chunks)
+        instance = convert.from_reference(header.instance)
+        self._operations.upload(instance, header.size, _chunks(request_iterator))
         return jobs_pb2.UploadInstanceResponse()
 
     def SubmitJob(  # noqa: N802 - the API's name
@@ -246,52 +245,14 @@ def _actor(context: Context) -> str:
     return "local" if peer.startswith("unix:") else peer.rpartition(":")[0]
 
 
-class ErrorInterceptor(grpc.ServerInterceptor):
-    """Answers a call that raised one of our exceptions with its status."""
-
-    def intercept_service(
-        self,
-        continuation: "Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None]",
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        """Wrap the method that a call is for."""
-        handler: Any = continuation(handler_call_details)
-        if handler is None:
-            return None
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                _stream(handler.unary_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        make, method = (
-            (grpc.stream_unary_rpc_method_handler, handler.stream_unary)
-            if handler.request_streaming
-            else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
-        )
-        return make(_unary(method), handler.request_deserializer, handler.response_serializer)
-
-
-def _unary(method: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Any]:
-    def call(request: Any, context: Context) -> Any:  # noqa: ANN401 - messages of every kind
-        try:
-            return method(request, context)
-        except DicomAdapterError as error:
-            context.abort_with_status(rpc_status.to_status(to_status(error)))
-
-    return call
-
-
-def _stream(
-    method: Callable[[Any, Context], Iterable[Any]],
-) -> Callable[[Any, Context], Iterator[Any]]:
-    def call(request: Any, context: Context) -> Iterator[Any]:  # noqa: ANN401 - messages of every kind
-        try:
-            yield from method(request, context)
-        except DicomAdapterError as error:
-            context.abort_with_status(rpc_status.to_status(to_status(error)))
-
-    return call
+def _chunks(messages: Iterator[jobs_pb2.UploadInstanceRequest]) -> Iterator[bytes]:
+    try:
+        for message in messages:
+            if not message.HasField("chunk"):
+                raise InvalidArgumentError("chunk", "must be in every message after the header")
+            yield message.chunk
+    except grpc.RpcError as error:
+        raise UnavailableError("the upload broke off") from error
 
 
 class Server:
@@ -302,7 +263,7 @@ class Server:
     ) -> None:
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="grpc"),
-            interceptors=[ErrorInterceptor()],
+            interceptors=[ErrorInterceptor(STREAMS)],
             options=options(),
         )
         names = []

@@ -17,12 +17,10 @@ from dicom_adapter.ledger import Ledger, instances, submissions
 from dicom_adapter.ledger.instances import Locate
 from dicom_adapter.model import InputFile, JobInput, JobRequest, StoredInstance, Submission
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.rpc.convert import files_of
 from dicom_adapter.worker import Worker
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 300.0
-SUBMISSIONS_PER_ROUND = 50
 
 log = structlog.get_logger()
 
@@ -61,13 +59,11 @@ class Outbox:
     def _work(self) -> datetime | None:
         while not self._worker.stopping:
             with self._ledger.read() as tx:
-                due = submissions.due(tx, self._clock.now(), SUBMISSIONS_PER_ROUND)
+                # One at a time: a more urgent one may come while the platform makes us wait.
+                due = submissions.due(tx, self._clock.now(), limit=1)
             if not due:
                 break
-            for submission in due:
-                if self._worker.stopping:
-                    break
-                self._submit(submission)
+            self._submit(due[0])
         with self._ledger.read() as tx:
             return submissions.next_ready(tx)
 
@@ -90,7 +86,7 @@ class Outbox:
 
     def _upload_missing(self, request: JobRequest, members: Sequence[StoredInstance]) -> None:
         paths = {member.id: member.path for member in members}
-        for file in self._client.missing(files_of(request)):
+        for file in self._client.missing(request.files):
             self._client.upload(file, paths[file.instance_id])
 
     def _postpone(self, submission: Submission, error: str) -> None:

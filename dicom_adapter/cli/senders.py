@@ -1,0 +1,161 @@
+"""What `doctor` asks a running service about its senders: do they reach it, who was turned away?"""
+
+import difflib
+import ipaddress
+import json
+import re
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import psutil
+
+from dicom_adapter import scu
+from dicom_adapter.cli.findings import Finding
+from dicom_adapter.cli.output import counted, human_span
+from dicom_adapter.config import AETitle, Settings
+from dicom_adapter.errors import DicomAdapterError
+from dicom_adapter.v1 import adapter_pb2
+
+CALLING = "DOCTOR"
+CONNECT_SECONDS = 3.0
+# A sender that is still kept out tries again; a rejection that was the last for so long is history.
+REJECTED_LATELY = timedelta(hours=1)
+
+
+def _ports(settings: Settings) -> dict[int, list[AETitle]]:
+    found: dict[int, list[AETitle]] = {}
+    for title in settings.ae_titles.values():
+        port = settings.dicom.port if title.port is None else title.port
+        found.setdefault(port, []).append(title)
+    return found
+
+
+def open_ports(settings: Settings, status: adapter_pb2.Status) -> Iterator[Finding]:
+    """Look whether the ports of a running service answer."""
+    ports = _ports(settings)
+    real_ports = [int(address.rpartition(":")[2]) for address in status.dicom]
+    if len(real_ports) != len(ports) or any(
+        port not in {0, real} for port, real in zip(ports, real_ports, strict=True)
+    ):
+        yield Finding(
+            "bad",
+            "port",
+            f"the service listens on {', '.join(status.dicom) or 'none'}, the configuration says "
+            f"{', '.join(map(str, ports)) or 'none'}: it was changed since the start",
+            "restart the service",
+        )
+        return
+    for address, titles in zip(status.dicom, ports.values(), strict=True):
+        yield _answer(address, titles, settings)
+
+
+def _answer(address: str, titles: list[AETitle], settings: Settings) -> Finding:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    reached = "localhost" if ipaddress.ip_address(host).is_unspecified else host
+    try:
+        if settings.dicom.reject_unknown_sources:
+            # A C-ECHO of ours would be rejected, and be shown as a sender that is kept out.
+            socket.create_connection((reached, int(port)), CONNECT_SECONDS).close()
+        else:
+            scu.echo(scu.Peer(titles[0].title, reached, int(port)), CALLING)
+    except (DicomAdapterError, OSError) as error:
+        return Finding(
+            "bad", "port", f"{port} does not answer: {error}", "look at the service's log"
+        )
+    return Finding("good", "port", f"{port} answers")
+
+
+def rejections(settings: Settings, status: adapter_pb2.Status) -> Iterator[Finding]:
+    """Tell who was turned away since the start, by the values that were seen."""
+    now = datetime.now(UTC)
+    for rejection in reversed(status.rejections):
+        ago = now - rejection.last_at.ToDatetime(tzinfo=UTC)
+        yield Finding(
+            "bad" if ago < REJECTED_LATELY else "look",
+            "sender",
+            f"'{rejection.calling_ae_title}' at {rejection.address} called "
+            f"'{rejection.called_ae_title}' and was rejected {counted(rejection.count, 'time')}, "
+            f"last {human_span(max(ago, timedelta()))} ago: {rejection.why}",
+            _cure(settings, rejection),
+        )
+
+
+def _cure(settings: Settings, rejection: adapter_pb2.Rejection) -> str:
+    if "called AE title" in rejection.why:
+        return _called_cure(settings, rejection.called_ae_title)
+    if "max_associations" in rejection.why:
+        return "raise dicom.max_associations, or have the sender open fewer"
+    if "source" in rejection.why:
+        title = rejection.calling_ae_title
+        # The name of a source is free; one that is there already must not be taken.
+        name = next(n for n in _names(title) if n not in settings.sources)
+        return (
+            f"if it may send, add under sources: "
+            f"{_yaml(name)}: {{ae_title: {_yaml(title)}, host: {_yaml(rejection.address)}}}"
+        )
+    return "correct the calling AE title at the sender"
+
+
+def _called_cure(settings: Settings, called: str) -> str:
+    known = settings.ae_titles
+    if called in known:
+        title = known[called]
+        port = settings.dicom.port if title.port is None else title.port
+        return f"correct the port at the sender: {called} listens on {port}"
+    by_letters = {title.upper(): title for title in known}
+    near = difflib.get_close_matches(called.upper(), by_letters, n=1)
+    meant = f"to {by_letters[near[0]]}" if near else f"(there is {', '.join(known)})"
+    return (
+        f"correct the called AE title at the sender {meant}; upper and lower case differ; or add "
+        f"ae_titles.{called or '<title>'}"
+    )
+
+
+def _names(title: str) -> Iterator[str]:
+    yield title
+    number = 2
+    while True:
+        yield f"{title}-{number}"
+        number += 1
+
+
+def _yaml(text: str) -> str:
+    """Return a text as YAML reads it back: quoted where a plain one would mean something else."""
+    plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{2,}", text) and text.lower() not in {
+        "yes", "true", "off", "false", "null",
+    }  # fmt: skip
+    return text if plain else json.dumps(text)
+
+
+def addresses(settings: Settings, status: adapter_pb2.Status | None) -> Iterator[Finding]:
+    """Say what senders are to be told, or that none but this machine's own can get through."""
+    if not settings.ae_titles:
+        return
+    host = ipaddress.ip_address(settings.dicom.host)
+    if host.is_loopback:
+        yield Finding(
+            "look",
+            "address",
+            f"{host} is reached from this machine only",
+            "set dicom.host to 0.0.0.0 for senders elsewhere",
+        )
+        return
+    own = list(_own_addresses()) if host.is_unspecified else [str(host)]
+    real = [address.rpartition(":")[2] for address in status.dicom] if status else []
+    for number, (port, titles) in enumerate(_ports(settings).items()):
+        told = real[number] if number < len(real) else port or "any free one"
+        names = " or ".join(title.title for title in titles)
+        yield Finding(
+            "good",
+            "address",
+            f"senders use AE title {names}, host {' or '.join(own) or 'unknown'}, port {told}",
+        )
+
+
+def _own_addresses() -> Iterator[str]:
+    for found in psutil.net_if_addrs().values():
+        for address in found:
+            if address.family == socket.AF_INET and not address.address.startswith("127."):
+                yield address.address

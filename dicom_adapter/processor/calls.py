@@ -1,0 +1,167 @@
+"""Collects what a call of a job processor asks for, so that it is committed whole or not at all."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import uuid4
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+
+from dicom_adapter.clock import Clock
+from dicom_adapter.errors import InvalidArgumentError
+from dicom_adapter.ledger import Ledger, groups, instances, submissions
+from dicom_adapter.model import Priority, StoredInstance, Submission, SubmissionState, job_name
+
+LONGEST_KEY = 1024
+
+Change = Callable[[Connection], object]
+
+
+@dataclass
+class Call:
+    """One call of the processor: what it has asked for so far, and what it raised."""
+
+    group_id: str | None = None
+    asked: list[Change] = field(default_factory=list)
+    released: list[Change] = field(default_factory=list)
+    error: BaseException | None = None
+
+    @property
+    def changes(self) -> list[Change]:
+        """What is to be committed.
+
+        Releases come last: an instance that the same call also submits must not look free.
+        """
+        return [*self.asked, *self.released]
+
+
+class Calls:
+    """The `Core` that the processor of one AE title is given, and the calls that it is used in."""
+
+    def __init__(
+        self, ae_title: str, ledger: Ledger, clock: Clock, changed: Callable[[], None]
+    ) -> None:
+        self._title = ae_title
+        self._ledger = ledger
+        self._clock = clock
+        self._changed = changed
+        self._here = threading.local()
+
+    def make(self, function: Callable[[], None], group_id: str | None = None) -> Call:
+        """Call the processor and return what came of it; nothing is committed yet."""
+        call = Call(group_id)
+        with self._collecting(call):
+            try:
+                function()
+            except BaseException as error:  # noqa: BLE001 - a stranger's code, it may even sys.exit
+                call.error = error
+        return call
+
+    @contextmanager
+    def _collecting(self, call: Call) -> Iterator[None]:
+        self._here.call = call
+        try:
+            yield
+        finally:
+            del self._here.call
+
+    # What the processor is given.
+
+    def group(
+        self,
+        instance: StoredInstance,
+        key: str,
+        after: timedelta,
+        max_wait: timedelta | None,
+    ) -> None:
+        """Put an instance into a group; see `JobProcessorBase.group`."""
+        self._own([instance])
+        if not 0 < len(key) <= LONGEST_KEY:
+            raise InvalidArgumentError("key", f"must have 1 to {LONGEST_KEY} characters")
+        if after < timedelta(0) or (max_wait is not None and max_wait < timedelta(0)):
+            raise InvalidArgumentError("after, max_wait", "must not be negative")
+        self._do(lambda tx: groups.join(tx, instance, key, after, max_wait))
+
+    def submit_pipeline_job(
+        self, name: str, pipeline: str, priority: Priority, instances: Sequence[StoredInstance]
+    ) -> str:
+        """Submit a job; see `JobProcessorBase.submit_pipeline_job`."""
+        self._own(instances)
+        if not instances:
+            raise InvalidArgumentError("instances", "must not be empty")
+        call = self._current()
+        now = self._clock.now()
+        submission = Submission(
+            id=uuid4().hex,
+            ae_title=self._title,
+            group_id=call.group_id if call else None,
+            name=job_name(name, now),
+            pipeline=pipeline,
+            priority=Priority(priority),
+            state=SubmissionState.PENDING,
+            instances=len(instances),
+            attempts=0,
+            created_at=now,
+            ready_at=now,
+            settled_at=None,
+            error="",
+            job_id=None,
+        )
+        ids = [instance.id for instance in instances]
+        self._do(lambda tx: submissions.add(tx, submission, ids))
+        return submission.id
+
+    def remove_instances(self, instances_: Iterable[StoredInstance]) -> None:
+        """Let instances go; see `JobProcessorBase.remove_instances`."""
+        removed = list(instances_)
+        self._own(removed)
+        ids = [instance.id for instance in removed]
+        now = self._clock.now()
+        self._do(lambda tx: instances.release(tx, ids, now), is_release=True)
+
+    def _own(self, given: Iterable[StoredInstance]) -> None:
+        for instance in given:
+            if instance.ae_title != self._title:
+                raise InvalidArgumentError(
+                    "instances", f"belong to {instance.ae_title}, not to {self._title}"
+                )
+
+    def _current(self) -> Call | None:
+        call: Call | None = getattr(self._here, "call", None)
+        return call
+
+    def _do(self, change: Change, *, is_release: bool = False) -> None:
+        call = self._current()
+        if call is not None:
+            (call.released if is_release else call.asked).append(change)
+            return
+        # Outside of a call, from an API of the processor's own, there is nothing to wait for.
+        with self._ledger.write() as tx:
+            error = applied(tx, [change])
+        if error is not None:
+            raise InvalidArgumentError(
+                "instances", "are not in the ledger, or do not fit"
+            ) from error
+        self._changed()
+
+
+def applied(tx: Connection, changes: Iterable[Change]) -> Exception | None:
+    """Make changes, or none of them: return the error of the one that cannot be made.
+
+    One that asks for the impossible must not keep the transaction's others from being made. What
+    the ledger itself cannot do now is raised.
+    """
+    try:
+        with tx.begin_nested():
+            for change in changes:
+                change(tx)
+    except (IntegrityError, DataError) as error:
+        return error
+    except DBAPIError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's values make of a statement
+        return error
+    return None

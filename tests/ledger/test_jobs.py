@@ -1,0 +1,325 @@
+import re
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from dicom_adapter.errors import NotFoundError, WrongStateError
+from dicom_adapter.ledger import Ledger, events, jobs, queue
+from dicom_adapter.ledger.jobs import JobFilter
+from dicom_adapter.lifecycle import Action, JobState
+from dicom_adapter.model import (
+    InputFile,
+    InputSummary,
+    ItemState,
+    Job,
+    JobInput,
+    JobOutput,
+    JobStep,
+    Priority,
+    Resources,
+    StepState,
+)
+from tests.ledger import make
+from tests.ledger.make import MIB, NOW, after
+
+MACHINE = Resources(4, 100 * MIB, 1)
+
+
+def claim(ledger: Ledger, free: Resources = MACHINE, total: Resources = MACHINE) -> str:
+    """Take the next job and return its name, empty when none fits."""
+    with ledger.write() as tx:
+        taken = queue.claim_next(tx, free, total, NOW)
+    return taken.name if taken else ""
+
+
+def finish(ledger: Ledger, job: Job, at: float = 0) -> None:
+    """Let a job that is processed finish."""
+    with ledger.write() as tx:
+        queue.move(
+            tx,
+            job.id,
+            Action.FINISH,
+            at=after(at),
+            item=ItemState.FINISHED,
+            values={"finished_at": after(at)},
+        )
+
+
+def test_a_job_is_read_as_it_was_written(ledger: Ledger) -> None:
+    """Every value survives; the inputs and their files keep their order."""
+    series = [
+        JobInput(
+            "1.2",
+            f"1.2.{number}",
+            "all",
+            tuple(InputFile(f"i{number}-{n}", str(n) * 64, f"1.2.{number}.{n}") for n in (2, 1, 3)),
+        )
+        for number in (9, 1)
+    ]
+    made = make.job(
+        arguments={"threshold": "0.5", "é": "ü"},
+        command=("run", "{input}"),
+        timeout=1.5,
+        steps=(
+            JobStep("b", StepState.WAITING, 0.0),
+            JobStep("a", StepState.WAITING, 0.0),
+        ),
+    )
+    with ledger.write() as tx:
+        added = queue.add(tx, made, series, "request", "digest")
+        assert jobs.inputs_of(tx, made.id) == tuple(series)
+        assert jobs.of_request(tx, "request") == (added, "digest")
+        assert jobs.of_request(tx, "other") is None
+        (told,) = events.of_subject(tx, made.id)
+    summaries = tuple(InputSummary(s.study, s.series, "all", 3) for s in series)
+    assert added == replace(made, items=(replace(made.items[0], inputs=summaries),))
+    assert (told.kind, told.action, told.to_state, told.actor) == (
+        "job",
+        "create",
+        "in_queue",
+        "TEST",
+    )
+
+
+def test_a_request_id_makes_one_job(ledger: Ledger) -> None:
+    """The database itself refuses a second job of one request."""
+    with ledger.write() as tx:
+        make.add_job(tx, "request")
+    with pytest.raises(IntegrityError), ledger.write() as tx:
+        make.add_job(tx, "request")
+
+
+def test_names_are_never_alike(ledger: Ledger) -> None:
+    """Jobs that ask for one name get numbers behind it, and keep the time and 63 characters."""
+    long = "brain-tumor-model-" + "p" * 30 + "-20260102030405"
+    assert len(long) == 63
+    with ledger.write() as tx:
+        names = [make.add_job(tx, name=name).name for _ in range(30) for name in ("x", long)]
+    assert len(set(names)) == 60
+    assert names[:4] == ["x", long, "x-2", "brain-tumor-model-" + "p" * 28 + "-20260102030405-2"]
+    for name in names:
+        assert re.fullmatch("[a-z0-9](-?[a-z0-9]){0,62}", name)
+        assert len(name) <= 63
+    assert all("-20260102030405" in name for name in names[1::2])
+
+
+def test_a_job_is_found_by_its_id_and_by_its_name(ledger: Ledger) -> None:
+    """The id goes before a name that looks like it; what is neither is not found."""
+    with ledger.write() as tx:
+        first = make.add_job(tx, name="first")
+        second = make.add_job(tx, name=first.id)
+        assert jobs.get(tx, first.id) == first
+        assert jobs.get(tx, "first") == first
+        assert jobs.get(tx, second.id) == second
+        with pytest.raises(NotFoundError, match="no job has the id or name 'third'"):
+            jobs.get(tx, "third")
+
+
+def test_the_queue_goes_by_priority_then_by_registration(ledger: Ledger) -> None:
+    """The most urgent job is taken first; of equal ones, also of one moment, the first made."""
+    order = [Priority.NORMAL, Priority.LOWER, Priority.IMMEDIATE, Priority.NORMAL, Priority.HIGHER]
+    with ledger.write() as tx:
+        for number, priority in enumerate(order):
+            make.add_job(tx, name=f"{priority.label}-{number}", priority=priority)
+    taken = [claim(ledger) for _ in range(6)]
+    assert taken == ["immediate-2", "higher-4", "normal-0", "normal-3", "lower-1", ""]
+
+
+def test_nothing_overtakes_the_first_job_that_does_not_fit(ledger: Ledger) -> None:
+    """A big job at the head is waited for; one that the machine can never run is not."""
+    with ledger.write() as tx:
+        make.add_job(tx, name="never", requested=Resources(5, MIB, 0), priority=Priority.HIGHER)
+        make.add_job(tx, name="big", requested=Resources(4, MIB, 0))
+        make.add_job(tx, name="small", requested=Resources(1, MIB, 0))
+    for short in (Resources(3, 100 * MIB, 1), Resources(4, MIB - 1, 1)):
+        assert claim(ledger, free=short) == ""
+    assert claim(ledger) == "big"
+    assert claim(ledger, free=Resources(0, 0, 0)) == ""
+    assert claim(ledger, free=Resources(1, MIB, 0)) == "small"
+    assert claim(ledger) == ""
+    with ledger.read() as tx:
+        assert jobs.get(tx, "never").state == "in_queue"
+
+
+def test_a_claim_begins_an_attempt(ledger: Ledger) -> None:
+    """A claim counts, notes its time, and clears what the attempt before left."""
+    with ledger.write() as tx:
+        job = make.add_job(tx, steps=(JobStep("a", StepState.WAITING, 0.0),))
+    claim(ledger)
+    with ledger.write() as tx:
+        queue.set_step(tx, job.id, "a", 0.5)
+        queue.move(
+            tx,
+            job.id,
+            Action.REQUEUE,
+            at=NOW,
+            item=ItemState.IN_QUEUE,
+            values={"error": "it was drained"},
+            reason="drain",
+        )
+        assert queue.processing(tx) == []
+        taken = queue.claim_next(tx, MACHINE, MACHINE, after(7))
+        assert queue.processing(tx) == [job.id]
+    assert taken is not None
+    assert (taken.attempts, taken.started_at, taken.error, taken.reason) == (2, after(7), "", "")
+    assert taken.steps == (JobStep("a", StepState.WAITING, 0.0),)
+    assert taken.items[0].state == "processing"
+
+
+def test_an_illegal_move_is_refused_and_names_the_legal_states(ledger: Ledger) -> None:
+    """A move that the table does not have changes nothing and leaves no event."""
+    with ledger.write() as tx:
+        job = make.add_job(tx)
+    with pytest.raises(WrongStateError) as refused:
+        finish(ledger, job)
+    assert str(refused.value) == (
+        "cannot finish a job that is in_queue: it must be processing or cancelling"
+    )
+    with ledger.read() as tx:
+        assert jobs.get(tx, job.id) == job
+        assert len(events.of_subject(tx, job.id)) == 1
+
+
+def test_a_move_of_no_job_is_not_found(ledger: Ledger) -> None:
+    """A job that does not exist is told as that, not as a wrong state."""
+    with pytest.raises(NotFoundError, match="no job has the id 'unknown'"):
+        finish(ledger, make.job(id="unknown"))
+
+
+def test_a_finished_job_has_its_outputs(ledger: Ledger) -> None:
+    """Outputs, steps and state are written together."""
+    outputs = (JobOutput("a/b.png", 2**33, "a" * 64), JobOutput("c.json", 0, "b" * 64))
+    with ledger.write() as tx:
+        job = make.add_job(tx, steps=(JobStep("a", StepState.WAITING, 0.0),))
+    claim(ledger)
+    with ledger.write() as tx:
+        queue.add_outputs(tx, job.id, outputs)
+        queue.finish_steps(tx, job.id)
+    finish(ledger, job, 3)
+    with ledger.read() as tx:
+        found = jobs.get(tx, job.id)
+        assert jobs.counts(tx) == {"finished": 1}
+        told = [(e.action, e.from_state, e.to_state) for e in events.of_subject(tx, job.id)]
+    assert (found.state, found.finished_at, found.outputs) == ("finished", after(3), outputs)
+    assert found.steps == (JobStep("a", StepState.DONE, 1.0),)
+    assert told[1:] == [
+        ("claim", "in_queue", "processing"),
+        ("finish", "processing", "finished"),
+    ]
+
+
+def test_steps_before_the_one_that_runs_are_done(ledger: Ledger) -> None:
+    """A report about a step ends those before it; an unknown step is told and changes nothing."""
+    with ledger.write() as tx:
+        steps = tuple(JobStep(name, StepState.WAITING, 0.0) for name in ("a", "b", "c"))
+        job = make.add_job(tx, steps=steps)
+        assert queue.set_step(tx, job.id, "b", 0.25)
+        assert not queue.set_step(tx, job.id, "d", 1.0)
+        found = jobs.get(tx, job.id).steps
+        assert queue.set_step(tx, job.id, "b", 1.0)
+        assert jobs.get(tx, job.id).steps[1] == JobStep("b", StepState.DONE, 1.0)
+    assert found == (
+        JobStep("a", StepState.DONE, 1.0),
+        JobStep("b", StepState.RUNNING, 0.25),
+        JobStep("c", StepState.WAITING, 0.0),
+    )
+
+
+def test_a_page_stays_where_it_was_while_jobs_arrive(ledger: Ledger) -> None:
+    """Pages are newest first; a job that arrives meanwhile neither repeats nor hides another."""
+    with ledger.write() as tx:
+        for number in range(5):
+            make.add_job(tx, name=f"job-{number}")
+    seen: list[str] = []
+    before: int | None = None
+    while True:
+        with ledger.write() as tx:
+            page, before = jobs.listed(tx, JobFilter(), 2, before)
+            make.add_job(tx, name=f"late-{len(seen)}")
+        seen += [job.name for job in page]
+        if before is None:
+            break
+    assert seen == ["job-4", "job-3", "job-2", "job-1", "job-0"]
+
+
+def test_a_full_last_page_has_no_next(ledger: Ledger) -> None:
+    """A page that ends with the last job says so, and an empty ledger has one empty page."""
+    with ledger.write() as tx:
+        assert jobs.listed(tx, JobFilter(), 2) == ([], None)
+        for number in range(2):
+            make.add_job(tx, name=f"job-{number}")
+        page, before = jobs.listed(tx, JobFilter(), 2)
+    assert (len(page), before) == (2, None)
+
+
+def test_filters_are_all_to_be_met(ledger: Ledger) -> None:
+    """Jobs are listed by any of the states and each of the other values."""
+    with ledger.write() as tx:
+        make.add_job(tx, name="a", pipeline="heart")
+        make.add_job(tx, name="b", ae_title="OTHER")
+        make.add_job(tx, name="c")
+    claim(ledger)
+
+    def names(**wanted: object) -> list[str]:
+        with ledger.read() as tx:
+            return [job.name for job in jobs.listed(tx, JobFilter(**wanted), 10)[0]]  # type: ignore[arg-type]
+
+    assert names(states=(JobState.PROCESSING,)) == ["a"]
+    assert names(states=(JobState.PROCESSING, JobState.IN_QUEUE)) == ["c", "b", "a"]
+    assert names(states=(JobState.FAILED,)) == []
+    assert names(pipeline="lung") == ["c", "b"]
+    assert names(pipeline="lung", ae_title="TEST") == ["c"]
+    assert names(name="b") == ["b"]
+
+
+def test_the_reclaimer_gets_parts_of_ended_jobs(ledger: Ledger) -> None:
+    """A part may go when its job has ended long enough ago, once, and never before the end."""
+    with ledger.write() as tx:
+        early, late, _running, _waiting = (make.add_job(tx, name=name) for name in "abcd")
+    for _ in range(3):
+        claim(ledger)
+    finish(ledger, late, 20)
+    finish(ledger, early, 10)
+    with ledger.write() as tx:
+        assert jobs.next_end(tx, "inputs") == after(10)
+        assert jobs.ended_before(tx, "inputs", after(9), 10) == []
+        assert jobs.ended_before(tx, "inputs", after(99), 10) == [early.id, late.id]
+        jobs.note_reclaimed(tx, "inputs", [early.id], after(30))
+        assert jobs.ended_before(tx, "inputs", after(99), 10) == [late.id]
+        assert jobs.ended_before(tx, "logs", after(99), 1) == [early.id]
+        assert jobs.next_end(tx, "inputs") == after(20)
+        assert jobs.get(tx, early.id).reclaimed == {"inputs": after(30)}
+
+
+def test_a_retried_job_keeps_its_inputs(ledger: Ledger) -> None:
+    """The time of an earlier end is no reason to take the inputs of a job that runs again."""
+    with ledger.write() as tx:
+        job = make.add_job(tx)
+    claim(ledger)
+    finish(ledger, job)
+    with ledger.write() as tx:
+        queue.move(tx, job.id, Action.RETRY, at=after(1), item=ItemState.IN_QUEUE, values={})
+        assert jobs.ended_before(tx, "inputs", after(99), 10) == []
+        assert jobs.next_end(tx, "inputs") is None
+
+
+def test_any_number_of_ids_can_be_asked_for(ledger: Ledger) -> None:
+    """More ids than a statement can name are looked up."""
+    with ledger.write() as tx:
+        job = make.add_job(tx)
+        assert jobs.known(tx, [job.id, *map(str, range(40_000))]) == {job.id}
+
+
+def test_two_claims_of_one_job_cannot_both_succeed(ledger: Ledger) -> None:
+    """A job whose state changed between look and move is left alone."""
+    with ledger.write() as tx:
+        job = make.add_job(tx)
+        tx.execute(text("CREATE TEMP TRIGGER sly BEFORE UPDATE OF state ON jobs "
+                        "BEGIN SELECT RAISE(IGNORE); END"))  # fmt: skip
+        with pytest.raises(
+            WrongStateError, match=f"job {job.id} left the state in_queue meanwhile"
+        ):
+            queue.claim_next(tx, MACHINE, MACHINE, NOW)
+        tx.execute(text("DROP TRIGGER sly"))

@@ -1,0 +1,163 @@
+"""A platform in this process, over a folder of its own, without a gRPC server."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from dicom_adapter.config import Capacity, Pipeline, PlatformSettings, Resources
+from dicom_adapter.ledger import Ledger, instances
+from dicom_adapter.lifecycle import TERMINAL
+from dicom_adapter.model import InputFile, Job, JobInput, JobRequest, Priority
+from dicom_adapter.platform.operations import JobOperations, PipelineOperations
+from dicom_adapter.platform.scheduler import Scheduler
+from dicom_adapter.platform.uploads import Uploads
+from dicom_adapter.platform.workspace import Workspaces
+from dicom_adapter.receive.spool import Spool
+from tests.ledger import make
+from tests.support import PATIENCE, ManualClock
+
+PREAMBLE = b"\0" * 128 + b"DICM"
+MIB = 1024**2
+
+
+def sh(script: str, name: str = "test", **values: Any) -> Pipeline:  # noqa: ANN401 - a Pipeline's fields
+    """Return a pipeline of one shell script; braces in it are literal."""
+    resources = values.pop("resources", {})
+    return Pipeline(
+        name=name,
+        command=("sh", "-c", script.replace("{", "{{").replace("}", "}}")),
+        resources=Resources(**{"cpus": 1, "memory": MIB, **resources}),
+        **values,
+    )
+
+
+def part10(text: str = "") -> bytes:
+    """Return bytes that begin like a Part 10 file, unlike all others when there is no text."""
+    return PREAMBLE + (text or uuid4().hex).encode()
+
+
+@dataclass
+class Platform:
+    """The parts of a platform, and what a test asks of them."""
+
+    folder: Path
+    pipelines: Sequence[Pipeline]
+    max_jobs: int = 4
+    capacity: Capacity = field(default_factory=lambda: Capacity(cpus=4, memory=2048 * MIB, gpus=0))
+
+    def __post_init__(self) -> None:
+        """Open what is on the disk."""
+        self.clock = ManualClock()
+        self.ledger = Ledger(f"sqlite:///{self.folder / 'ledger.db'}")
+        self.ledger.open()
+        self.spool = Spool(self.folder / "spool")
+        self.workspaces = Workspaces(self.folder / "platform" / "jobs")
+        self.uploads = Uploads(self.folder / "platform" / "uploads", self.ledger, self.clock)
+        for part in (self.spool, self.workspaces, self.uploads):
+            part.open()
+        self.known = PipelineOperations(self.pipelines)
+        self.ended = threading.Event()
+        self.scheduler = self.new_scheduler()
+        self.operations = JobOperations(
+            self.ledger,
+            self.clock,
+            self.known,
+            self.workspaces,
+            self.uploads,
+            locate=self.spool.path_of,
+            submitted=lambda: self.scheduler.wake(),
+        )
+
+    def new_scheduler(self) -> Scheduler:
+        """Make a scheduler as a start of the service does."""
+        settings = PlatformSettings(max_jobs=self.max_jobs, capacity=self.capacity)
+        return Scheduler(settings, self.ledger, self.clock, self.workspaces, ended=self.ended.set)
+
+    def restart(self) -> None:
+        """Start again after a stop."""
+        self.scheduler = self.new_scheduler()
+        self.scheduler.start()
+
+    def store(self, data: bytes | None = None) -> InputFile:
+        """Put an instance into the spool and the ledger, as if it had been received."""
+        data = data or part10()
+        instance_id = uuid4().hex
+        with self.spool.receive(instance_id) as part:
+            part.write(data)
+            self.spool.commit(part)
+        digest = sha256(data).hexdigest()
+        with self.ledger.write() as tx:
+            stored = make.kept(tx, id=instance_id, sha256=digest, size=len(data))
+        return InputFile(stored.id, stored.sha256, stored.sop_instance_uid)
+
+    def release(self, *files: InputFile) -> None:
+        """Let the reclaimer have instances."""
+        with self.ledger.write() as tx:
+            instances.release(tx, [file.instance_id for file in files], self.clock.now())
+
+    def request(self, pipeline: str = "test", **values: Any) -> JobRequest:  # noqa: ANN401 - its fields
+        """Return a request for a job over one new instance, unless it says otherwise."""
+        inputs = values.pop("inputs", None) or (
+            JobInput("1.2.3", "1.2.3.4", "all", (self.store(),)),
+        )
+        return JobRequest(
+            **{
+                "request_id": uuid4().hex,
+                "name": f"test-{pipeline}",
+                "pipeline": pipeline,
+                "priority": Priority.NORMAL,
+                "ae_title": "TEST",
+                "inputs": inputs,
+                **values,
+            }
+        )
+
+    def submit(self, pipeline: str = "test", **values: Any) -> Job:  # noqa: ANN401 - a request's fields
+        """Make a job over one new instance, unless it says otherwise."""
+        return self.operations.submit(self.request(pipeline, **values))
+
+    def until(self, job: Job, *states: str) -> Job:
+        """Wait until a job is in one of these states, else until it has ended."""
+
+        def look() -> Job | None:
+            found = self.operations.get(job.id)
+            return found if found.state in (states or TERMINAL) else None
+
+        found = self.ledger.wait_for(look, PATIENCE)
+        assert found is not None
+        return found
+
+    def log_of(self, job: Job) -> str:
+        """Return what a job's command has written."""
+        return b"".join(self.operations.logs(job.id, follow=False, active=lambda: True)).decode()
+
+    def output_of(self, job: Job, path: str) -> str:
+        """Return the text of an output."""
+        return (self.workspaces.of(job.id).output / path).read_text("utf-8")
+
+
+@contextmanager
+def platform(folder: Path, *pipelines: Pipeline, **values: Any) -> Iterator[Platform]:  # noqa: ANN401 - a Platform's fields
+    """Run a platform until the block ends."""
+    made = Platform(folder, pipelines, **values)
+    made.scheduler.start()
+    try:
+        yield made
+    finally:
+        made.scheduler.stop(PATIENCE)
+        made.ledger.close()
+
+
+def wait_for_file(path: Path) -> None:
+    """Wait until a pipeline has made a file; no commit tells of it."""
+    waiting = threading.Event()
+    for _ in range(int(PATIENCE * 100)):
+        if path.exists():
+            return
+        waiting.wait(0.01)
+    raise TimeoutError(f"{path} was not made")

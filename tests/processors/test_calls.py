@@ -1,0 +1,265 @@
+"""When a job processor is called, and what with."""
+
+import threading
+from collections.abc import MutableMapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicom_adapter import InstanceGroup, JobProcessorBase, StoredInstance
+from dicom_adapter.config import AETitle
+from dicom_adapter.ledger import Ledger, instances
+from dicom_adapter.processor.host import ProcessorHost
+from tests.processors.scripted import CONFIG, SCRIPTS, Script, Scripted, by_study, deliver
+from tests.processors.tools import wait_submitted
+from tests.support import (
+    PATIENCE,
+    SUCCESS,
+    ManualClock,
+    make_instance,
+    running,
+    send,
+    settings_of,
+)
+
+Logs = list[MutableMapping[str, Any]]
+
+
+class Gate:
+    """Holds a call until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self._reached, self._open = threading.Event(), threading.Event()
+
+    def hold(self) -> None:
+        """Wait in the call."""
+        self._reached.set()
+        assert self._open.wait(PATIENCE)
+
+    def wait(self) -> None:
+        """Wait in the test until the call has come here."""
+        assert self._reached.wait(PATIENCE)
+
+    def open(self) -> None:
+        """Let the call go on."""
+        self._open.set()
+
+
+def test_s88_the_handler_is_called_for_each_instance_once(tmp_path: Path, script: Script) -> None:
+    """Each received instance comes to the handler once, in the order of the association."""
+    sent = [make_instance(number=n) for n in range(1, 6)]
+    with running(tmp_path, CONFIG, ManualClock()) as adapter:
+        assert send(adapter.port, sent) == [SUCCESS] * 5
+        adapter.grouped(5)
+    handled = [instance.sop_instance_uid for instance in script.instances]
+    assert handled == [str(instance.SOPInstanceUID) for instance in sent]
+    assert [instance.instance_number for instance in script.instances] == [1, 2, 3, 4, 5]
+
+
+def test_s89_the_processor_is_told_and_is_closed(tmp_path: Path, script: Script) -> None:
+    """A processor is started first, called without polling as instances come, and stopped last."""
+    with running(tmp_path, CONFIG, ManualClock()) as adapter:
+        # The clock stands still: nothing that waits for a time would ever look again.
+        send(adapter.port, [make_instance()])
+        adapter.grouped(1)
+        send(adapter.port, [make_instance()])
+        adapter.grouped(2)
+    assert script.calls == ["start", "instance", "instance", "stop"]
+    assert SCRIPTS["OTHER"].calls == ["start", "stop"]
+
+
+def test_s87_each_ae_title_has_an_object_of_its_own(tmp_path: Path, script: Script) -> None:
+    """Two AE titles with one class have two objects, and each gets what was sent to it."""
+    with running(tmp_path, CONFIG, ManualClock()) as adapter:
+        for name, count in (("TEST", 1), ("OTHER", 2)):
+            send(adapter.port, [make_instance() for _ in range(count)], called=name)
+        adapter.grouped(3)
+    other = SCRIPTS["OTHER"]
+    assert [p.ae_title for p in script.processors + other.processors] == ["TEST", "OTHER"]
+    assert [i.ae_title for i in script.instances] == ["TEST"]
+    assert [i.ae_title for i in other.instances] == ["OTHER", "OTHER"]
+
+
+def test_the_sender_never_waits_for_a_call(tmp_path: Path, script: Script) -> None:
+    """A sender has its answers while the processor is still at work on the first instance."""
+    gate = Gate()
+
+    def hold(processor: JobProcessorBase, instance: StoredInstance) -> None:
+        gate.hold()
+        by_study(processor, instance)
+
+    script.on_instance = hold
+    with running(tmp_path, CONFIG, ManualClock()) as adapter:
+        assert send(adapter.port, [make_instance() for _ in range(3)]) == [SUCCESS] * 3
+        gate.wait()
+        assert adapter.groups() == []
+        gate.open()
+        adapter.grouped(3)
+
+
+@pytest.mark.usefixtures("script")
+def test_calls_come_one_at_a_time(tmp_path: Path) -> None:
+    """However many senders there are, an AE title's calls never overlap; two AE titles' may."""
+    gates = {"TEST": Gate(), "OTHER": Gate()}
+
+    def meet(processor: JobProcessorBase, instance: StoredInstance) -> None:
+        gates[processor.ae_title].hold()
+        by_study(processor, instance)
+
+    for each in SCRIPTS.values():
+        each.on_instance = meet
+    clock = ManualClock()
+    with running(tmp_path, CONFIG, clock) as adapter:
+        senders = [
+            threading.Thread(
+                target=send, args=(adapter.port, [make_instance(study=f"1.{n}")], name)
+            )
+            for n in range(4)
+            for name in gates
+        ]
+        for sender in senders:
+            sender.start()
+        for gate in gates.values():
+            # Both are inside a call now.
+            gate.wait()
+        for sender in senders:
+            sender.join(PATIENCE)
+        for gate in gates.values():
+            gate.open()
+        adapter.grouped(8)
+        clock.advance(5)
+        wait_submitted(adapter, 8)
+    for each in SCRIPTS.values():
+        assert each.calls == ["start", *["instance"] * 4, *["group"] * 4, "stop"]
+        assert each.most_at_once == 1
+
+
+def test_an_instance_that_came_in_time_belongs_to_its_group(tmp_path: Path, script: Script) -> None:
+    """A processor that is late does not part a study: what came before the deadline is in."""
+    gate = Gate()
+
+    def hold_first(processor: JobProcessorBase, instance: StoredInstance) -> None:
+        if len(script.instances) == 1:
+            gate.hold()
+        by_study(processor, instance)
+
+    script.on_instance = hold_first
+    clock = ManualClock()
+    with running(tmp_path, CONFIG, clock) as adapter:
+        send(adapter.port, [make_instance()])
+        gate.wait()
+        clock.advance(4)
+        send(adapter.port, [make_instance()])
+        clock.advance(96)
+        gate.open()
+        (job,) = wait_submitted(adapter, 1)
+        adapter.wait_for(lambda: not adapter.groups())
+    assert len(job.instances) == 2
+
+
+def test_an_instance_that_comes_while_another_group_is_handled_is_in_time(
+    tmp_path: Path, script: Script
+) -> None:
+    """A group that is due waits its turn, and takes what comes before it is handed over."""
+    gate = Gate()
+
+    def hold_first(processor: JobProcessorBase, group: InstanceGroup) -> None:
+        if group.key == "1.1":
+            gate.hold()
+        deliver(processor, group)
+
+    script.on_group = hold_first
+    clock = ManualClock()
+    with running(tmp_path, CONFIG, clock) as adapter:
+        send(adapter.port, [make_instance(study="1.1"), make_instance(study="1.2")])
+        adapter.grouped(2)
+        clock.advance(5)
+        gate.wait()
+        send(adapter.port, [make_instance(study="1.2")])
+        gate.open()
+        wait_submitted(adapter, 1)
+        (group,) = adapter.wait_for(lambda: [g for g in adapter.groups() if g.instances == 2])
+        clock.advance(5)
+        found = wait_submitted(adapter, 2)
+    assert group.key == "1.2"
+    assert [len(job.instances) for job in found] == [1, 2]
+
+
+def test_a_stuck_processor_is_left_behind(tmp_path: Path, script: Script, logs: Logs) -> None:
+    """A call that does not return does not keep the service from stopping, nor is it disturbed."""
+    gate = Gate()
+    script.on_instance = lambda _processor, _instance: gate.hold()
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    ledger.open()
+    clock = ManualClock()
+    with ledger.write() as tx:
+        instances.add(tx, stored(clock))
+    host = ProcessorHost(
+        title_of(tmp_path), Scripted, ledger, clock, locate=Path, changed=lambda: None
+    )
+    host.start()
+    gate.wait()
+    host.stop(0.01)
+    assert script.calls == ["start", "instance"]
+    assert [entry["action"] for entry in logs] == ["processor.stuck"]
+    gate.open()
+    host.stop(PATIENCE)
+    assert script.calls == ["start", "instance", "stop"]
+    ledger.close()
+
+
+def test_a_long_batch_is_left_between_two_calls(tmp_path: Path, script: Script) -> None:
+    """A stop waits for the current call, not for those that could follow; they come again."""
+    gate = Gate()
+
+    def hold(processor: JobProcessorBase, instance: StoredInstance) -> None:
+        gate.hold()
+        by_study(processor, instance)
+
+    script.on_instance = hold
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    ledger.open()
+    clock = ManualClock()
+    with ledger.write() as tx:
+        for number in range(3):
+            instances.add(tx, replace(stored(clock), id=f"i{number}"))
+    host = ProcessorHost(
+        title_of(tmp_path), Scripted, ledger, clock, locate=Path, changed=lambda: None
+    )
+    host.start()
+    gate.wait()
+    host.stop(0.01)
+    gate.open()
+    host.stop(PATIENCE)
+    assert script.calls == ["start", "instance", "stop"]
+    with ledger.read() as tx:
+        assert len(instances.received(tx, "TEST", clock.now(), 10, Path)) == 2
+    ledger.close()
+
+
+def title_of(folder: Path) -> AETitle:
+    """Return the AE title TEST of the configuration."""
+    return settings_of(folder, CONFIG).ae_titles["TEST"]
+
+
+def stored(clock: ManualClock) -> StoredInstance:
+    """Return an instance as the receiving room records it."""
+    return StoredInstance(
+        id="i",
+        ae_title="TEST",
+        association=1,
+        calling_ae_title="SCU",
+        source_address="127.0.0.1",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        sop_instance_uid="1.2.3.4.5",
+        study_instance_uid="1.2.3",
+        series_instance_uid="1.2.3.4",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        instance_number=1,
+        sha256="0" * 64,
+        size=1,
+        received_at=clock.now(),
+        path=Path("i"),
+    )

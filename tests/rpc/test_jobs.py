@@ -1,0 +1,426 @@
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.json_format import MessageToDict
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from dicom_adapter.errors import NotFoundError
+from dicom_adapter.model import InputFile, JobInput, JobRequest, Priority
+from dicom_adapter.platform.operations import JobOperations
+from dicom_adapter.rpc import convert, server
+from dicom_adapter.v1 import jobs_pb2, pipelines_pb2
+from tests.platform.harness import wait_for_file
+from tests.rpc.conftest import Served
+
+
+def refused(call: Callable[[Any], Any], request: Any) -> tuple[str, str, str]:  # noqa: ANN401 - any message
+    """Return code, message and, where it is told, the field of a refused call."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(request)
+    error: Any = caught.value
+    field = ""
+    status = rpc_status.from_call(error)
+    for detail in status.details if status else ():
+        bad = error_details_pb2.BadRequest()
+        assert detail.Unpack(bad)
+        (violation,) = bad.field_violations
+        assert violation.description
+        field = violation.field
+    return error.code().name, error.details(), field
+
+
+def test_a_request_makes_one_job(served: Served) -> None:
+    """The same request again, also after the job has ended, returns the job that it made."""
+    request = served.platform.request()
+    first = served.client.submit(request)
+    assert served.client.submit(request) == first
+    served.platform.until(served.platform.operations.get(first))
+    assert served.client.submit(request) == first
+    assert served.workspaces == [first]
+    assert len(served.jobs) == 1
+
+
+def test_a_request_that_comes_many_times_at_once_makes_one_job(served: Served) -> None:
+    """Sixteen threads with one request id get the same job; one job and one folder exist."""
+    request = served.platform.request()
+    together = threading.Barrier(16)
+
+    def submit(_: int) -> str:
+        together.wait()
+        return served.client.submit(request)
+
+    with ThreadPoolExecutor(16) as pool:
+        ids = set(pool.map(submit, range(16)))
+    assert len(ids) == 1
+    assert served.workspaces == list(ids)
+    assert len(served.jobs) == 1
+
+
+def test_many_requests_at_once_make_as_many_jobs_with_names_of_their_own(served: Served) -> None:
+    """Jobs that ask for one name within one second get different ones."""
+    requests = [served.platform.request(name="A" * 70) for _ in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        ids = set(pool.map(served.client.submit, requests))
+    assert len(ids) == 12
+    assert len(set(served.jobs)) == 12
+    assert all(name.startswith("a" * 50) and len(name) <= 63 for name in served.jobs)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"pipeline": "wait"},
+        {"priority": Priority.HIGHER},
+        {"arguments": {"a": "b"}},
+        {"name": "other"},
+        {"ae_title": "OTHER"},
+        {"inputs": None},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_request_id_cannot_be_used_for_something_else(
+    served: Served, other: dict[str, Any]
+) -> None:
+    """The same id with other contents is ALREADY_EXISTS, names the job, and makes nothing."""
+    request = served.platform.request()
+    first = served.client.submit(request)
+    if "inputs" in other:
+        other = {"inputs": request.inputs * 2}
+    changed = convert.to_request(replace(request, **other))
+    code, message, _ = refused(served.client.jobs.SubmitJob, changed)
+    assert (code, served.jobs[0] in message) == ("ALREADY_EXISTS", True)
+    assert served.workspaces == [first]
+
+
+def _change(message: jobs_pb2.SubmitJobRequest, field: str, value: Any) -> None:  # noqa: ANN401 - of the field's type
+    *path, last = field.replace("[0]", ".0").split(".")
+    target: Any = message
+    for part in path:
+        target = target[int(part)] if part.isdigit() else getattr(target, part)
+    if value is None:
+        target.ClearField(last)
+    else:
+        setattr(target, last, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("request_id", ""),
+        ("request_id", "x" * 129),
+        ("name", "---"),
+        ("name", ""),
+        ("priority", 17),
+        ("items", None),
+        ("items[0].inputs", None),
+        ("items[0].inputs[0].instances", None),
+        ("items[0].inputs[0].instances[0].id", ""),
+        ("items[0].inputs[0].instances[0].id", "x" * 65),
+        ("items[0].inputs[0].instances[0].id", "../../etc/passwd"),
+        ("items[0].inputs[0].instances[0].id", "a\n"),
+        ("items[0].inputs[0].instances[0].id", "a/b"),
+        ("items[0].inputs[0].instances[0].sha256", ""),
+        ("items[0].inputs[0].instances[0].sha256", "A" * 64),
+        ("items[0].inputs[0].instances[0].sha256", "0" * 63),
+        ("items[0].inputs[0].instances[0].sha256", "../" * 21 + "x"),
+    ],
+)
+def test_a_bad_field_is_named(served: Served, field: str, value: Any) -> None:  # noqa: ANN401 - of the field's type
+    """A wrong value is INVALID_ARGUMENT, its field named in the details, and nothing is made."""
+    message = convert.to_request(served.platform.request())
+    _change(message, field, value)
+    code, _, named = refused(served.client.jobs.SubmitJob, message)
+    assert (code, named) == ("INVALID_ARGUMENT", field)
+    assert served.workspaces == []
+
+
+def test_two_items_are_refused(served: Served) -> None:
+    """A job has one item for now, and the refusal says so."""
+    message = convert.to_request(served.platform.request())
+    message.items.append(message.items[0])
+    assert refused(served.client.jobs.SubmitJob, message) == (
+        "INVALID_ARGUMENT",
+        "items: must be exactly one, not 2",
+        "items",
+    )
+
+
+def test_an_unknown_pipeline_is_not_found(served: Served) -> None:
+    """A pipeline that the platform does not have is told with those that it has."""
+    message = convert.to_request(served.platform.request("heart"))
+    code, text, _ = refused(served.client.jobs.SubmitJob, message)
+    assert code == "NOT_FOUND"
+    assert text == "the platform has no pipeline 'heart'; it has fail, test, wait"
+    assert served.workspaces == []
+
+
+def _unknown(served: Served) -> InputFile:
+    del served
+    return InputFile("unknown", "0" * 64, "1.2")
+
+
+def _other_bytes(served: Served) -> InputFile:
+    return replace(served.platform.store(), sha256="f" * 64)
+
+
+def _removed_by_hand(served: Served) -> InputFile:
+    file = served.platform.store()
+    served.platform.spool.remove(file.instance_id)
+    return file
+
+
+@pytest.mark.parametrize("absent", [_unknown, _other_bytes, _removed_by_hand])
+def test_a_missing_instance_fails_the_request_whole(
+    served: Served, absent: Callable[[Served], InputFile]
+) -> None:
+    """An instance that is not here is FAILED_PRECONDITION; nothing is left on the disk."""
+    here, gone = served.platform.store(), absent(served)
+    request = served.platform.request(inputs=(JobInput("1", "2", "all", (here, gone)),))
+    assert served.client.missing([here, gone]) == [gone]
+    code, text, _ = refused(served.client.jobs.SubmitJob, convert.to_request(request))
+    assert code == "FAILED_PRECONDITION"
+    assert gone.instance_id in text
+    assert "upload it, then submit again" in text
+    assert (served.workspaces, served.jobs) == ([], [])
+
+
+def test_a_job_is_shown_whole(served: Served) -> None:
+    """GetJob finds by id and by name, and tells all that is known."""
+    request = served.platform.request(arguments={"a": "b"}, priority=Priority.HIGHER)
+    job_id = served.client.submit(request)
+    served.platform.until(served.platform.operations.get(job_id))
+    job = served.client.jobs.GetJob(jobs_pb2.GetJobRequest(job=job_id))
+    assert served.client.jobs.GetJob(jobs_pb2.GetJobRequest(job=job.name)) == job
+    shown = MessageToDict(job, preserving_proto_field_name=True)
+    assert shown.pop("used").keys() <= {"cpu_seconds", "max_rss_bytes", "wall_seconds"}
+    (item,) = shown.pop("items")
+    assert item == {
+        "id": item["id"],
+        "state": "finished",
+        "inputs": [
+            {
+                "study_instance_uid": "1.2.3",
+                "series_instance_uid": "1.2.3.4",
+                "range": "all",
+                "instances": "1",
+            }
+        ],
+    }
+    assert shown == {
+        "id": job_id,
+        "name": "test-test",
+        "project": "default",
+        "pipeline": "test",
+        "pipeline_version": job.pipeline_version,
+        "state": "JOB_STATE_FINISHED",
+        "priority": "PRIORITY_HIGHER",
+        "ae_title": "TEST",
+        "instances": "1",
+        "created_at": "2026-01-02T03:04:05Z",
+        "started_at": "2026-01-02T03:04:05Z",
+        "finished_at": "2026-01-02T03:04:05Z",
+        "arguments": {"a": "b"},
+        "requested": {"cpus": "1", "memory": "1048576"},
+        "attempts": "1",
+        "exit_code": "0",
+    }
+
+
+def test_what_does_not_exist_is_not_found(served: Served) -> None:
+    """Every call about a job that does not exist is NOT_FOUND and names what was asked for."""
+    jobs = served.client.jobs
+    for call, request in (
+        (jobs.GetJob, jobs_pb2.GetJobRequest(job="x")),
+        (lambda r: list(jobs.StreamLogs(r)), jobs_pb2.StreamLogsRequest(job="x")),
+        (lambda r: list(jobs.WatchJobs(r)), jobs_pb2.WatchJobsRequest(job="x")),
+    ):
+        assert refused(call, request) == ("NOT_FOUND", "no job has the id or name 'x'", "")
+    pipeline = pipelines_pb2.GetPipelineRequest(name="x")
+    assert refused(served.client.pipelines.GetPipeline, pipeline)[0] == "NOT_FOUND"
+
+
+def test_pages_are_walked_while_jobs_arrive(served: Served) -> None:
+    """A page's token leads to the next page, the last has none; newer jobs do not shift them."""
+    for number in range(5):
+        served.client.submit(served.platform.request(name=f"job-{number}"))
+    request = jobs_pb2.ListJobsRequest(page_size=2)
+    seen = []
+    while True:
+        page = served.client.jobs.ListJobs(request)
+        seen += [job.name for job in page.jobs]
+        served.client.submit(served.platform.request(name="late"))
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert seen == ["job-4", "job-3", "job-2", "job-1", "job-0"]
+    many = served.client.jobs.ListJobs(jobs_pb2.ListJobsRequest(page_size=2**31 - 1))
+    assert len(many.jobs) == 8
+
+
+def test_jobs_are_filtered(served: Served) -> None:
+    """ListJobs takes any of the states, and a pipeline and an AE title."""
+    made = {
+        name: served.platform.submit(name, name=name, ae_title=name.upper())
+        for name in ("test", "fail", "wait")
+    }
+    for name in ("test", "fail"):
+        served.platform.until(made[name])
+    served.platform.until(made["wait"], "processing")
+
+    def names(**wanted: Any) -> list[str]:  # noqa: ANN401 - fields of the request
+        page = served.client.jobs.ListJobs(jobs_pb2.ListJobsRequest(**wanted))
+        return [job.name for job in page.jobs]
+
+    assert names(states=[jobs_pb2.JOB_STATE_FAILED]) == ["fail"]
+    assert names(states=[jobs_pb2.JOB_STATE_FAILED, jobs_pb2.JOB_STATE_FINISHED]) == [
+        "fail",
+        "test",
+    ]
+    assert names(pipeline="wait") == ["wait"]
+    assert names(ae_title="TEST") == ["test"]
+    assert names(ae_title="TEST", pipeline="wait") == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("page_size", -1),
+        ("page_token", "x"),
+        ("page_token", "-1"),
+        ("page_token", "9" * 30),
+        ("page_token", "\u0663"),
+        ("states", [42]),
+        ("states", [0]),
+    ],
+)
+def test_a_bad_list_request_names_the_field(served: Served, field: str, value: Any) -> None:  # noqa: ANN401 - of the field's type
+    """A page size, token or state that cannot be is refused by its name."""
+    request = jobs_pb2.ListJobsRequest(**{field: value})
+    code, _, named = refused(served.client.jobs.ListJobs, request)
+    assert (code, named) == ("INVALID_ARGUMENT", field)
+
+
+def test_a_log_is_streamed(served: Served) -> None:
+    """Without `follow` a log is what there is now; with it, all there will be."""
+    job = served.platform.submit("wait")
+    wait_for_file(served.platform.workspaces.of(job.id).log)
+    stream = served.client.jobs.StreamLogs
+    following = stream(jobs_pb2.StreamLogsRequest(job=job.name, follow=True))
+    assert next(following).data == b"early\n"
+    now = stream(jobs_pb2.StreamLogsRequest(job=job.id))
+    assert b"".join(chunk.data for chunk in now) == b"early\n"
+    (served.platform.workspaces.folder / "go").touch()
+    assert b"".join(chunk.data for chunk in following) == b"late\n"
+
+
+def test_a_job_that_waits_has_an_empty_log(served: Served) -> None:
+    """Before its command runs a job has no log, and that is no error."""
+    served.platform.scheduler.stop(10)
+    job = served.platform.submit()
+    assert list(served.client.jobs.StreamLogs(jobs_pb2.StreamLogsRequest(job=job.id))) == []
+
+
+def test_a_watched_job_is_told_from_now_to_its_end(served: Served) -> None:
+    """Watching one job begins with it as it stands, tells its moves and steps, ends with it."""
+    job = served.platform.until(served.platform.submit("wait"), "processing")
+    changes = served.client.jobs.WatchJobs(jobs_pb2.WatchJobsRequest(job=job.name))
+    assert next(changes).job.state == jobs_pb2.JOB_STATE_PROCESSING
+    progress = served.platform.workspaces.of(job.id).progress
+    progress.write_text('{"step": "b", "progress": 0.5}\n')
+    assert [(s.state, s.progress) for s in next(changes).job.steps] == [
+        ("done", 1.0),
+        ("running", 0.5),
+    ]
+    (served.platform.workspaces.folder / "go").touch()
+    *_, last = changes
+    assert last.job.state == jobs_pb2.JOB_STATE_FINISHED
+    ended = served.client.jobs.WatchJobs(jobs_pb2.WatchJobsRequest(job=job.id))
+    assert [change.job.state for change in ended] == [jobs_pb2.JOB_STATE_FINISHED]
+
+
+def test_all_jobs_are_watched_from_an_event_on(served: Served) -> None:
+    """Watching all jobs goes on after the event that was seen last: none is missed."""
+    first = served.platform.until(served.platform.submit())
+    (seen,) = served.client.jobs.WatchJobs(jobs_pb2.WatchJobsRequest(job=first.id))
+    second = served.platform.until(served.platform.submit("fail"))
+    changes = served.client.jobs.WatchJobs(jobs_pb2.WatchJobsRequest(after_event=seen.event))
+    found = [next(changes) for _ in range(3)]
+    assert [change.event - seen.event for change in found] == [1, 2, 3]
+    assert {change.job.id for change in found} == {second.id}
+    third = served.platform.submit()
+    assert next(changes).job.id == third.id
+    changes.cancel()
+
+
+def test_those_who_watch_leave_threads_for_those_who_submit(served: Served) -> None:
+    """However many watch or follow, jobs can be submitted; one too many is told to come later."""
+    job = served.platform.submit("wait")
+    wait_for_file(served.platform.workspaces.of(job.id).log)
+    request = jobs_pb2.StreamLogsRequest(job=job.id, follow=True)
+    streams = [served.client.jobs.StreamLogs(request) for _ in range(server.STREAMS)]
+    for stream in streams:
+        assert next(stream).data == b"early\n"
+    code, text, _ = refused(lambda r: list(served.client.jobs.StreamLogs(r)), request)
+    assert (code, "try again later" in text) == ("UNAVAILABLE", True)
+    assert served.platform.until(served.platform.operations.get(
+        served.client.submit(served.platform.request())
+    ), "finished")  # fmt: skip
+    (served.platform.workspaces.folder / "go").touch()
+    for stream in streams:
+        assert [chunk.data for chunk in stream] == [b"late\n"]
+    assert len(list(served.client.jobs.StreamLogs(request))) == 1
+
+
+def test_a_fault_of_ours_tells_the_caller_nothing(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An exception that nobody foresaw is INTERNAL; its text goes neither out nor to the log."""
+
+    def fault(self: JobOperations, name: str) -> None:
+        del self
+        raise KeyError(name)
+
+    monkeypatch.setattr(JobOperations, "get", fault)
+    code, text, _ = refused(served.client.jobs.GetJob, jobs_pb2.GetJobRequest(job="DOE^JOHN"))
+    assert (code, "DOE" in text) == ("INTERNAL", False)
+    told = capsys.readouterr()
+    assert "rpc.failed" in told.out + told.err
+    assert "DOE" not in told.out + told.err
+
+
+def test_pipelines_are_shown(served: Served) -> None:
+    """Pipelines are listed by name, each as it is shown alone; a version is one command."""
+    listed = served.client.pipelines.ListPipelines(pipelines_pb2.ListPipelinesRequest()).pipelines
+    assert [pipeline.name for pipeline in listed] == ["fail", "test", "wait"]
+    request = pipelines_pb2.GetPipelineRequest(name="wait")
+    assert served.client.pipelines.GetPipeline(request) == listed[2]
+    assert len({pipeline.version for pipeline in listed}) == 3
+
+
+def test_a_request_may_be_larger_than_grpcs_own_limit(served: Served) -> None:
+    """A job of 40,000 instances, 7 MB of references, is asked about and submitted."""
+    stored = served.platform.store()
+    files = tuple(
+        InputFile(f"{n:032x}", stored.sha256, "1.2.840." + "9" * 50) for n in range(40_000)
+    )
+    assert served.client.missing([stored, *files]) == list(files)
+    inputs = (JobInput("1", "2", "all", (stored, *files)),)
+    request = JobRequest("r", "large", "test", Priority.NORMAL, "", inputs)
+    message = convert.to_request(request)
+    assert message.ByteSize() > 4 * 1024**2
+    code, text, _ = refused(served.client.jobs.SubmitJob, message)
+    assert code == "FAILED_PRECONDITION"
+    assert files[0].instance_id in text
+    assert served.workspaces == []
+
+
+def test_the_client_raises_our_own_exceptions(served: Served) -> None:
+    """A refusal arrives at the other end as the exception that it was."""
+    with pytest.raises(NotFoundError, match="the platform has no pipeline 'heart'"):
+        served.client.submit(served.platform.request("heart"))
