@@ -209,7 +209,7 @@ class InputFile:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What it is known by: two instances of one id are different when their bytes are."""
+        """What it is known by: other bytes under the same id are another instance."""
         return self.instance_id, self.sha256
 
 
@@ -393,10 +393,7 @@ def job_name(base: str, at: datetime) -> str:
 
 
 def suffixed_name(name: str, suffix: str) -> str:
-    """Return the name with something behind it that makes it unlike others, at most 63 characters.
-
-    As in `job_name`, a name that is too long is cut before its time, never within it.
-    """
+    """Return the name with a suffix behind it, at most 63 characters, cut before its time."""
     stamp = re.search(r"-[0-9]{14}$", name)
     base, time = (name[: stamp.start()], stamp[0]) if stamp else (name, "")
     behind = f"{time}-{suffix}"

@@ -196,7 +196,6 @@ def _associate(peer: Peer, calling: str, contexts: list[Any]) -> Iterator[Associ
         raise RejectedError(_rejection(peer, calling, association))
     # pynetdicom aborts an association without an accepted context; the peer has answered though.
     if not association.is_established and not association.rejected_contexts:
-        _close(association)
         raise unreachable
     _send_at_once(association)
     try:
@@ -207,24 +206,13 @@ def _associate(peer: Peer, calling: str, contexts: list[Any]) -> Iterator[Associ
 
 
 def _send_at_once(association: Association) -> None:
-    connection = _connection(association)
+    wrapper = association.dul.socket
+    connection = wrapper.socket if wrapper else None
     if connection is not None:
         # A message is several small writes: without this each waits some 40 ms for the peer's
         # delayed acknowledgement of the one before.
         with suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _close(association: Association) -> None:
-    # pynetdicom forgets the socket of a connection that was refused.
-    connection = _connection(association)
-    if connection is not None:
-        connection.close()
-
-
-def _connection(association: Association) -> socket.socket | None:
-    wrapper = association.dul.socket
-    return wrapper.socket if wrapper else None
 
 
 def _rejection(peer: Peer, calling: str, association: Association) -> str:

@@ -246,11 +246,16 @@ class Service:
             self.ledger,
             self.clock,
             reserve=self.settings.storage.reserve,
-            stored=lambda title: self._hosts[title].wake(),
         )
         with self.ledger.read() as tx:
             last = instances.last_association(tx)
-        self._listener = Listener(self.settings, self._policy, intake, last_association=last)
+        self._listener = Listener(
+            self.settings,
+            self._policy,
+            intake,
+            last_association=last,
+            stored=lambda title: self._hosts[title].wake(),
+        )
         addresses = self._listener.start()
         self._running.callback(self._listener.stop, ASSOCIATIONS_GRACE)
         return addresses

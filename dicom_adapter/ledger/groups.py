@@ -28,7 +28,6 @@ def join(
 
     The group is due `after` its last instance, but no later than `max_wait` after its first.
     """
-    due = instance.received_at + after
     row = tx.execute(
         select(groups).where(
             groups.c.ae_title == instance.ae_title,
@@ -36,21 +35,10 @@ def join(
             groups.c.state == GroupState.OPEN,
         )
     ).one_or_none()
+    due = instance.received_at + after
     if row is None:
         ready_by = instance.received_at + max_wait if max_wait is not None else None
-        group_id = uuid4().hex
-        tx.execute(
-            insert(groups).values(
-                id=group_id,
-                ae_title=instance.ae_title,
-                key=key,
-                state=GroupState.OPEN,
-                opened_at=instance.received_at,
-                last_instance_at=instance.received_at,
-                ready_at=min(due, ready_by or due),
-                ready_by=ready_by,
-            )
-        )
+        group_id = _open(tx, instance, key, min(due, ready_by or due), ready_by)
     else:
         group_id = row.id
         tx.execute(
@@ -64,6 +52,29 @@ def join(
         )
     tx.execute(
         update(instance_table).where(instance_table.c.id == instance.id).values(group_id=group_id)
+    )
+    return group_id
+
+
+def _open(
+    tx: Connection,
+    instance: StoredInstance,
+    key: str,
+    ready_at: datetime,
+    ready_by: datetime | None,
+) -> str:
+    group_id = uuid4().hex
+    tx.execute(
+        insert(groups).values(
+            id=group_id,
+            ae_title=instance.ae_title,
+            key=key,
+            state=GroupState.OPEN,
+            opened_at=instance.received_at,
+            last_instance_at=instance.received_at,
+            ready_at=ready_at,
+            ready_by=ready_by,
+        )
     )
     return group_id
 

@@ -59,16 +59,7 @@ def add(
         )
     )
     _add_item(tx, job, inputs)
-    for position, step in enumerate(job.steps):
-        tx.execute(
-            insert(job_steps).values(
-                job_id=job.id,
-                position=position,
-                name=step.name,
-                state=step.state,
-                progress=step.progress,
-            )
-        )
+    _add_steps(tx, job)
     events.add(
         tx,
         KIND,
@@ -89,6 +80,19 @@ def _free_name(tx: Connection, job: Job) -> str:
             return name
     # A client that always sends the same name: looking for a number would take ever longer.
     return suffixed_name(job.name, job.id[:16])
+
+
+def _add_steps(tx: Connection, job: Job) -> None:
+    for position, step in enumerate(job.steps):
+        tx.execute(
+            insert(job_steps).values(
+                job_id=job.id,
+                position=position,
+                name=step.name,
+                state=step.state,
+                progress=step.progress,
+            )
+        )
 
 
 def _add_item(tx: Connection, job: Job, inputs: Sequence[JobInput]) -> None:

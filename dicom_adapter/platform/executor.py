@@ -19,7 +19,7 @@ from dicom_adapter.platform.workspace import Workspace
 
 # From TERM to KILL.
 GRACE_SECONDS = 5.0
-# How often a running pipeline's progress is read and its memory measured; the first time sooner.
+# How often a running pipeline's progress is read and its memory measured; at first more often.
 FIRST_TICK_SECONDS = 0.05
 TICK_SECONDS = 0.5
 LONGEST_PROGRESS_LINE = 4096
@@ -88,7 +88,7 @@ class Execution:
     ) -> None:
         pause = FIRST_TICK_SECONDS
         while not self._done.wait(pause):
-            pause = TICK_SECONDS
+            pause = min(pause * 2, TICK_SECONDS)
             self._measure()
             self._tell(progress)
             if timeout is not None and time.monotonic() - self._started > timeout:

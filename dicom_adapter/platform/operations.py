@@ -151,12 +151,25 @@ class JobOperations:
         earlier = self._earlier(request, digest)
         if earlier is not None:
             return earlier
+        job = self._make(request, digest)
+        log.info(
+            "job submitted",
+            action="job.submitted",
+            job=job.name,
+            pipeline=job.pipeline,
+            instances=job.instances,
+            priority=job.priority.label,
+        )
+        self._submitted()
+        return job
+
+    def _make(self, request: JobRequest, digest: str) -> Job:
         job = self._new_job(request, self._clock.now())
         workspace = self._workspaces.of(job.id)
         try:
             workspace.take_inputs(request.inputs, self._places(request.files))
             with self._ledger.write() as tx:
-                job = queue.add(tx, job, request.inputs, request.request_id, digest)
+                return queue.add(tx, job, request.inputs, request.request_id, digest)
         except IntegrityError:
             self._workspaces.remove(job.id)
             earlier = self._earlier(request, digest)
@@ -170,16 +183,6 @@ class JobOperations:
         except BaseException:
             self._workspaces.remove(job.id)
             raise
-        log.info(
-            "job submitted",
-            action="job.submitted",
-            job=job.name,
-            pipeline=job.pipeline,
-            instances=job.instances,
-            priority=job.priority.label,
-        )
-        self._submitted()
-        return job
 
     def _earlier(self, request: JobRequest, digest: str) -> Job | None:
         with self._ledger.read() as tx:

@@ -3,7 +3,6 @@
 import threading
 import time
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import structlog
 from pynetdicom import evt
@@ -20,7 +19,9 @@ log = structlog.get_logger()
 
 _PEER_PROGRAM = 0
 
-_of_thread: "WeakKeyDictionary[threading.Thread, Conversation]" = WeakKeyDictionary()
+# What the two threads of an association carry, so that a line which a library logs in one of them
+# can be told with the association's number.
+_CARRIED = "dicom_adapter_conversation"
 
 
 class Conversation:
@@ -46,10 +47,12 @@ class Conversation:
         self._aborting = False
         self._stored = 0
         self._refused = 0
+        self._unanswered = False
 
     def follow(self, association: Association) -> None:
         """Listen to an association that has not started yet."""
-        _of_thread[association] = _of_thread[association.dul] = self
+        for thread in (association, association.dul):
+            setattr(thread, _CARRIED, self)
         association.bind(evt.EVT_ACCEPTED, self._on_accepted)
         association.bind(evt.EVT_PDU_RECV, self._on_received)
         association.bind(evt.EVT_PDU_SENT, self._on_sent)
@@ -81,12 +84,18 @@ class Conversation:
     def stored(self, instance_id: str | None, sop_class_uid: str) -> None:
         """Count an instance that is safe; no id: the same bytes wait here already."""
         self._stored += 1
+        self._unanswered = instance_id is not None
         self.log.debug(
             "instance stored" if instance_id else "instance is here already",
             action="instance.stored" if instance_id else "instance.duplicate",
             instance=instance_id,
             sop_class=sop_class_uid,
         )
+
+    def answered(self) -> bool:
+        """Tell, once for each, whether the sender has had its answer for a stored instance."""
+        was, self._unanswered = self._unanswered, False
+        return was
 
     def refused(self, status: int, why: str) -> None:
         """Count an instance that the sender keeps, and say why."""
@@ -197,5 +206,5 @@ def _reason(pdu: A_ABORT_RQ, without: str) -> str:
 
 def log_here() -> Any:  # noqa: ANN401 - structlog's loggers have no common type
     """Return the log of the association whose thread this is, or the general one."""
-    conversation = _of_thread.get(threading.current_thread())
+    conversation = getattr(threading.current_thread(), _CARRIED, None)
     return log if conversation is None else cast("Any", conversation.log)

@@ -1,7 +1,6 @@
 """Takes one instance in: checked, durable in the spool, known to the ledger, in that order."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -44,13 +43,11 @@ class Intake:
         clock: Clock,
         *,
         reserve: int,
-        stored: Callable[[str], None],
     ) -> None:
         self._spool = spool
         self._ledger = ledger
         self._clock = clock
         self._reserve = reserve
-        self._stored = stored
 
     def store(self, arrival: Arrival) -> str | None:
         """Store an instance and return its id; None when the same bytes wait here already.
@@ -64,10 +61,7 @@ class Intake:
             instance = self._store_file(arrival)
         except OSError as error:
             raise OutOfResourcesError(f"cannot store: {os.strerror(error.errno or 0)}") from error
-        if not self._record(instance, arrival):
-            return None
-        self._stored(arrival.ae_title)
-        return instance.id
+        return instance.id if self._record(instance, arrival) else None
 
     def _store_file(self, arrival: Arrival) -> StoredInstance:
         if self._spool.free() < self._reserve:

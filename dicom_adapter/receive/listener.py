@@ -9,6 +9,7 @@ import itertools
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
@@ -41,11 +42,18 @@ class Listener:
     """Listens on every configured port and answers C-ECHO and C-STORE there."""
 
     def __init__(
-        self, settings: Settings, policy: Policy, intake: Intake, *, last_association: int
+        self,
+        settings: Settings,
+        policy: Policy,
+        intake: Intake,
+        *,
+        last_association: int,
+        stored: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._policy = policy
         self._intake = intake
+        self._stored = stored
         self._numbers = itertools.count(last_association + 1)
         self._conversations: dict[Association, Conversation] = {}
         self._lock = threading.Lock()
@@ -103,7 +111,7 @@ class Listener:
         except OSError as error:
             raise StartError(
                 f"cannot listen on {_address(host, port)}: {error.strerror}: stop what uses the "
-                "port, or choose another under dicom.port"
+                "port, or choose another (dicom.port, or the AE title's own port)"
             ) from error
 
     def stop(self, grace: float) -> None:
@@ -138,6 +146,7 @@ class Listener:
         association.bind(evt.EVT_DIMSE_RECV, _want_one_instance_uid)
         association.bind(evt.EVT_C_ECHO, self._echo, [conversation])
         association.bind(evt.EVT_C_STORE, self._store, [conversation])
+        association.bind(evt.EVT_PDU_SENT, self._answered, [conversation])
         with self._lock:
             self._conversations[association] = conversation
 
@@ -145,6 +154,8 @@ class Listener:
             with self._lock:
                 del self._conversations[association]
             conversation.closed()
+            # The answer may not have reached the peer; the instance is here all the same.
+            self._hand_on(conversation)
 
         threads.watch(association, conversation, ended)
 
@@ -193,6 +204,15 @@ class Listener:
             build_context(sop_class, sorted(syntaxes) or None)
             for sop_class, syntaxes in supported.items()
         ]
+
+    def _answered(self, event: evt.Event, conversation: Conversation) -> None:
+        del event
+        self._hand_on(conversation)
+
+    def _hand_on(self, conversation: Conversation) -> None:
+        """Tell of a stored instance, after its answer and not before it."""
+        if conversation.answered() and conversation.title is not None:
+            self._stored(conversation.title.title)
 
     def _echo(self, event: evt.Event, conversation: Conversation) -> int:
         del event

@@ -185,7 +185,7 @@ def as_nobody(*words: str, folder: Path) -> Answer:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=PATIENCE * 3,
         check=False,
     )
     return Answer(ended.returncode, ended.stdout, ended.stderr)

@@ -58,7 +58,12 @@ def statuses() -> str:
         (
             "Failure",
             f"`0x{status.INVALID_SOP_INSTANCE:04X}`",
-            "The Affected SOP Instance UID is no UID.",
+            "The Affected SOP Instance UID is absent, or is not one UID.",
+        ),
+        (
+            "Failure",
+            f"`0x{status.SOP_CLASS_NOT_SUPPORTED:04X}`",
+            "The Affected SOP Class UID is not that of the presentation context.",
         ),
         *(("Failure", f"`0x{code:04X}`", meaning) for meaning, code in refusals),
     ]

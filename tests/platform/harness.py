@@ -70,8 +70,12 @@ class Platform:
             self.workspaces,
             self.uploads,
             locate=self.spool.path_of,
-            submitted=lambda: self.scheduler.wake(),
+            submitted=self.wake,
         )
+
+    def wake(self) -> None:
+        """Have the scheduler that runs now look at the queue."""
+        self.scheduler.wake()
 
     def new_scheduler(self) -> Scheduler:
         """Make a scheduler as a start of the service does."""

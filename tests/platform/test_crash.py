@@ -18,7 +18,9 @@ pipelines:
     command:
       - sh
       - -c
-      - 'echo once >> "$0/out"; setsid sleep 1000 & echo $! $$ > $1; until [ -e $2 ]; do sleep 0.01; done'
+      - >-
+        echo once >> "$0/out"; setsid sleep 1000 & echo $! $$ > $1;
+        until [ -e $2 ]; do sleep 0.01; done
       - "{output}"
       - FOLDER/pids
       - FOLDER/go

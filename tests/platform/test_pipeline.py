@@ -8,13 +8,7 @@ import pytest
 from dicom_adapter.config import Pipeline
 from dicom_adapter.model import JobInput, JobStep, StepState
 from dicom_adapter.platform import executor
-from tests.platform.harness import Platform, part10, platform, sh, wait_for_file
-
-
-def run(made: Platform, pipeline: str = "test", **values: object) -> str:
-    """Run a job to its end and return its state and reason."""
-    job = made.until(made.submit(pipeline, **values))
-    return f"{job.state} {job.reason}".strip()
+from tests.platform.harness import part10, platform, sh, wait_for_file
 
 
 def test_a_pipeline_sees_nothing_of_the_services_environment(
@@ -26,7 +20,8 @@ def test_a_pipeline_sees_nothing_of_the_services_environment(
     monkeypatch.setenv("LD_PRELOAD", "")
     script = (
         "import json, os, pathlib, stat\n"
-        "seen = {'env': dict(os.environ), 'cwd': os.getcwd(), 'group': os.getpgid(0) == os.getpid(),"
+        "seen = {'env': dict(os.environ), 'cwd': os.getcwd(),"
+        " 'group': os.getpgid(0) == os.getpid(),"
         " 'session': os.getsid(0) == os.getpid(), 'descriptors': os.listdir('/proc/self/fd'),"
         " 'stdin': os.readlink('/proc/self/fd/0'), 'mask': os.umask(0)}\n"
         "pathlib.Path(os.environ['DICOM_ADAPTER_OUTPUT'], 'seen').write_text(json.dumps(seen))\n"
@@ -319,7 +314,7 @@ def test_nothing_that_a_job_left_behind_lives_on(tmp_path: Path, leave: str) -> 
 
 
 def test_steps_are_told_as_they_run(tmp_path: Path) -> None:
-    """Progress is seen while the job runs; malformed lines, unknown steps, half lines cost nothing."""
+    """Progress is seen while the job runs; malformed and half lines, unknown steps cost nothing."""
     script = r"""
         report() { printf "$@" >> "$DICOM_ADAPTER_PROGRESS"; }
         report 'not json\n[]\n{"step": "read"}\n{"step": 3, "progress": {}}\n\377\n"x"\n7\n'
@@ -367,7 +362,7 @@ def test_what_a_pipeline_does_to_its_own_files_cannot_hurt_the_platform(
 ) -> None:
     """A pipeline that removes or replaces what it was given still just ends by its exit code."""
     with platform(tmp_path, sh(script, steps=("a",))) as made:
-        assert run(made) == "finished"
+        assert made.until(made.submit()).state == "finished"
 
 
 def test_a_step_that_failed_stays_where_it_was(tmp_path: Path) -> None:
@@ -382,7 +377,7 @@ def test_the_resources_used_are_those_of_the_job(tmp_path: Path) -> None:
     """CPU and wall time and memory of the command and its children are measured, not ours."""
     program = tmp_path / "program.py"
     program.write_text(
-        "import time\nblock = bytearray(60_000_000)\nend = time.process_time() + 0.2\n"
+        "import time\nblock = bytearray(60_000_000)\nend = time.process_time() + 0.8\n"
         "while time.process_time() < end: pass\n"
     )
     hungry = Pipeline(name="hungry", command=("sh", "-c", f"python {program}; true"))
@@ -391,7 +386,7 @@ def test_the_resources_used_are_those_of_the_job(tmp_path: Path) -> None:
         idle = made.until(made.submit("idle")).used
     assert used is not None
     assert idle is not None
-    assert 0.2 <= used.cpu_seconds <= used.wall_seconds + 0.1
+    assert 0.8 <= used.cpu_seconds <= used.wall_seconds + 0.1
     assert 60_000_000 < used.max_rss_bytes < 200_000_000
     assert idle.cpu_seconds < 0.1 <= idle.wall_seconds
     assert 0 < idle.max_rss_bytes < 20_000_000

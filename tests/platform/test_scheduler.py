@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,7 +41,7 @@ def test_one_job_at_a_time_is_strictly_sequential(tmp_path: Path) -> None:
         made.until(first)
         lower, normal, immediate, second_normal = spans(made, jobs)
     ran = [immediate, normal, second_normal, lower]
-    assert all(before[1] <= after[0] for before, after in zip(ran, ran[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in pairwise(ran))
 
 
 def test_jobs_run_together_as_far_as_max_jobs_allows(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -108,7 +108,9 @@ class Receiving:
 
 
 @contextmanager
-def receiving(folder: Path, text: str = CONFIG) -> Iterator[Receiving]:
+def receiving(
+    folder: Path, text: str = CONFIG, stored: Callable[[str], None] = lambda _: None
+) -> Iterator[Receiving]:
     """Listen on free ports over the data in a folder until the block ends."""
     settings = settings_of(folder, text)
     clock = SystemClock()
@@ -117,10 +119,10 @@ def receiving(folder: Path, text: str = CONFIG) -> Iterator[Receiving]:
     ledger.open()
     spool.open()
     policy = Policy(settings, clock)
-    intake = Intake(spool, ledger, clock, reserve=settings.storage.reserve, stored=lambda _: None)
+    intake = Intake(spool, ledger, clock, reserve=settings.storage.reserve)
     with ledger.read() as tx:
         last = instances.last_association(tx)
-    listener = Listener(settings, policy, intake, last_association=last)
+    listener = Listener(settings, policy, intake, last_association=last, stored=stored)
     ports = tuple(int(address.rpartition(":")[2]) for address in listener.start())
     try:
         yield Receiving(listener, policy, ledger, spool, ports, folder)

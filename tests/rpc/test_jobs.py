@@ -368,9 +368,8 @@ def test_those_who_watch_leave_threads_for_those_who_submit(served: Served) -> N
         assert next(stream).data == b"early\n"
     code, text, _ = refused(lambda r: list(served.client.jobs.StreamLogs(r)), request)
     assert (code, "try again later" in text) == ("UNAVAILABLE", True)
-    assert served.platform.until(served.platform.operations.get(
-        served.client.submit(served.platform.request())
-    ), "finished")  # fmt: skip
+    another = served.client.submit(served.platform.request())
+    assert served.platform.until(served.platform.operations.get(another)).state == "finished"
     (served.platform.workspaces.folder / "go").touch()
     for stream in streams:
         assert [chunk.data for chunk in stream] == [b"late\n"]

@@ -49,7 +49,7 @@ def test_reflection_describes_the_services(served: Served) -> None:
         assert set(database.get_services()) >= {*SERVICES, "grpc.health.v1.Health"}
         service = DescriptorPool(database).FindServiceByName(SERVICES[0])
         assert "SubmitJob" in service.methods_by_name
-        assert service.methods_by_name["SubmitJob"].input_type.fields_by_name["request_id"]
+        assert "request_id" in service.methods_by_name["SubmitJob"].input_type.fields_by_name
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
@@ -59,7 +59,7 @@ def test_an_address_that_is_taken_is_refused(tmp_path: Path, kind: str) -> None:
     address = f"127.0.0.1:{first.listen('127.0.0.1:0')}"
     if kind == "unix":
         address = f"unix:{tmp_path / 'missing' / 'grpc.sock'}"
-    with pytest.raises(StartError, match=f"cannot listen on {address}: .* change grpc.listen"):
+    with pytest.raises(StartError, match=rf"cannot listen on {address}: .* change grpc\.listen"):
         second.listen(address)
     first.stop(0)
     second.stop(0)
@@ -79,7 +79,10 @@ def test_a_path_that_is_too_long_for_a_socket_is_told(tmp_path: Path) -> None:
     """Where the system cannot hold a socket's path, the start says to choose a shorter one."""
     folder = tmp_path / ("x" * 100)
     folder.mkdir()
-    with pytest.raises(StartError, match="choose a shorter storage.path"), running(folder, CONFIG):
+    with (
+        pytest.raises(StartError, match=r"choose a shorter storage\.path"),
+        running(folder, CONFIG),
+    ):
         pass
 
 

@@ -1,4 +1,5 @@
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from queue import Queue
@@ -13,6 +14,7 @@ from dicom_adapter.rpc import convert
 from dicom_adapter.v1 import jobs_pb2
 from tests.platform.harness import part10
 from tests.rpc.conftest import Served
+from tests.support import PATIENCE
 
 DATA = part10("one")
 FILE = InputFile("a-1", sha256(DATA).hexdigest(), "1.2.3")
@@ -82,11 +84,11 @@ def test_a_wrong_upload_is_refused_and_leaves_nothing(
     served: Served, messages: list[Message], field: str
 ) -> None:
     """Missing header, wrong size or sha256, no Part 10, ids that are paths: all refused."""
-    before = {path for path in served.platform.folder.rglob("*")}
+    before = set(served.platform.folder.rglob("*"))
     with pytest.raises(InvalidArgumentError) as refused, served.client.errors():
         served.client.jobs.UploadInstance(iter(messages))
     assert refused.value.field == field
-    assert {path for path in served.platform.folder.rglob("*")} == before
+    assert set(served.platform.folder.rglob("*")) == before
     assert served.client.missing([FILE]) == [FILE]
 
 
@@ -102,10 +104,10 @@ def test_an_upload_that_breaks_off_leaves_nothing(served: Served) -> None:
     messages.put(header(size=10_000_000))
     messages.put(chunk())
     folder = served.platform.folder / "platform" / "uploads"
-    _wait_until(lambda: [path for path in folder.iterdir()])
+    _wait_until(lambda: any(folder.iterdir()))
     call.cancel()
     messages.put(None)
-    _wait_until(lambda: not [path for path in folder.iterdir()])
+    _wait_until(lambda: not any(folder.iterdir()))
     assert served.client.missing([FILE]) == [FILE]
 
 
@@ -138,11 +140,12 @@ def test_a_file_that_cannot_be_read_is_the_senders_own_error(
     assert served.uploads == []
 
 
-def _wait_until(look: Any) -> None:  # noqa: ANN401 - a function
-    # The folder is looked at by asking the server: each question gives it time.
-    for _ in range(2000):
+def _wait_until(look: Callable[[], bool]) -> None:
+    # Nothing tells of a file that is no upload yet.
+    for _ in range(int(PATIENCE * 100)):
         if look():
             return
+        threading.Event().wait(0.01)
     raise TimeoutError
 
 
