@@ -7,6 +7,7 @@ nothing would handle; what is not done stays in the ledger.
 
 import fcntl
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,8 +19,8 @@ from dicom_adapter.clock import Clock, SystemClock
 from dicom_adapter.config import AETitle, Settings
 from dicom_adapter.errors import StartError
 from dicom_adapter.files import make_folder
-from dicom_adapter.ledger import Ledger, groups, instances, jobs, submissions
-from dicom_adapter.model import Disk, GroupState, ServiceStatus, SubmissionState
+from dicom_adapter.ledger import Ledger, attention, instances, jobs
+from dicom_adapter.model import Disk, ServiceStatus
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
@@ -312,23 +313,33 @@ class Service:
             rejections=self._policy.rejections(),
         )
 
-    def _attention(self) -> list[str]:
+    def _attention(self) -> Iterator[str]:
         with self.ledger.read() as tx:
-            parked_groups = len(groups.summaries(tx, [GroupState.PARKED]))
-            parked = len(submissions.listed(tx, [SubmissionState.PARKED]))
-            retried = sum(s.attempts > 0 for s in submissions.listed(tx, [SubmissionState.PENDING]))
-            quarantined = len(instances.quarantined(tx, self._spool.path_of))
+            waiting = attention.waiting(tx)
+        for count, thing, what in (
+            (waiting.parked_groups, "group", "parked: see `groups list`"),
+            (waiting.quarantined, "instance", "in quarantine: see `quarantine list`"),
+            (waiting.refused_submissions, "submission", "refused: see `submissions list`"),
+            (
+                waiting.repeated_submissions,
+                "submission",
+                "waiting for the platform: see `submissions list`",
+            ),
+        ):
+            if count:
+                yield f"{count} {thing} is {what}" if count == 1 else f"{count} {thing}s are {what}"
+        for title, count in sorted(waiting.instances_of.items()):
+            if title not in self.settings.ae_titles:
+                yield (
+                    f"AE title {title} is not configured any more, but {count} of its instances "
+                    "wait for its job processor: configure it again, or discard its groups"
+                )
+        yield from self._disk_attention()
+
+    def _disk_attention(self) -> Iterator[str]:
         free, used = self._spool.free(), self._spool.used_fraction()
         storage = self.settings.storage
-        told = [
-            (parked_groups, f"{parked_groups} groups are parked: see `groups list`"),
-            (quarantined, f"{quarantined} instances are in quarantine: see `quarantine list`"),
-            (parked, f"{parked} submissions are refused: see `submissions list`"),
-            (retried, f"{retried} submissions wait for the platform: see `submissions list`"),
-            (
-                free < storage.reserve,
-                f"C-STORE is answered 0xA700: {free} bytes are free, less than storage.reserve",
-            ),
-            (used > storage.watermark, f"the disk is {used:.0%} full, above storage.watermark"),
-        ]
-        return [text for wanted, text in told if wanted]
+        if free < storage.reserve:
+            yield f"C-STORE is answered 0xA700: {free} bytes are free, less than storage.reserve"
+        if used > storage.watermark:
+            yield f"the disk is {used:.0%} full, above storage.watermark"

@@ -100,7 +100,7 @@ def test_a_group_on_which_it_raises_five_times_is_parked(
         clock.advance(3600)
         assert adapter.groups() == [group]
         assert kept(adapter) == {"in a parked group": 1}
-        assert adapter.service.status().attention == ("1 groups are parked: see `groups list`",)
+        assert adapter.service.status().attention == ("1 group is parked: see `groups list`",)
     assert [(b - a).total_seconds() for a, b in pairwise(times)] == list(PAUSES)
     assert (group.state, group.error) == (GroupState.PARKED, f"KeyError: '{PATIENT}'")
     assert [entry["action"] for entry in logs if entry["log_level"] == "error"] == [

@@ -173,7 +173,7 @@ def test_a_platform_that_is_down_is_waited_for(tmp_path: Path) -> None:
         waiting = unsettled(made, attempts=2)
         assert 1 <= (waiting.ready_at - clock.now()).total_seconds() <= 2
         assert made.service.status().attention == (
-            "1 submissions wait for the platform: see `submissions list`",
+            "1 submission is waiting for the platform: see `submissions list`",
         )
         assert len(files(made)) == 1
         with platform(tmp_path, port) as far, Client(far) as client:
@@ -217,7 +217,7 @@ def test_a_refused_submission_is_parked_until_a_person_decides(tmp_path: Path) -
             clock.advance(100_000)
             assert len(files(made)) == 1
             assert made.service.status().attention == (
-                "1 submissions are refused: see `submissions list`",
+                "1 submission is refused: see `submissions list`",
             )
             operations.retry([parked.id], "ann")
             assert unsettled(made, state="parked").attempts == 1
