@@ -198,6 +198,12 @@ def association(
             opened.release()
 
 
+def files_in(folder: Path) -> list[Path]:
+    """Return every file below a folder, also while a service removes folders there."""
+    # Not Path.rglob, which raises when a folder goes away under it.
+    return sorted(Path(place) / name for place, _, names in os.walk(folder) for name in names)
+
+
 def send(
     port: int, instances: Sequence[Dataset], called: str = "TEST", calling: str = "SCU"
 ) -> list[int]:

@@ -14,6 +14,11 @@ from dicom_adapter.ledger.schema import instances as instance_table
 from dicom_adapter.model import GroupState, GroupSummary, InstanceGroup, StoredInstance
 
 KIND = "group"
+_ACTIONS = {
+    GroupState.DISPATCHED: "dispatch",
+    GroupState.PARKED: "park",
+    GroupState.DISCARDED: "discard",
+}
 UNDECIDED = (GroupState.OPEN, GroupState.PARKED)
 
 
@@ -145,7 +150,7 @@ def close(
         tx,
         KIND,
         group_id,
-        target,
+        _ACTIONS[target],
         source=row.state,
         target=target,
         at=at,

@@ -152,7 +152,8 @@ def _settle(
         .values(state=target, settled_at=at, **values)
     )
     instances.release_settled(tx, submission_id, at)
-    events.add(tx, KIND, submission_id, target, source=source, target=target, at=at, actor=actor)
+    action = "accept" if target == SubmissionState.ACCEPTED else "discard"
+    events.add(tx, KIND, submission_id, action, source=source, target=target, at=at, actor=actor)
 
 
 def _state(tx: Connection, submission_id: str) -> str:

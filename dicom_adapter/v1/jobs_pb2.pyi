@@ -627,7 +627,7 @@ class ListJobsRequest(_message.Message):
     PIPELINE_FIELD_NUMBER: _builtins.int
     AE_TITLE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most 1000; 0: 100."""
+    """0: 100; larger values are reduced to 1000."""
     page_token: _builtins.str
     pipeline: _builtins.str
     ae_title: _builtins.str

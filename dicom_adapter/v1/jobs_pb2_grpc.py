@@ -92,8 +92,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UploadInstance(self, request_iterator, context):
-        """Takes one instance: first its header, then its bytes in chunks. DATA_LOSS when they do not have
-        the announced sha256.
+        """Takes one instance: first its header, then its bytes in chunks. INVALID_ARGUMENT when they do
+        not have the announced size and sha256.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

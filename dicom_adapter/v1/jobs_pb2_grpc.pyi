@@ -41,8 +41,8 @@ class JobServiceStub:
     FindMissingInstances: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.FindMissingInstancesRequest, _jobs_pb2.FindMissingInstancesResponse]
     """Returns those of the named instances that the platform does not have."""
     UploadInstance: _grpc.StreamUnaryMultiCallable[_jobs_pb2.UploadInstanceRequest, _jobs_pb2.UploadInstanceResponse]
-    """Takes one instance: first its header, then its bytes in chunks. DATA_LOSS when they do not have
-    the announced sha256.
+    """Takes one instance: first its header, then its bytes in chunks. INVALID_ARGUMENT when they do
+    not have the announced size and sha256.
     """
     SubmitJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.SubmitJobRequest, _jobs_pb2.Job]
     """Makes a job, durable when this returns. The same request id again returns the same job;
@@ -70,8 +70,8 @@ class JobServiceAsyncStub(JobServiceStub):
     FindMissingInstances: _aio.UnaryUnaryMultiCallable[_jobs_pb2.FindMissingInstancesRequest, _jobs_pb2.FindMissingInstancesResponse]  # type: ignore[assignment]
     """Returns those of the named instances that the platform does not have."""
     UploadInstance: _aio.StreamUnaryMultiCallable[_jobs_pb2.UploadInstanceRequest, _jobs_pb2.UploadInstanceResponse]  # type: ignore[assignment]
-    """Takes one instance: first its header, then its bytes in chunks. DATA_LOSS when they do not have
-    the announced sha256.
+    """Takes one instance: first its header, then its bytes in chunks. INVALID_ARGUMENT when they do
+    not have the announced size and sha256.
     """
     SubmitJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.SubmitJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Makes a job, durable when this returns. The same request id again returns the same job;
@@ -108,8 +108,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_jobs_pb2.UploadInstanceRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.UploadInstanceResponse, _abc.Awaitable[_jobs_pb2.UploadInstanceResponse]]:
-        """Takes one instance: first its header, then its bytes in chunks. DATA_LOSS when they do not have
-        the announced sha256.
+        """Takes one instance: first its header, then its bytes in chunks. INVALID_ARGUMENT when they do
+        not have the announced size and sha256.
         """
 
     @_abc_1.abstractmethod

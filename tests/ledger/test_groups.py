@@ -91,7 +91,7 @@ def test_a_closed_group_takes_nothing_more(ledger: Ledger) -> None:
         second, _ = join(tx, 6)
         assert second != first
         assert len(groups.get(tx, first, make.locate).instances) == 1
-        assert [event.action for event in events.of_subject(tx, first)] == ["dispatched"]
+        assert [event.action for event in events.of_subject(tx, first)] == ["dispatch"]
 
 
 def test_a_failed_group_waits_for_its_next_turn(ledger: Ledger) -> None:

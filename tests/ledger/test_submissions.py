@@ -79,7 +79,7 @@ def test_what_is_settled_stays_settled(ledger: Ledger) -> None:
             submissions.postpone(tx, settled.id, after(3), "too late")
         assert submissions.listed(tx) == []
         found = {s.id: s for s in submissions.listed(tx, ALL)}
-        assert [e.action for e in events.of_subject(tx, discarded.id)] == ["discarded"]
+        assert [e.action for e in events.of_subject(tx, discarded.id)] == ["discard"]
     assert (found[accepted.id].state, found[accepted.id].job_id) == ("accepted", "job-1")
     assert found[accepted.id].settled_at == after(1)
     assert (found[discarded.id].state, found[discarded.id].settled_at) == ("discarded", after(2))
@@ -94,7 +94,7 @@ def test_a_job_that_was_made_during_a_discard_is_told(ledger: Ledger) -> None:
         (found,) = submissions.listed(tx, ALL)
         told = [(e.action, e.from_state) for e in events.of_subject(tx, made.id)]
     assert (found.state, found.job_id) == ("accepted", "job-1")
-    assert told == [("discarded", "pending"), ("accepted", "discarded")]
+    assert told == [("discard", "pending"), ("accept", "discarded")]
 
 
 def test_an_unknown_submission_is_told(ledger: Ledger) -> None:

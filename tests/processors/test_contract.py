@@ -22,7 +22,7 @@ from tests.processors.tools import (
     wait_quarantined,
     wait_submitted,
 )
-from tests.support import SUCCESS, ManualClock, Running, make_instance, running, send
+from tests.support import SUCCESS, ManualClock, Running, files_in, make_instance, running, send
 
 STRANGER = Path(__file__).parent / "stranger"
 BY_CLASS = f"""{HEAD}
@@ -44,8 +44,7 @@ def submit(processor: JobProcessorBase, group: InstanceGroup) -> None:
 
 def spooled(adapter: Running) -> int:
     """Return how many files are in the spool."""
-    spool = adapter.service.settings.storage.path / "spool"
-    return sum(path.is_file() for path in spool.rglob("*"))
+    return len(files_in(adapter.service.settings.storage.path / "spool"))
 
 
 def test_s85_a_stranger_needs_the_public_names_alone() -> None:

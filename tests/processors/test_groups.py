@@ -76,7 +76,7 @@ def test_complete_makes_a_group_due_now(tmp_path: Path, cli: CommandLine) -> Non
     assert {i.study_instance_uid for i in job.instances} == {"1.2"}
     assert [(event.action, event.actor) for event in trail] == [
         ("complete", "local"),
-        ("dispatched", "system"),
+        ("dispatch", "system"),
     ]
 
 
@@ -125,7 +125,7 @@ def test_discard_drops_the_instances(tmp_path: Path, cli: CommandLine) -> None:
         trail = history(adapter, groups["1.1"].id)
     assert {i.study_instance_uid for i in job.instances} == {"1.2"}
     assert [(event.action, event.actor, event.to_state) for event in trail] == [
-        ("discarded", "local", "discarded")
+        ("discard", "local", "discarded")
     ]
 
 
@@ -171,9 +171,9 @@ def test_a_parked_group_can_be_completed_again(
         adapter.wait_for(lambda: not adapter.groups())
         trail = history(adapter, group.id)
     assert [(event.action, event.from_state) for event in trail] == [
-        ("parked", "open"),
+        ("park", "open"),
         ("complete", "parked"),
-        ("dispatched", "open"),
+        ("dispatch", "open"),
     ]
 
 
@@ -227,5 +227,5 @@ def test_a_discard_during_the_call_counts(
         trail = history(adapter, group.id)
         assert submitted(adapter) == [job]
     assert {i.study_instance_uid for i in job.instances} == {"1.2"}
-    assert [event.action for event in trail] == ["discarded"]
+    assert [event.action for event in trail] == ["discard"]
     assert script.calls.count("group") == 2

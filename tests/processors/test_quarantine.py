@@ -21,7 +21,7 @@ from tests.processors.tools import (
     wait_quarantined,
     wait_submitted,
 )
-from tests.support import SUCCESS, ManualClock, Running, make_instance, running, send
+from tests.support import SUCCESS, ManualClock, Running, files_in, make_instance, running, send
 
 BY_ACCESSION = config(title("TEST", group_by="AccessionNumber"))
 BY_STUDY = config(title("TEST"))
@@ -38,7 +38,7 @@ def with_private(value: str | None) -> Dataset:
 
 def spool(folder: Path) -> list[Path]:
     """Return the files of the spool."""
-    return [path for path in (folder / "data" / "spool").rglob("*") if path.is_file()]
+    return files_in(folder / "data" / "spool")
 
 
 def test_absent_and_empty_values_are_set_aside(tmp_path: Path) -> None:

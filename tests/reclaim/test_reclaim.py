@@ -319,7 +319,7 @@ def test_the_status_says_what_is_kept_and_what_needs_a_person(tmp_path: Path) ->
             tx.execute(text("UPDATE groups SET state = 'parked'"))
         status = adapter.service.status()
         assert [k.reason for k in status.keeping] == ["in a parked group"]
-        assert status.attention[0] == "1 groups are parked: see `groups list`"
+        assert status.attention[0] == "1 group is parked: see `groups list`"
 
 
 def test_an_embedded_study_is_reclaimed_from_end_to_end(tmp_path: Path) -> None:

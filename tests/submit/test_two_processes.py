@@ -16,7 +16,7 @@ from dicom_adapter.model import Job, Submission
 from dicom_adapter.rpc.client import Client, options
 from dicom_adapter.v1 import adapter_pb2, jobs_pb2, jobs_pb2_grpc
 from tests.submit.servers import ended, serving
-from tests.support import PATIENCE, ManualClock, Running, make_instance, running, send
+from tests.support import PATIENCE, ManualClock, Running, files_in, make_instance, running, send
 
 PLATFORM = """
 grpc: {listen: "127.0.0.1:PORT"}
@@ -148,7 +148,7 @@ def test_adapter_and_platform_as_two_processes(tmp_path: Path) -> None:
         listed_here = near.run("jobs", "list", "--json")
         assert json.loads(listed_here.stdout)["id"] == job.id
         assert len(list((far.folder / "data" / "platform" / "uploads").iterdir())) == 4
-    assert not list((near.folder / "data" / "spool" / "instances").rglob("*.dcm"))
+    assert files_in(near.folder / "data" / "spool" / "instances") == []
     assert not list((near.folder / "data" / "platform" / "jobs").iterdir())
 
 
