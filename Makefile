@@ -7,11 +7,10 @@ PROTO := $(wildcard proto/dicom_adapter/v1/*.proto)
 
 default: check
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml .ci/constraints.txt
 	@echo "Making the environment in .venv; this takes a minute or two."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: .venv/installed ## Send a study through the whole of it, and show what came out.

@@ -163,7 +163,7 @@ class Conversation:
         if event.assoc.requestor.primitive is None and dul.to_user_queue.empty():
             # It closed before it asked for anything. pynetdicom's other thread would go on waiting
             # for the request until its timeout; this is what it gets then.
-            dul.to_user_queue.put(None)
+            cast("Any", dul.to_user_queue).put(None)
 
     def _on_accepted(self, event: evt.Event) -> None:
         self._accepted = True

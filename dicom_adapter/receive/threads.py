@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from typing import Any, cast
 
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ABORT_RQ
@@ -52,7 +53,7 @@ def _guard(association: Association, conversation: Conversation) -> None:
             if dul.socket is not None:
                 dul.socket.send(pdu.encode())
             # For the other thread, should it still wait for the request.
-            dul.to_user_queue.put(None)
+            cast("Any", dul.to_user_queue).put(None)
 
     dul.run = run_guarded  # type: ignore[method-assign]
 
