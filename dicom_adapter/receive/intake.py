@@ -14,8 +14,9 @@ from dicom_adapter.errors import (
 )
 from dicom_adapter.ledger import Ledger, instances
 from dicom_adapter.model import StoredInstance
-from dicom_adapter.receive.part10 import Identity, Origin, header, identify
+from dicom_adapter.receive.part10 import IDENTIFYING, Identity, Origin, header, identity_of
 from dicom_adapter.receive.spool import Part, Spool
+from dicom_adapter.receive.walk import walk_of
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Intake:
             raise OutOfResourcesError("less disk space is free than storage.reserve")
         if not arrival.data:
             raise UnreadableInstanceError("the data set is empty")
+        walk = walk_of(arrival.transfer_syntax_uid, IDENTIFYING)
+        walk.feed(arrival.data)
+        identity = identity_of(walk.finish())
+        _compare(arrival, identity)
         with self._spool.receive(uuid4().hex) as part:
             part.write(
                 header(
@@ -78,8 +83,6 @@ class Intake:
                 )
             )
             part.write(arrival.data)
-            identity = identify(part.path)
-            _compare(arrival, identity)
             path = self._spool.commit(part)
             return self._instance(arrival, identity, part, path)
 

@@ -1,12 +1,11 @@
 """The DICOM file around a received data set (PS3.10 section 7): its header, what it says."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from pydicom import Dataset, dcmread
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import FileMetaDataset
-from pydicom.errors import InvalidDicomError
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
@@ -19,12 +18,20 @@ IMPLEMENTATION_VERSION_NAME = "DICOM_ADAPTER_1"
 
 PREAMBLE = b"\0" * 128 + b"DICM"
 
-_IDENTIFYING = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "InstanceNumber",
+_SOP_CLASS_UID = 0x00080016
+_SOP_INSTANCE_UID = 0x00080018
+_STUDY_INSTANCE_UID = 0x0020000D
+_SERIES_INSTANCE_UID = 0x0020000E
+_INSTANCE_NUMBER = 0x00200013
+#: The attributes that `identity_of` reads, by tag.
+IDENTIFYING = frozenset(
+    {
+        _SOP_CLASS_UID,
+        _SOP_INSTANCE_UID,
+        _STUDY_INSTANCE_UID,
+        _SERIES_INSTANCE_UID,
+        _INSTANCE_NUMBER,
+    }
 )
 _UID = re.compile(r"[0-9.]{1,64}")
 
@@ -68,30 +75,19 @@ def header(
     return buffer.getvalue()
 
 
-def identify(path: Path) -> Identity:
-    """Read from a Part 10 file what its data set says it is; pixel data is not read.
+def identity_of(values: Mapping[int, bytes]) -> Identity:
+    """Return what a data set says it is, from the values of `IDENTIFYING` as they are encoded.
 
     Raises:
-        UnreadableInstanceError: it cannot be parsed, or has no usable UIDs.
+        UnreadableInstanceError: it has no usable UIDs.
     """
-    try:
-        dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(_IDENTIFYING))
-        return Identity(
-            sop_class_uid=_uid(dataset, "SOPClassUID"),
-            sop_instance_uid=_uid(dataset, "SOPInstanceUID"),
-            study_instance_uid=_uid(dataset, "StudyInstanceUID"),
-            series_instance_uid=_uid(dataset, "SeriesInstanceUID"),
-            instance_number=_number(dataset),
-        )
-    except UnreadableInstanceError:
-        raise
-    except (InvalidDicomError, EOFError):
-        raise UnreadableInstanceError("the data set ends too early or is not DICOM") from None
-    except Exception as error:
-        # pydicom meets broken data sets with exceptions of many kinds, zlib's among them.
-        raise UnreadableInstanceError(
-            f"the data set cannot be parsed ({type(error).__name__})"
-        ) from error
+    return Identity(
+        sop_class_uid=_uid(values, _SOP_CLASS_UID),
+        sop_instance_uid=_uid(values, _SOP_INSTANCE_UID),
+        study_instance_uid=_uid(values, _STUDY_INSTANCE_UID),
+        series_instance_uid=_uid(values, _SERIES_INSTANCE_UID),
+        instance_number=_number(values.get(_INSTANCE_NUMBER, b"")),
+    )
 
 
 def is_uid(text: str) -> bool:
@@ -102,17 +98,24 @@ def is_uid(text: str) -> bool:
     return _UID.fullmatch(text) is not None
 
 
-def _uid(dataset: Dataset, keyword: str) -> str:
-    value = str(dataset.get(keyword) or "").strip("\0 ")
+def _uid(values: Mapping[int, bytes], tag: int) -> str:
+    value = _text(values.get(tag, b""))
     if not value:
-        raise UnreadableInstanceError(f"the data set has no {keyword}")
+        raise UnreadableInstanceError(f"the data set has no {keyword_for_tag(tag)}")
     if not is_uid(value):
-        raise UnreadableInstanceError(f"the data set's {keyword} is not one UID")
+        raise UnreadableInstanceError(f"the data set's {keyword_for_tag(tag)} is not one UID")
     return value
 
 
-def _number(dataset: Dataset) -> int | None:
+def _number(value: bytes) -> int | None:
     try:
-        return int(dataset.InstanceNumber)
-    except (AttributeError, TypeError, ValueError):
+        number = int(_text(value))
+    except ValueError:
         return None
+    # What an Integer String may hold (PS3.5 section 6.2), and so the ledger.
+    return number if -(2**31) <= number < 2**31 else None
+
+
+def _text(value: bytes) -> str:
+    # UIDs are padded by NUL, texts by spaces (PS3.5 section 6.2); both are in the repertoire.
+    return value.decode("latin-1").strip("\0 ")

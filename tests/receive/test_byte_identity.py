@@ -38,6 +38,10 @@ SYNTAXES = {
 }
 
 
+# Two end in the middle of a value, one is not encoded as its transfer syntax says.
+BROKEN = {"MR_truncated.dcm", "rtplan_truncated.dcm", "SC_rgb_jpeg.dcm"}
+
+
 def examples() -> list[Path]:
     """Return every Part 10 file that pydicom brings along."""
     folder = Path(pydicom.data.__file__).parent
@@ -50,6 +54,8 @@ def examples() -> list[Path]:
 
 def expected(path: Path) -> str:
     """Return what must become of a file: the empty text is Success, else how it is refused."""
+    if path.name in BROKEN:
+        return "refused with 0xC000"
     whole = dcmread(path, stop_before_pixels=True)
     meta, found = whole.file_meta, {name: str(whole.get(name) or "") for name in IDENTIFYING}
     if str(meta.MediaStorageSOPClassUID) not in STORAGE:

@@ -230,7 +230,7 @@ def test_internal_errors_are_logged_without_their_message(
         raise ValueError(NAME)
 
     with receiving(tmp_path) as adapter:
-        monkeypatch.setattr("dicom_adapter.receive.intake.identify", fail)
+        monkeypatch.setattr("dicom_adapter.receive.intake.identity_of", fail)
         assert send(adapter.port, [make_instance()]) == [0xA700]
         assert adapter.files() == []
     (line,) = log.of("instance.error")

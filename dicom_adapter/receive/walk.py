@@ -1,0 +1,184 @@
+"""Walks a data set's structure (PS3.5 section 7) as its bytes arrive.
+
+It proves the data set whole to its last element, and picks out the few values that are asked for.
+Nothing is decoded and nothing recurses: a value is skipped by its length, and so is a sequence or
+item that tells one; only those of undefined length are entered, each a level on a list.
+"""
+
+import zlib
+from collections.abc import Collection, Mapping
+from struct import Struct
+
+from pydicom.uid import UID
+
+from dicom_adapter.errors import UnreadableInstanceError
+
+UNDEFINED = 0xFFFFFFFF
+ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+
+#: A value that is asked for and longer than this is not taken: no UID or number is.
+LONGEST_VALUE = 1024
+#: Each level costs its sender 16 bytes and us a list entry.
+DEEPEST_LEVEL = 4096
+#: A deflated data set is inflated to no more than this: what is asked for stands at its beginning.
+INFLATED_BYTES = 1024 * 1024
+
+IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+
+# Explicit VRs with two reserved bytes and a length of 32 bits; all others have 16 (PS3.5 7.1.2).
+_LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_HEADER = 8
+_LONG_HEADER = 12
+
+# What a level holds: elements, or the items of a sequence of undefined length.
+_ELEMENTS, _ITEMS = False, True
+
+
+class Walk:
+    """A walk over one data set: feed it every byte, then finish it."""
+
+    def __init__(self, transfer_syntax_uid: str, wanted: Collection[int]) -> None:
+        byte_order = ">" if transfer_syntax_uid == EXPLICIT_BIG_ENDIAN else "<"
+        self._tag_length = Struct(f"{byte_order}HHI").unpack_from
+        self._tag_vr_length = Struct(f"{byte_order}HH2sH").unpack_from
+        self._length = Struct(f"{byte_order}I").unpack_from
+        self._wanted = frozenset(wanted)
+        #: What was asked for and has come by so far, by tag.
+        self.values: dict[int, bytes] = {}
+        self._implicit = transfer_syntax_uid == IMPLICIT_LITTLE_ENDIAN
+        # Levels of undefined length that are entered, with whether their elements have no VR.
+        self._levels: list[tuple[bool, bool]] = []
+        self._left = b""
+        self._skip = 0
+        self._offset = 0
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Walk on over the next bytes.
+
+        Raises:
+            UnreadableInstanceError: no data set goes on like this.
+        """
+        if self._skip >= len(data):
+            self._skip -= len(data)
+            self._offset += len(data)
+            return
+        start, self._skip = self._skip, 0
+        if self._left:
+            # Nothing was to be skipped then: a header or value was cut in two.
+            data, self._offset = self._left + bytes(data), self._offset - len(self._left)
+        at = self._steps(data, start)
+        self._skip = max(0, at - len(data))
+        self._left = bytes(data[at:])
+        self._offset += len(data)
+
+    def finish(self) -> Mapping[int, bytes]:
+        """Return the values that were asked for and are there, by tag.
+
+        Raises:
+            UnreadableInstanceError: the data set is not whole.
+        """
+        if self._skip or self._left or self._levels:
+            raise UnreadableInstanceError(f"the data set breaks off at byte {self._offset}")
+        return self.values
+
+    def _steps(self, data: bytes | memoryview, at: int) -> int:
+        """Step from header to header; return where the first one is that is not here whole."""
+        end = len(data)
+        while end - at >= _HEADER:
+            holds, implicit = self._levels[-1] if self._levels else (_ELEMENTS, self._implicit)
+            if holds is _ITEMS:
+                at = self._item(data, at, implicit)
+                continue
+            after = self._element(data, at, implicit)
+            if after == at:
+                break
+            at = after
+        return at
+
+    def _item(self, data: bytes | memoryview, at: int, implicit: bool) -> int:  # noqa: FBT001 - of the level
+        group, element, length = self._tag_length(data, at)
+        tag = group << 16 | element
+        if tag == SEQUENCE_END:
+            self._levels.pop()
+            return at + _HEADER
+        if tag != ITEM:
+            raise self._broken(at, "an item of a sequence is missing")
+        if length != UNDEFINED:
+            return at + _HEADER + int(length)
+        self._enter(at, _ELEMENTS, implicit)
+        return at + _HEADER
+
+    def _element(self, data: bytes | memoryview, at: int, implicit: bool) -> int:  # noqa: FBT001 - of the level
+        """Step over one element; return `at` itself when more of it must come first."""
+        if implicit:
+            group, element, length = self._tag_length(data, at)
+            header, vr = _HEADER, b""
+        else:
+            group, element, vr, length = self._tag_vr_length(data, at)
+            header = _HEADER
+        tag = group << 16 | element
+        if tag == ITEM_END and self._levels:
+            self._levels.pop()
+            return at + _HEADER
+        if not implicit and vr not in _SHORT:
+            if vr not in _LONG:
+                raise self._broken(at, "an element has no value representation")
+            if len(data) - at < _LONG_HEADER:
+                return at
+            (length,) = self._length(data, at + _HEADER)
+            header = _LONG_HEADER
+        if length == UNDEFINED:
+            # What is UN and of undefined length has no VRs inside (PS3.5 section 6.2.2, note 4).
+            self._enter(at, _ITEMS, implicit or vr == b"UN")
+            return at + header
+        if tag in self._wanted and not self._levels and length <= LONGEST_VALUE:
+            if len(data) - at < header + length:
+                return at
+            self.values[tag] = bytes(data[at + header : at + header + length])
+        return at + header + int(length)
+
+    def _enter(self, at: int, holds: bool, implicit: bool) -> None:  # noqa: FBT001 - a level's two words
+        if len(self._levels) >= DEEPEST_LEVEL:
+            raise self._broken(at, f"sequences are nested deeper than {DEEPEST_LEVEL} levels")
+        self._levels.append((holds, implicit))
+
+    def _broken(self, at: int, why: str) -> UnreadableInstanceError:
+        return UnreadableInstanceError(f"the data set is broken at byte {self._offset + at}: {why}")
+
+
+class DeflatedWalk:
+    """A walk over a deflated data set: only its beginning is inflated, the rest is not proven."""
+
+    def __init__(self, wanted: Collection[int]) -> None:
+        self._walk = Walk("", wanted)
+        # Negative: PS3.5 A.5 has the bare deflate stream, without zlib's header.
+        self._inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+        self._room = INFLATED_BYTES
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Walk on over the next bytes; raises as `Walk.feed` does."""
+        if not self._room:
+            return
+        try:
+            inflated = self._inflate.decompress(data, self._room)
+        except zlib.error:
+            raise UnreadableInstanceError("the data set is not deflated as announced") from None
+        self._room -= len(inflated)
+        self._walk.feed(inflated)
+
+    def finish(self) -> Mapping[int, bytes]:
+        """Return the values that were asked for; raises as `Walk.finish` does."""
+        if not self._room:
+            return self._walk.values
+        if not self._inflate.eof:
+            raise UnreadableInstanceError("the deflated data set breaks off")
+        return self._walk.finish()
+
+
+def walk_of(transfer_syntax_uid: str, wanted: Collection[int]) -> Walk | DeflatedWalk:
+    """Return the walk that fits a transfer syntax."""
+    if UID(transfer_syntax_uid).is_deflated:
+        return DeflatedWalk(wanted)
+    return Walk(transfer_syntax_uid, wanted)
