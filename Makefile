@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PROTO := $(wildcard proto/dicom_adapter/v1/*.proto)
 
-.PHONY: default demo run test lint types imports check proto clean
+.PHONY: default demo run test lint types imports check bench proto clean
 
 default: check
 
@@ -33,6 +33,9 @@ imports: .venv/installed
 	$(BIN)/lint-imports
 
 check: lint types imports test ## Lint, types, import contract and tests in one.
+
+bench: .venv/installed ## Measure receiving beside DCMTK, Orthanc and stock pynetdicom.
+	$(BIN)/python -m benchmarks.receive
 
 proto: .venv/installed ## Make dicom_adapter/v1 from proto/.
 	rm -rf dicom_adapter/v1
