@@ -15,6 +15,7 @@ DicomAdapterError
 └── QuarantineInstance           a processor sets an instance aside for a person to see
 """
 
+import sysconfig
 import traceback
 from dataclasses import dataclass
 
@@ -100,6 +101,7 @@ def fingerprint(error: BaseException) -> dict[str, str]:
     """
     frames = traceback.extract_tb(error.__traceback__)
     # The innermost line that is not a library's: there the cause is looked for.
-    own = [frame for frame in frames if "site-packages" not in frame.filename]
+    libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
+    own = [frame for frame in frames if not frame.filename.startswith(libraries)]
     places = [f"{frame.filename}:{frame.lineno}" for frame in own or frames]
     return {"error": type(error).__name__, "at": places[-1] if places else "unknown"}

@@ -48,7 +48,15 @@ def _written_out(character: str) -> str:
 
 def _text_renderers(stream: TextIO) -> list[structlog.typing.Processor]:
     colours = stream.isatty() and not os.environ.get("NO_COLOR")
-    return [_all_printable, structlog.dev.ConsoleRenderer(colors=colours)]
+    return [_without_action, _all_printable, structlog.dev.ConsoleRenderer(colors=colours)]
+
+
+def _without_action(
+    _logger: structlog.typing.WrappedLogger, _name: str, values: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    # It is for programs, which read JSON; people have the event's own words.
+    values.pop("action", None)
+    return values
 
 
 def _all_printable(

@@ -166,7 +166,10 @@ class Reclaimer:
     def _tell_kept(self) -> None:
         with self._ledger.read() as tx:
             kept = {keeping.reason: keeping.instances for keeping in instances.keeping(tx)}
-        log.info("kept in the spool", action="kept", kept=kept)
+        if kept:
+            log.info("kept in the spool", action="kept", kept=kept)
+        else:
+            log.info("the spool is empty", action="kept")
 
     def _next(self, now: datetime) -> datetime | None:
         with self._ledger.read() as tx:

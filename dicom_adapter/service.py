@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,6 +46,10 @@ LONGEST_SOCKET_PATH = 107
 ASSOCIATIONS_GRACE = 10.0
 THREAD_GRACE = 10.0
 CALLS_GRACE = 2.0
+
+# So long a failed job is told of: who looks once a day sees each of them.
+FAILED_LATELY = timedelta(days=1)
+GIB = 1024**3
 
 log = structlog.get_logger()
 
@@ -316,10 +321,11 @@ class Service:
     def _attention(self) -> Iterator[str]:
         with self.ledger.read() as tx:
             waiting = attention.waiting(tx)
+            failed = attention.failed_jobs(tx, self.clock.now() - FAILED_LATELY)
         for count, thing, what in (
             (waiting.parked_groups, "group", "parked: see `groups list`"),
             (waiting.quarantined, "instance", "in quarantine: see `quarantine list`"),
-            (waiting.refused_submissions, "submission", "refused: see `submissions list`"),
+            (waiting.parked_submissions, "submission", "parked: see why in `submissions list`"),
             (
                 waiting.repeated_submissions,
                 "submission",
@@ -328,6 +334,9 @@ class Service:
         ):
             if count:
                 yield f"{count} {thing} is {what}" if count == 1 else f"{count} {thing}s are {what}"
+        if failed:
+            jobs_have = "job has" if failed == 1 else "jobs have"
+            yield f"{failed} {jobs_have} failed since yesterday: see `jobs list --state failed`"
         for title, count in sorted(waiting.instances_of.items()):
             if title not in self.settings.ae_titles:
                 yield (
@@ -340,6 +349,9 @@ class Service:
         free, used = self._spool.free(), self._spool.used_fraction()
         storage = self.settings.storage
         if free < storage.reserve:
-            yield f"C-STORE is answered 0xA700: {free} bytes are free, less than storage.reserve"
+            yield (
+                f"C-STORE is answered 0xA700: {free / GIB:.1f} GiB are free, less than "
+                f"storage.reserve, {storage.reserve / GIB:.1f} GiB"
+            )
         if used > storage.watermark:
             yield f"the disk is {used:.0%} full, above storage.watermark"

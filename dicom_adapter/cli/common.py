@@ -81,7 +81,10 @@ def connect(config: Path | None, server: str | None, data: Path | None = None) -
     Raises:
         UnavailableError: no service runs for this configuration.
     """
-    return _open(server or socket_address(read_settings(config, data)))
+    if server is not None:
+        return _open(server)
+    settings = read_settings(config, data)
+    return _open(socket_address(settings), settings)
 
 
 def connect_platform(config: Path | None, server: str | None, data: Path | None = None) -> Client:
@@ -90,14 +93,15 @@ def connect_platform(config: Path | None, server: str | None, data: Path | None 
     Raises:
         UnavailableError: it does not answer.
     """
-    if server is None:
-        settings = read_settings(config, data)
-        address = settings.platform.address
-        server = socket_address(settings) if address == EMBEDDED else address
-    return _open(server)
+    if server is not None:
+        return _open(server)
+    settings = read_settings(config, data)
+    address = settings.platform.address
+    return _open(socket_address(settings) if address == EMBEDDED else address, settings)
 
 
-def _open(address: str) -> Client:
+def _open(address: str, settings: Settings | None = None) -> Client:
+    """Connect to an address, which the settings have named if they are given."""
     # gRPC would try for long, and then tell of file descriptors: look first, and say it plainly.
     try:
         reach(address)
@@ -106,11 +110,17 @@ def _open(address: str) -> Client:
             f"{address}: {error.strerror}: run this as the user that runs the service"
         ) from error
     except OSError as error:
+        # Which one, because in the wrong folder it is not the one that was meant.
+        told = f"; configuration: {_named(settings)}" if settings else ""
         raise UnavailableError(
-            f"no service answers at {address} ({error.strerror or error}): start it with "
-            "`dicom-adapter serve`, or name another with --server"
+            f"no service answers at {address} ({error.strerror or error}{told}): start it with "
+            "`dicom-adapter serve`, or name another with --config, --data or --server"
         ) from error
     return Client(address)
+
+
+def _named(settings: Settings) -> str:
+    return settings.file or "the built-in default: no --config, no ./dicom-adapter.yaml"
 
 
 def reach(address: str) -> None:

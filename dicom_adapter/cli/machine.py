@@ -7,7 +7,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -173,23 +174,51 @@ def _unusable(host: str, port: int, key: str, error: OSError) -> Finding:
         found = f"{port} ({key}) may not be opened by uid {os.getuid()}"
         cure = "choose one above 1023, or give the service CAP_NET_BIND_SERVICE"
     elif error.errno == errno.EADDRINUSE:
-        found = f"{port} ({key}) is taken by {_holder(port)}"
-        cure = f"stop that, or choose another {key}"
+        return _taken(port, key)
     else:
         found = f"{host} port {port} ({key}) cannot be opened: {error.strerror}"
         cure = "use an address of this machine as dicom.host, or 0.0.0.0"
     return Finding("bad", "port", found, cure)
 
 
-def _holder(port: int) -> str:
+def _taken(port: int, key: str) -> Finding:
+    holder = "another process"
+    # The processes of others are theirs to see.
+    with suppress(psutil.Error):
+        process = _holder(port)
+        if process is not None and _is_adapter(process.cmdline()):
+            # Stopping that one would stop the very service that this is asked about.
+            return Finding(
+                "bad",
+                "port",
+                f"{port} ({key}) is taken: a dicom-adapter (pid {process.pid}) runs with another "
+                "configuration or data folder",
+                f"give its --config or --data; for a second one choose another {key}",
+            )
+        if process is not None:
+            holder = f"{process.name()} (pid {process.pid})"
+    return Finding(
+        "bad",
+        "port",
+        f"{port} ({key}) is taken by {holder}",
+        f"stop that, or choose another {key}",
+    )
+
+
+def _holder(port: int) -> psutil.Process | None:
     """Return who listens on a port, as far as this user may know."""
-    try:
-        for connection in psutil.net_connections("inet"):
-            at = connection.laddr
-            listens = connection.status == psutil.CONN_LISTEN and at and at.port == port
-            if listens and connection.pid is not None:
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    except psutil.Error:
-        # The processes of others are theirs to see.
-        pass
-    return "another process"
+    for connection in psutil.net_connections("inet"):
+        at = connection.laddr
+        listens = connection.status == psutil.CONN_LISTEN and at and at.port == port
+        if listens and connection.pid is not None:
+            return psutil.Process(connection.pid)
+    return None
+
+
+def _is_adapter(words: Sequence[str]) -> bool:
+    """Tell whether a command line is that of `dicom-adapter serve` or `python -m dicom_adapter`.
+
+    Names alone, not folders: whatever runs out of a folder of this name is not this program.
+    """
+    names = {Path(word).name for word in words}
+    return "serve" in words and ("dicom-adapter" in names or "dicom_adapter" in words)

@@ -21,6 +21,9 @@ CALLING = "DOCTOR"
 CONNECT_SECONDS = 3.0
 # A sender that is still kept out tries again; a rejection that was the last for so long is history.
 REJECTED_LATELY = timedelta(hours=1)
+# How the reasons begin that are no rejections of an association.
+INSTANCE_REFUSED = "instance refused"
+NOTHING_ACCEPTED = "no proposed"
 
 
 def _ports(settings: Settings) -> dict[int, list[AETitle]]:
@@ -72,17 +75,33 @@ def rejections(settings: Settings, status: adapter_pb2.Status) -> Iterator[Findi
     now = datetime.now(UTC)
     for rejection in reversed(status.rejections):
         ago = now - rejection.last_at.ToDatetime(tzinfo=UTC)
+        # A refused instance keeps nobody out: the next one may be good.
+        bad = ago < REJECTED_LATELY and not rejection.why.startswith(INSTANCE_REFUSED)
         yield Finding(
-            "bad" if ago < REJECTED_LATELY else "look",
+            "bad" if bad else "look",
             "sender",
             f"'{rejection.calling_ae_title}' at {rejection.address} called "
-            f"'{rejection.called_ae_title}' and was rejected {counted(rejection.count, 'time')}, "
+            f"'{rejection.called_ae_title}' and {_what(rejection)}, "
             f"last {human_span(max(ago, timedelta()))} ago: {rejection.why}",
             _cure(settings, rejection),
         )
 
 
+def _what(rejection: adapter_pb2.Rejection) -> str:
+    times = counted(rejection.count, "time")
+    if rejection.why.startswith(INSTANCE_REFUSED):
+        refused = counted(rejection.count, "instance was", "instances were")
+        return f"{refused} refused"
+    if rejection.why.startswith(NOTHING_ACCEPTED):
+        return f"could store nothing {times}"
+    return f"was rejected {times}"
+
+
 def _cure(settings: Settings, rejection: adapter_pb2.Rejection) -> str:
+    if rejection.why.startswith(INSTANCE_REFUSED):
+        return _instance_cure(rejection.why)
+    if rejection.why.startswith(NOTHING_ACCEPTED):
+        return _nothing_cure(rejection)
     if "called AE title" in rejection.why:
         return _called_cure(settings, rejection.called_ae_title)
     if "max_associations" in rejection.why:
@@ -96,6 +115,23 @@ def _cure(settings: Settings, rejection: adapter_pb2.Rejection) -> str:
             f"{_yaml(name)}: {{ae_title: {_yaml(title)}, host: {_yaml(rejection.address)}}}"
         )
     return "correct the calling AE title at the sender"
+
+
+def _instance_cure(why: str) -> str:
+    if "0xA7" in why:
+        return "the sender keeps it: make room, look at the service's log, and send it again"
+    return "the sender keeps it: correct it there, and send it again"
+
+
+def _nothing_cure(rejection: adapter_pb2.Rejection) -> str:
+    if "private_sop_classes" in rejection.why:
+        return "if they are the sender's own, add their UIDs to dicom.private_sop_classes"
+    if "accepted_sop_classes" in rejection.why:
+        called = rejection.called_ae_title
+        return (
+            f"if it may send them, add its SOP classes to ae_titles.{called}.accepted_sop_classes"
+        )
+    return "have the sender propose a standard transfer syntax, as Explicit VR Little Endian"
 
 
 def _called_cure(settings: Settings, called: str) -> str:

@@ -43,7 +43,7 @@ def told(status: Row, now: datetime) -> Iterator[str]:
     yield from _section("NEEDS A PERSON", (f"! {cell('', line)}" for line in status["attention"]))
     if not status["attention"]:
         yield f"{INDENT}nothing needs a person"
-    yield from _section("rejected since the start", _rejected(status["rejections"], now))
+    yield from _section("rejected or refused since the start", _rejected(status["rejections"], now))
     yield from _section("listening", _listening(status))
     yield from _section("kept in the spool", _kept(status["keeping"], now))
     yield from _section("disk", _disk(status["disk"]))

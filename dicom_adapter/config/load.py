@@ -265,6 +265,10 @@ class _Check:
             problem = error.args[0] if isinstance(error, KeyError) and error.args else error
             self._blame(("ae_titles", name, "processor"), str(problem))
             return nothing
+        if model.model_config.get("extra", "ignore") == "ignore":
+            # pydantic's default would pass over them in silence.
+            for key in settings.keys() - set(problems.keys(model)):
+                self._blame((*path, key), problems.unknown_key(key, problems.keys(model)))
         try:
             return self._validate(model, settings, path, context) or nothing
         except Exception as error:  # noqa: BLE001 - a stranger's validator may raise anything
@@ -288,6 +292,7 @@ class _Check:
         if platform.address == "embedded":
             if self._sound("platform", "capacity"):
                 self._check_capacity(platform, pipelines)
+            self._check_commands(pipelines)
             return
         if self._mapping("pipelines"):
             self._blame(
@@ -301,6 +306,17 @@ class _Check:
                 "leaves nothing to serve: without ae_titles it must be embedded, which makes "
                 f"this service a platform; not {units.show(platform.address)}",
             )
+
+    def _check_commands(self, pipelines: Mapping[str, Pipeline]) -> None:
+        for name, pipeline in pipelines.items():
+            for argument in pipeline.command:
+                beside = self._base / argument
+                if not Path(argument).is_absolute() and beside.is_file():
+                    self._blame(
+                        ("pipelines", name, "command"),
+                        f"'{argument}' is relative, and the command runs in an empty folder: "
+                        f"write {beside}",
+                    )
 
     def _check_capacity(
         self, platform: PlatformSettings, pipelines: Mapping[str, Pipeline]

@@ -156,7 +156,7 @@ class Keep(Section):
 
     inputs: Seconds = Field(
         default=7 * _DAY,
-        description="A job's inputs, after its end; without them it cannot be retried.",
+        description="A job's inputs, after its end.",
     )
     outputs: Seconds = Field(default=30 * _DAY, description="What a job produced, after its end.")
     logs: Seconds = Field(default=90 * _DAY, description="A job's log, after its end.")

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import Connection, Select, func, select
 
-from dicom_adapter.ledger.schema import groups, instances, submissions
+from dicom_adapter.ledger.schema import groups, instances, jobs, submissions
+from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import GroupState, InstanceState, SubmissionState
 
 
@@ -15,7 +17,7 @@ class Waiting:
 
     parked_groups: int
     quarantined: int
-    refused_submissions: int
+    parked_submissions: int
     repeated_submissions: int
     #: Instances that a job processor has still to see, or has in a group, by their AE title.
     instances_of: Mapping[str, int]
@@ -41,13 +43,21 @@ def waiting(tx: Connection) -> Waiting:
         quarantined=_count(
             tx, select(instances.c.seq).where(instances.c.state == InstanceState.QUARANTINED)
         ),
-        refused_submissions=_count(
+        parked_submissions=_count(
             tx, select(submissions.c.seq).where(submissions.c.state == SubmissionState.PARKED)
         ),
         repeated_submissions=_count(
             tx, select(submissions.c.seq).where(pending, submissions.c.attempts > 0)
         ),
         instances_of={row[0]: row[1] for row in tx.execute(undecided)},
+    )
+
+
+def failed_jobs(tx: Connection, since: datetime) -> int:
+    """Return how many jobs have failed since a time, and still are."""
+    return _count(
+        tx,
+        select(jobs.c.seq).where(jobs.c.state == JobState.FAILED, jobs.c.finished_at >= since),
     )
 
 

@@ -322,7 +322,7 @@ def keeping(tx: Connection) -> list[Keeping]:
         (instances.c.state == InstanceState.RECLAIMING, "being removed"),
         (
             and_(instances.c.state == InstanceState.RELEASED, instances.c.reclaimable_at.is_(None)),
-            "its submission is not accepted yet",
+            "waiting for their submission to be accepted",
         ),
         (instances.c.state == InstanceState.RELEASED, "delivered, until `retain` has passed"),
         (groups.c.state == GroupState.OPEN, "in an open group"),

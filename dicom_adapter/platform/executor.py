@@ -52,6 +52,10 @@ class Execution:
         self._max_rss = 0
         self._ended: Ended | None = None
         with workspace.log.open("ab") as output:
+            if job.attempts > 1:
+                # The attempts follow one another in one log.
+                output.write(f"--- attempt {job.attempts} ---\n".encode())
+                output.flush()
             self._process = subprocess.Popen(  # noqa: S603 - the administrator's own command
                 _arguments(job, workspace),
                 stdin=subprocess.DEVNULL,

@@ -203,6 +203,7 @@ class Scheduler:
         if ended.interrupted == Reason.DRAIN:
             workspace.discard_attempt()
             self._commit(lambda tx: self._requeue(tx, job.id, Reason.DRAIN))
+            log.info("job put back into the queue", action="job.requeued", job=job.name)
         elif ended.interrupted:
             self._fail(
                 job, Reason.RUN_TIMEOUT, f"it ran longer than its timeout of {job.timeout} s", ended

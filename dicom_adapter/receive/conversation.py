@@ -47,6 +47,7 @@ class Conversation:
         self._aborting = False
         self._stored = 0
         self._refused = 0
+        self._ignored = 0
         self._unanswered = False
 
     def follow(self, association: Association) -> None:
@@ -104,6 +105,19 @@ class Conversation:
             "instance refused", action="instance.refused", status=f"0x{status:04X}", why=why
         )
 
+    def ignored(self, sop_class_uid: str) -> None:
+        """Count an instance that is answered with success, and not kept."""
+        self._ignored += 1
+        self.log.info(
+            "instance ignored: its SOP class is in ignored_sop_classes",
+            action="instance.ignored",
+            sop_class=sop_class_uid,
+        )
+
+    def shut_out(self, why: str) -> None:
+        """Say why the peer can store nothing, though it is let in."""
+        self.log.warning("nothing can be stored", action="association.useless", why=why)
+
     def closed(self) -> None:
         """Say how it went, now that both of its threads have done their work."""
         seconds = round(time.monotonic() - self._opened, 3)
@@ -115,7 +129,12 @@ class Conversation:
                     seconds=seconds,
                 )
             return
-        counts = {"stored": self._stored, "refused": self._refused, "seconds": seconds}
+        counts = {
+            "stored": self._stored,
+            "refused": self._refused,
+            "ignored": self._ignored,
+            "seconds": seconds,
+        }
         if self._leaving:
             self.log.info("association ended", action="association.ended", **counts)
         else:
@@ -167,14 +186,19 @@ class Conversation:
 
     def _on_accepted(self, event: evt.Event) -> None:
         self._accepted = True
-        refused = {str(context.abstract_syntax) for context in event.assoc.rejected_contexts}
-        # Only what cannot hold anything else: what a peer proposes is not yet judged.
-        named = sorted(uid for uid in refused if is_uid(uid))
+        refused = [str(context.abstract_syntax) for context in event.assoc.rejected_contexts]
         self.log.info(
             "association accepted",
             action="association.accepted",
             contexts=len(event.assoc.accepted_contexts),
-            **({"refused_contexts": named} if refused else {}),
+            **({"refused_contexts": len(refused)} if refused else {}),
+        )
+        # A scanner proposes a hundred, with every association.
+        self.log.debug(
+            "presentation contexts refused",
+            action="association.contexts",
+            # Only what cannot hold anything else: what a peer proposes is not yet judged.
+            sop_classes=sorted({uid for uid in refused if is_uid(uid)}),
         )
 
     def _aborted(self, pdu: A_ABORT_RQ, by: str, why: str) -> None:

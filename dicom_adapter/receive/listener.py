@@ -6,6 +6,7 @@ negotiates, `_store` takes an instance in before its response is sent.
 
 import ipaddress
 import itertools
+import re
 import socket
 import sys
 import threading
@@ -36,6 +37,8 @@ from dicom_adapter.receive.policy import VERIFICATION, Policy, Refusal, choose_t
 
 # How long the threads of an association may take to end once it is aborted, in seconds.
 ABORT_SECONDS = 1.0
+
+_PLACE = re.compile(r" at byte \d+")
 
 
 class Listener:
@@ -143,6 +146,7 @@ class Listener:
         )
         conversation.follow(association)
         association.bind(evt.EVT_REQUESTED, self._requested, [conversation])
+        association.bind(evt.EVT_ACCEPTED, self._accepted, [conversation])
         association.bind(evt.EVT_DIMSE_RECV, _want_one_instance_uid)
         association.bind(evt.EVT_C_ECHO, self._echo, [conversation])
         association.bind(evt.EVT_C_STORE, self._store, [conversation])
@@ -163,7 +167,7 @@ class Listener:
         association = event.assoc
         decision = self._admit(conversation)
         if isinstance(decision, Refusal):
-            self._policy.remember(conversation.caller, decision)
+            self._policy.remember(conversation.caller, decision.why)
             conversation.rejected(decision)
             association.acse.send_reject(decision.result, decision.source, decision.diagnostic)
             # Without this pynetdicom would go on to negotiate.
@@ -205,6 +209,18 @@ class Listener:
             for sop_class, syntaxes in supported.items()
         ]
 
+    def _accepted(self, event: evt.Event, conversation: Conversation) -> None:
+        if conversation.title is None:
+            return
+        accepted, refused = (
+            [str(context.abstract_syntax) for context in contexts]
+            for contexts in (event.assoc.accepted_contexts, event.assoc.rejected_contexts)
+        )
+        why = self._policy.shut_out(conversation.title, accepted, refused)
+        if why:
+            conversation.shut_out(why)
+            self._policy.remember(conversation.caller, why)
+
     def _answered(self, event: evt.Event, conversation: Conversation) -> None:
         del event
         self._hand_on(conversation)
@@ -224,22 +240,18 @@ class Listener:
         title = conversation.title
         sop_class_uid = str(request.AffectedSOPClassUID)
         if title is None:
-            return _refuse(conversation, status.OUT_OF_RESOURCES, "association not admitted")
+            return self._refuse(conversation, status.OUT_OF_RESOURCES, "association not admitted")
         if sop_class_uid != str(event.context.abstract_syntax):
-            return _refuse(
+            return self._refuse(
                 conversation,
                 status.SOP_CLASS_NOT_SUPPORTED,
                 "SOP class is not that of the presentation context",
             )
         if sop_class_uid in title.ignored_sop_classes:
-            conversation.log.info(
-                "instance ignored: its SOP class is in ignored_sop_classes",
-                action="instance.ignored",
-                sop_class=sop_class_uid,
-            )
+            conversation.ignored(sop_class_uid)
             return status.response(status.SUCCESS)
         if not is_uid(str(request.AffectedSOPInstanceUID)):
-            answer = _refuse(
+            answer = self._refuse(
                 conversation, status.INVALID_SOP_INSTANCE, "Affected SOP Instance UID is no UID"
             )
             # It would be repeated in the response, whatever it is.
@@ -251,14 +263,23 @@ class Listener:
         try:
             instance_id = self._intake.store(arrival)
         except RefusedInstanceError as error:
-            return _refuse(conversation, status.status_of(error), str(error))
+            return self._refuse(conversation, status.status_of(error), str(error))
         except Exception as error:  # noqa: BLE001 - a fault of ours: the sender keeps its instance
             conversation.log.error(  # noqa: TRY400 - a traceback may quote the data set
                 "instance not stored: internal error", action="instance.error", **fingerprint(error)
             )
-            return _refuse(conversation, status.OUT_OF_RESOURCES, "internal error")
+            return self._refuse(conversation, status.OUT_OF_RESOURCES, "internal error")
         conversation.stored(instance_id, arrival.sop_class_uid)
         return status.response(status.SUCCESS)
+
+    def _refuse(self, conversation: Conversation, code: int, why: str) -> Dataset:
+        conversation.refused(code, why)
+        # Not where: a byte's number would make every instance a kind of its own.
+        kind = _PLACE.sub("", why)
+        self._policy.remember(
+            conversation.caller, f"instance refused with 0x{code:04X}: {kind}"
+        )
+        return status.response(code, why)
 
 
 def _want_one_instance_uid(event: evt.Event) -> None:
@@ -273,11 +294,6 @@ def _want_one_instance_uid(event: evt.Event) -> None:
         if not uid or not isinstance(uid, str):
             # Not an empty one: pynetdicom takes that for none.
             command.AffectedSOPInstanceUID = "?"
-
-
-def _refuse(conversation: Conversation, code: int, why: str) -> Dataset:
-    conversation.refused(code, why)
-    return status.response(code, why)
 
 
 def _arrival(conversation: Conversation, title: AETitle, event: evt.Event) -> Arrival:

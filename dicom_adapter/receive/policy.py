@@ -17,6 +17,10 @@ from dicom_adapter.receive.pdu import is_ae_title, printable_ae_title
 VERIFICATION = "1.2.840.10008.1.1"
 REMEMBERED_REJECTIONS = 200
 
+# Where DICOM's own SOP classes lie, and among them those of storage (PS3.6 annex A).
+_STANDARD = "1.2.840.10008."
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+
 # Registered as transfer syntaxes, but no encodings of a data set that C-STORE could carry:
 # MIME and XML (PS3.5 A.6, retired) and Papyrus 3 (withdrawn).
 _NOT_FOR_STORAGE = frozenset(
@@ -109,10 +113,38 @@ class Policy:
             return abstract_syntax in title.accepted_sop_classes
         return abstract_syntax in self._storage
 
-    def remember(self, caller: Caller, refusal: Refusal) -> None:
-        """Keep a rejection for those who ask why a sender does not get through."""
+    def shut_out(self, title: AETitle, accepted: Iterable[str], refused: Iterable[str]) -> str:
+        """Return why nothing can be stored in an association that has proposed storage.
+
+        It is empty where something can be, or nothing of the kind was proposed: a C-ECHO.
+
+        Args:
+            title: The AE title that was reached.
+            accepted: The SOP classes of the presentation contexts that were accepted.
+            refused: Those of the contexts that were refused.
+        """
+        proposed = [sop_class for sop_class in refused if self._is_storage(sop_class)]
+        if not proposed or any(sop_class != VERIFICATION for sop_class in accepted):
+            return ""
+        if any(self.accepts(title, sop_class) for sop_class in proposed):
+            return "no proposed transfer syntax is one that data sets are stored in"
+        limited = title.accepted_sop_classes is not None
+        key = "accepted_sop_classes" if limited else "dicom.private_sop_classes"
+        return f"no proposed storage SOP class is accepted: see {key}"
+
+    def _is_storage(self, sop_class: str) -> bool:
+        """Tell whether a SOP class is, or may be, one of storage: of a private one none can tell."""
+        standard = sop_class.startswith(_STANDARD)
+        return not standard or sop_class.startswith(_STORAGE) or sop_class in self._storage
+
+    def remember(self, caller: Caller, why: str) -> None:
+        """Keep a rejection for those who ask why a sender does not get through.
+
+        Also one of an instance, or of all that was proposed for storage. The reason is shown to
+        people: nothing of a data set may be in it.
+        """
         titles = (caller.called_ae_title, caller.calling_ae_title)
-        seen = (*titles, caller.address, refusal.why)
+        seen = (*titles, caller.address, why)
         with self._lock:
             known = self._rejections.pop(seen, None)
             now = self._clock.now()

@@ -134,9 +134,9 @@ class Spool:
         return shutil.disk_usage(self._instances).free
 
     def used_fraction(self) -> float:
-        """Return how full the spool's volume is, 0 to 1."""
+        """Return how full the spool's volume is, 0 to 1, as `df` has it: of what we may use."""
         usage = shutil.disk_usage(self._instances)
-        return 1 - usage.free / usage.total
+        return usage.used / (usage.used + usage.free)
 
 
 def remove_if_empty(folder: Path) -> None:

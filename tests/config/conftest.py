@@ -39,6 +39,12 @@ class StrangeSettings(BaseModel):
         raise RuntimeError("out of\norder")
 
 
+class PlainSettings(BaseModel):
+    """Settings of a stranger who says nothing of other keys."""
+
+    quiet: int = 1
+
+
 class UnionSettings(BaseModel):
     """Settings with kinds of mistake that ours have not."""
 
@@ -65,13 +71,14 @@ class UnionSettings(BaseModel):
 
 
 class Catalogue:
-    """Knows three processors."""
+    """Knows four processors."""
 
     def settings_model(self, name: str) -> type[BaseModel]:
         models: dict[str, type[BaseModel]] = {
             "ae_title": GroupingSettings,
             "strange": StrangeSettings,
             "union": UnionSettings,
+            "plain": PlainSettings,
         }
         if name == "broken.module:Class":
             raise ImportError("no module named 'broken'")

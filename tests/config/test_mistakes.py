@@ -1,6 +1,7 @@
 """Every mistake is refused with its line, its key, and words that say what is allowed."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -371,3 +372,25 @@ def test_the_missing_quotation_mark(mistakes: Mistakes) -> None:
     (said,) = mistakes('ae_titles:\n  CHEST:\n    settings:\n      "priority: "normal"\n')
     assert said.startswith("4: file: is not valid YAML: ")
     assert said.endswith("; a quotation mark is missing on this line")
+
+
+def test_a_script_beside_the_file_is_named_in_full(
+    tmp_path: Path, mistakes: Callable[[str], list[str]]
+) -> None:
+    """A relative name of a file that is there passes every other check, and fails every job."""
+    (tmp_path / "count.py").touch()
+    (mistake,) = mistakes("pipelines: {count: {command: [python, count.py]}}")
+    assert mistake == (
+        "1: pipelines.count.command: 'count.py' is relative, and the command runs in an empty "
+        f"folder: write {tmp_path / 'count.py'}"
+    )
+
+
+def test_an_unknown_setting_of_a_stranger_is_told(mistakes: Callable[[str], list[str]]) -> None:
+    """A model's default passes over unknown keys; a configuration's reader would never know."""
+    (mistake,) = mistakes(
+        "ae_titles: {A: {processor: plain, settings: {quite: 9}}}",
+    )
+    assert mistake == (
+        "1: ae_titles.A.settings.quite: is an unknown key; did you mean 'quiet'?; allowed are quiet"
+    )

@@ -98,6 +98,7 @@ def test_a_drained_job_goes_back_and_finishes_after_the_start(tmp_path: Path) ->
         ended = made.until(job)
         assert (ended.state, ended.attempts) == ("finished", 2)
         assert made.output_of(job, "out") == "once\n"
+        assert "--- attempt 2 ---" in made.workspaces.of(job.id).log.read_text()
 
 
 def test_a_drained_job_is_not_finished_by_its_exit_code(tmp_path: Path) -> None:
