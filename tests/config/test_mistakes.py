@@ -199,7 +199,7 @@ ONE_MISTAKE = {
     ),
     AET % "processor: nope": (
         "2: ae_titles.A.processor: there is no job processor 'nope'; there are "
-        "['ae_title', 'strange', 'union']"
+        "['ae_title', 'plain', 'strange', 'union']"
     ),
     AET % "processor: 'broken.module:Class'": (
         "2: ae_titles.A.processor: no module named 'broken'"
