@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import grpc
@@ -20,11 +20,12 @@ log = structlog.get_logger()
 class ErrorInterceptor(grpc.ServerInterceptor):
     """Answers a call that raised one of our exceptions with its status.
 
-    At most `streams` calls that stream their answers are served at a time.
+    At most `streams` calls that stream, whichever way, are served at a time: one that stalls holds
+    a thread for as long as its caller pleases.
     """
 
     def __init__(self, streams: int) -> None:
-        self._streams = threading.Semaphore(streams)
+        self._streams = _Places(streams)
 
     def intercept_service(
         self,
@@ -36,44 +37,57 @@ class ErrorInterceptor(grpc.ServerInterceptor):
         if found is None:
             return None
         handler: Any = found
+        make: Any
         if handler.request_streaming and handler.response_streaming:
-            # Reflection's own: it raises none of ours.
-            return found
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                _stream(handler.unary_stream, self._streams),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        make, method = (
-            (grpc.stream_unary_rpc_method_handler, handler.stream_unary)
-            if handler.request_streaming
-            else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
+            make = grpc.stream_stream_rpc_method_handler
+            call: Any = _stream(handler.stream_stream, self._streams)
+        elif handler.response_streaming:
+            make = grpc.unary_stream_rpc_method_handler
+            call = _stream(handler.unary_stream, self._streams)
+        elif handler.request_streaming:
+            make = grpc.stream_unary_rpc_method_handler
+            call = _unary(handler.stream_unary, self._streams)
+        else:
+            make = grpc.unary_unary_rpc_method_handler
+            call = _unary(handler.unary_unary, nullcontext())
+        made: grpc.RpcMethodHandler[Any, Any] = make(
+            call, handler.request_deserializer, handler.response_serializer
         )
-        return make(_unary(method), handler.request_deserializer, handler.response_serializer)
+        return made
 
 
-def _unary(method: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Any]:
+def _unary(
+    method: Callable[[Any, Context], Any], place: AbstractContextManager[object]
+) -> Callable[[Any, Context], Any]:
     def call(request: Any, context: Context) -> Any:  # noqa: ANN401 - messages of every kind
-        with _answering(context):
+        with _answering(context), place:
             return method(request, context)
 
     return call
 
 
 def _stream(
-    method: Callable[[Any, Context], Iterable[Any]], free: threading.Semaphore
+    method: Callable[[Any, Context], Iterable[Any]], place: AbstractContextManager[object]
 ) -> Callable[[Any, Context], Iterator[Any]]:
     def call(request: Any, context: Context) -> Iterator[Any]:  # noqa: ANN401 - messages of every kind
-        with _answering(context):
-            if not free.acquire(blocking=False):
-                raise UnavailableError("too many watch or follow at a time: try again later")
-            try:
-                yield from method(request, context)
-            finally:
-                free.release()
+        with _answering(context), place:
+            yield from method(request, context)
 
     return call
+
+
+class _Places:
+    """So many calls at a time; one more is refused, not kept waiting."""
+
+    def __init__(self, count: int) -> None:
+        self._free = threading.Semaphore(count)
+
+    def __enter__(self) -> None:
+        if not self._free.acquire(blocking=False):
+            raise UnavailableError("too many calls that stream at a time: try again later")
+
+    def __exit__(self, *_: object) -> None:
+        self._free.release()
 
 
 @contextmanager
@@ -82,6 +96,9 @@ def _answering(context: Context) -> Iterator[None]:
         yield
     except DicomAdapterError as error:
         status = to_status(error)
+    except grpc.RpcError:
+        # The caller broke off while it streamed: no fault of ours, and nobody hears the answer.
+        status = to_status(UnavailableError("the call broke off"))
     except Exception as error:  # noqa: BLE001 - the last guard: gRPC would send and print its text
         # Which may quote patient data: the log line tells type and place, the caller nothing.
         log.error(  # noqa: TRY400 - for the same reason

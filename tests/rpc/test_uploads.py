@@ -7,10 +7,11 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from dicom_adapter.errors import InvalidArgumentError
 from dicom_adapter.model import InputFile, JobInput
-from dicom_adapter.rpc import convert
+from dicom_adapter.rpc import convert, server
 from dicom_adapter.v1 import jobs_pb2
 from tests.platform.harness import part10
 from tests.rpc.conftest import Served
@@ -109,6 +110,47 @@ def test_an_upload_that_breaks_off_leaves_nothing(served: Served) -> None:
     messages.put(None)
     _wait_until(lambda: not any(folder.iterdir()))
     assert served.client.missing([FILE]) == [FILE]
+
+
+@pytest.mark.parametrize("kind", ["upload", "reflection"])
+def test_callers_who_stall_leave_threads_for_the_others(
+    served: Served, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """However many uploads or reflections stand still, the other calls are served."""
+    ended = threading.Event()
+
+    def stalled(*messages: object) -> Iterator[Any]:
+        yield from messages
+        ended.wait()
+
+    folder = served.platform.folder / "platform" / "uploads"
+    with grpc.insecure_channel(served.client.address) as channel:
+        reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+        question = reflection_pb2.ServerReflectionRequest(list_services="")
+        calls: list[Any] = [
+            served.client.jobs.UploadInstance.future(stalled(header(), chunk(b"x")))
+            if kind == "upload"
+            else reflection.ServerReflectionInfo(stalled(question))
+            for _ in range(server.THREADS)
+        ]
+        if kind == "upload":
+            _wait_until(lambda: len(list(folder.iterdir())) >= server.STREAMS)
+        else:
+            _wait_until(lambda: sum(map(_answers, calls)) >= server.STREAMS)
+        request = jobs_pb2.ListJobsRequest()
+        assert not served.client.jobs.ListJobs(request, timeout=PATIENCE).jobs
+        for call in calls:
+            call.cancel()
+        ended.set()
+        _wait_until(lambda: not any(folder.iterdir()))
+    assert "rpc.failed" not in capfd.readouterr().out
+
+
+def _answers(call: Iterator[object]) -> bool:
+    try:
+        return next(call) is not None
+    except grpc.RpcError:
+        return False
 
 
 def test_broken_off_uploads_are_swept_at_the_start(served: Served) -> None:
