@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, func, select, update
@@ -34,6 +35,7 @@ from dicom_adapter.model import (
 )
 
 KIND = "job"
+OUTPUTS_PER_PAGE = 50_000
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,12 @@ def get(tx: Connection, id_or_name: str) -> Job:
 def listed(
     tx: Connection, wanted: JobFilter, limit: int, before: int | None = None
 ) -> tuple[list[Job], int | None]:
-    """Return a page of jobs, newest first, and where the next page begins (None: there is none)."""
-    query = select(jobs).order_by(jobs.c.seq.desc()).limit(limit + 1)
+    """Return a page of jobs, newest first, and where the next page begins (None: there is none).
+
+    A page is shorter than `limit` where its jobs have very many outputs, but has at least one job.
+    """
+    produced = select(func.count()).where(job_outputs.c.job_id == jobs.c.id).scalar_subquery()
+    query = select(jobs, produced.label("produced")).order_by(jobs.c.seq.desc()).limit(limit + 1)
     if wanted.states:
         query = query.where(jobs.c.state.in_(wanted.states))
     for column in ("pipeline", "ae_title", "name"):
@@ -81,8 +87,11 @@ def listed(
     if before is not None:
         query = query.where(jobs.c.seq < before)
     rows = tx.execute(query).mappings().all()
-    page = _with_parts(tx, rows[:limit])
-    return page, rows[limit - 1]["seq"] if len(rows) > limit else None
+    sums = accumulate(row["produced"] for row in rows[:limit])
+    # A page must fit into one message of gRPC, and into the memory.
+    length = max(1, sum(total <= OUTPUTS_PER_PAGE for total in sums))
+    page = _with_parts(tx, rows[:length])
+    return page, rows[length - 1]["seq"] if len(rows) > length else None
 
 
 def counts(tx: Connection) -> dict[str, int]:

@@ -254,6 +254,25 @@ def test_a_full_last_page_has_no_next(ledger: Ledger) -> None:
     assert (len(page), before) == (2, None)
 
 
+def test_jobs_of_very_many_outputs_make_shorter_pages(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page holds no more outputs than a message may, but always a job; none is left out."""
+    monkeypatch.setattr(jobs, "OUTPUTS_PER_PAGE", 4)
+    with ledger.write() as tx:
+        made = [make.add_job(tx, request_id=str(number)) for number in range(5)]
+        for job, count in zip(made, (1, 6, 2, 2, 1), strict=True):
+            outputs = [JobOutput(str(n), n, "0" * 64) for n in range(count)]
+            queue.add_outputs(tx, job.id, outputs)
+    pages, before, more = [], None, True
+    while more:
+        with ledger.read() as tx:
+            page, before = jobs.listed(tx, JobFilter(), 10, before)
+        pages.append([len(job.outputs) for job in page])
+        more = before is not None
+    assert pages == [[1, 2], [2], [6], [1]]
+
+
 def test_filters_are_all_to_be_met(ledger: Ledger) -> None:
     """Jobs are listed by any of the states and each of the other values."""
     with ledger.write() as tx:
