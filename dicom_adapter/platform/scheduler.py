@@ -1,8 +1,9 @@
 """Takes jobs off the queue as the machine has room, runs them, and commits what came of them."""
 
+import errno
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,7 @@ from dicom_adapter.config import PlatformSettings
 from dicom_adapter.errors import DicomAdapterError, UnavailableError, fingerprint
 from dicom_adapter.ledger import Ledger, jobs, queue
 from dicom_adapter.lifecycle import Action, Reason
-from dicom_adapter.model import ItemState, Job, JobOutput, Resources
+from dicom_adapter.model import ItemState, Job, JobInput, JobOutput, Resources
 from dicom_adapter.platform.executor import Ended, Execution, end_processes
 from dicom_adapter.platform.workspace import (
     BrokenInputError,
@@ -26,6 +27,8 @@ from dicom_adapter.worker import Worker
 
 LONGEST_ERROR = 500
 LEDGER_PAUSE_SECONDS = 1.0
+NO_ROOM_PAUSE_SECONDS = 5.0
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 log = structlog.get_logger()
 
@@ -163,7 +166,8 @@ class Scheduler:
             inputs = jobs.inputs_of(tx, job.id)
         try:
             workspace.check_inputs(inputs)
-            workspace.prepare(job, inputs)
+            if not self._prepare(job, workspace, inputs):
+                return
         except BrokenInputError as error:
             self._fail(job, Reason.INPUT_ERROR, f"{error}: send the study again")
             return
@@ -184,6 +188,28 @@ class Scheduler:
             execution.interrupt(Reason.DRAIN)
         ended = execution.wait(job.timeout, lambda reports: self._note_steps(job, reports))
         self._settle(job, workspace, ended)
+
+    def _prepare(self, job: Job, workspace: Workspace, inputs: Sequence[JobInput]) -> bool:
+        """Prepare a job as soon as the disk has room; False when the stop comes before that.
+
+        A full disk is not the job's fault, and its sender was told that all is well.
+        """
+        while True:
+            try:
+                workspace.prepare(job, inputs)
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                log.warning(
+                    "the disk has no room to start a job; it is tried again",
+                    action="job.no_room",
+                    job=job.name,
+                )
+            else:
+                return True
+            if self._stopping.wait(NO_ROOM_PAUSE_SECONDS):
+                self._commit(lambda tx: self._requeue(tx, job.id, Reason.DRAIN))
+                return False
 
     def _note_steps(self, job: Job, reports: Mapping[str, float]) -> None:
         steps = {step.name for step in job.steps}

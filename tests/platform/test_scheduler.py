@@ -1,3 +1,5 @@
+import errno
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -11,8 +13,10 @@ from dicom_adapter.config import Capacity
 from dicom_adapter.errors import UnavailableError
 from dicom_adapter.model import Job, Priority
 from dicom_adapter.platform import scheduler
+from dicom_adapter.platform.workspace import Workspace
 from tests.ledger import make
 from tests.platform.harness import MIB, Platform, platform, sh, wait_for_file
+from tests.support import PATIENCE
 
 #: Waits for a file named `go` beside the job's folder, so that a test decides when it ends.
 GATE = 'until [ -e "$DICOM_ADAPTER_INPUT/../../../go" ]; do sleep 0.01; done'
@@ -176,3 +180,30 @@ def test_a_stop_while_the_ledger_is_full_leaves_the_job_to_the_next_start(
         made.restart()
         ended = made.until(job)
     assert (ended.state, ended.attempts) == ("finished", 2)
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["room", "stop"])
+def test_a_job_waits_for_room_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, stopped: bool
+) -> None:
+    """A disk that is full when a job is to start does not fail it: it starts once there is room."""
+    full = threading.Event()
+    prepare = Workspace.prepare
+
+    def refuse(*_: object) -> NoReturn:
+        full.set()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Workspace, "prepare", refuse)
+    if not stopped:
+        monkeypatch.setattr(scheduler, "NO_ROOM_PAUSE_SECONDS", 0.01)
+    with platform(tmp_path, sh("true")) as made:
+        job = made.submit()
+        assert full.wait(PATIENCE)
+        if stopped:
+            made.scheduler.stop(PATIENCE)
+            assert made.operations.get(job.id).state == "in_queue"
+        monkeypatch.setattr(Workspace, "prepare", prepare)
+        if stopped:
+            made.restart()
+        assert made.until(job).state == "finished"
