@@ -117,6 +117,12 @@ def get(tx: Connection, group_id: str, locate: Locate) -> InstanceGroup:
     )
 
 
+def size(tx: Connection, group_id: str) -> int:
+    """Return how many instances are in a group."""
+    members = select(func.count()).where(instance_table.c.group_id == group_id)
+    return tx.scalar(members) or 0
+
+
 def postpone(tx: Connection, group_id: str, attempts: int, ready_at: datetime, error: str) -> None:
     """Note that the processor failed on a group and when it gets it again."""
     tx.execute(

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class _DecidedMeanwhileError(Exception):
-    """A person discarded the group while the processor worked on it."""
+    """The group is no more as the processor saw it: discarded by a person, or joined."""
 
 
 class ProcessorHost:
@@ -201,6 +201,9 @@ class ProcessorHost:
         now = self._clock.now()
         if not groups.close(tx, group.id, GroupState.DISPATCHED, at=now, actor="system"):
             # Then nothing of the call counts.
+            raise _DecidedMeanwhileError
+        if groups.size(tx, group.id) != len(group.instances):
+            # A thread of the processor's own has put one in: it is to be handled with the others.
             raise _DecidedMeanwhileError
 
     def _failed_group(

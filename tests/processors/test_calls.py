@@ -187,6 +187,34 @@ def test_an_instance_that_comes_while_another_group_is_handled_is_in_time(
     assert [len(job.instances) for job in found] == [1, 2]
 
 
+def test_an_instance_that_joins_a_group_while_it_is_handled_is_not_left_behind(
+    tmp_path: Path, script: Script
+) -> None:
+    """What a thread of the processor's own adds meanwhile is in the group when it is dispatched."""
+
+    def keep_second(processor: JobProcessorBase, instance: StoredInstance) -> None:
+        if instance.instance_number == 1:
+            by_study(processor, instance)
+
+    def add_second(processor: JobProcessorBase, group: InstanceGroup) -> None:
+        if len(script.groups) == 1:
+            second = script.instances[1]
+            own = threading.Thread(target=by_study, args=(processor, second))
+            own.start()
+            own.join(PATIENCE)
+        deliver(processor, group)
+
+    script.on_instance, script.on_group = keep_second, add_second
+    clock = ManualClock()
+    with running(tmp_path, CONFIG, clock) as adapter:
+        send(adapter.port, [make_instance(number=1), make_instance(number=2)])
+        adapter.wait_for(lambda: len(script.instances) == 2 and adapter.grouped(1))
+        clock.advance(5)
+        (submission,) = wait_submitted(adapter, 1)
+    assert [instance.instance_number for instance in submission.instances] == [1, 2]
+    assert [len(group.instances) for group in script.groups] == [1, 2]
+
+
 def test_a_stuck_processor_is_left_behind(tmp_path: Path, script: Script, logs: Logs) -> None:
     """A call that does not return does not keep the service from stopping, nor is it disturbed."""
     gate = Gate()
