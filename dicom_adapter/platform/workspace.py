@@ -14,7 +14,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import file_digest
 from pathlib import Path
@@ -138,7 +138,7 @@ class Workspace:
         """Put the staged files where the job's outputs belong; the ledger then makes them its."""
         self.staging.rename(self.output)
         sync_folder(self.folder)
-        shutil.rmtree(self.work, ignore_errors=True)
+        _remove(self.work)
 
     def last_log_line(self) -> str:
         """Return the last line of the log that says anything, without what moves a cursor."""
@@ -153,13 +153,10 @@ class Workspace:
     def reclaim(self, part: str) -> None:
         """Remove the inputs, outputs or logs, and the whole folder once it is empty."""
         if part == "logs":
-            self.log.unlink(missing_ok=True)
-            self.manifest.unlink(missing_ok=True)
-            for path in (self.progress, self.work, self.staging):
+            for path in (self.log, self.manifest, self.progress, self.work, self.staging):
                 _remove(path)
         else:
-            target = self.input if part == "inputs" else self.output
-            shutil.rmtree(target, ignore_errors=True)
+            _remove(self.input if part == "inputs" else self.output)
         if self.folder.exists() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
@@ -184,7 +181,8 @@ class Workspaces:
 
     def remove(self, job_id: str) -> None:
         """Remove a workspace whole."""
-        shutil.rmtree(self.folder / job_id, ignore_errors=True)
+        if (self.folder / job_id).is_dir():
+            _remove(self.folder / job_id)
 
 
 def _places(inputs: Sequence[JobInput]) -> Iterator[tuple[str, str, InputFile]]:
@@ -242,15 +240,38 @@ def _reflink(source: Path, target: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove what a pipeline may have made of a path: a file, a link, or a folder it has locked."""
+    """Remove what a pipeline may have made of a path: a file, a link, or folders it has locked.
 
-    def unlock(function: Callable[[str], object], name: str, cause: object) -> None:
-        del cause
-        with suppress(OSError):
-            Path(name).parent.chmod(FOLDER_MODE)
-            function(name)
+    What another user has put there, and cannot be removed, stays: it must not stop all the rest.
+    """
+    with suppress(OSError):
+        _remove_now(path)
+        return
+    _unlock(path)
+    with suppress(OSError):
+        _remove_now(path)
 
+
+def _remove_now(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, onerror=unlock)
+        shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _unlock(path: Path) -> None:
+    """Make the folders in a path, and the one around it, such that they can be emptied."""
+    for folder in (path.parent, path):
+        _open_folder(folder)
+    if path.is_symlink():
+        return
+    # From the top: a folder is looked into after it was opened.
+    for place, folders, _ in os.walk(path):
+        for name in folders:
+            _open_folder(Path(place) / name)
+
+
+def _open_folder(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(FOLDER_MODE)
