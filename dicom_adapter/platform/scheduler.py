@@ -12,7 +12,7 @@ import structlog
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import PlatformSettings
-from dicom_adapter.errors import DicomAdapterError, UnavailableError, fingerprint
+from dicom_adapter.errors import UnavailableError, fingerprint
 from dicom_adapter.ledger import Ledger, jobs, queue
 from dicom_adapter.lifecycle import Action, Reason
 from dicom_adapter.model import ItemState, Job, JobInput, JobOutput, Resources
@@ -152,8 +152,8 @@ class Scheduler:
 
     def _give_up(self, job: Job, error: str) -> None:
         try:
-            self._fail(job, Reason.INTERNAL, error)
-        except DicomAdapterError as cause:
+            self._record_failure(job, Reason.INTERNAL, error)
+        except Exception as cause:  # noqa: BLE001 - nothing is behind this but the thread's end
             log.error(  # noqa: TRY400 - a traceback's message may hold patient data
                 "a job's end cannot be recorded; the next start puts it back into the queue",
                 action="job.unrecorded",
@@ -272,6 +272,11 @@ class Scheduler:
 
     def _fail(self, job: Job, reason: Reason, error: str, ended: Ended | None = None) -> None:
         self._workspaces.of(job.id).discard_attempt()
+        self._record_failure(job, reason, error, ended)
+
+    def _record_failure(
+        self, job: Job, reason: Reason, error: str, ended: Ended | None = None
+    ) -> None:
         self._commit(
             lambda tx: queue.move(
                 tx,

@@ -207,3 +207,20 @@ def test_a_job_waits_for_room_on_the_disk(
         if stopped:
             made.restart()
         assert made.until(job).state == "finished"
+
+
+def test_a_job_whose_attempt_cannot_be_removed_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault on the way to a job's end does not leave it in processing."""
+    discard = Workspace.discard_attempt
+
+    def fail(workspace: Workspace) -> None:
+        if workspace.staging.exists():
+            raise OSError(errno.EIO, "Input/output error")
+        discard(workspace)
+
+    monkeypatch.setattr(Workspace, "discard_attempt", fail)
+    with platform(tmp_path, sh("exit 1")) as made:
+        job = made.until(made.submit())
+    assert (job.state, job.reason) == ("failed", "internal")
