@@ -22,6 +22,8 @@ T = TypeVar("T")
 MIGRATIONS = Path(__file__).parent / "migrations"
 # SQLite binds at most 32766 values in a statement; a study may hold more instances.
 IDS_PER_STATEMENT = 10_000
+# How long a transaction waits for another one, of this process or of another.
+LONGEST_WAIT_SECONDS = 10.0
 
 
 class Ledger:
@@ -87,11 +89,22 @@ class Ledger:
         Raises:
             UnavailableError: the ledger cannot be written now (locked, disk full, read-only).
         """
-        with self._writing, _translated(), self._writer.begin() as connection:
+        with self._turn(), _translated(), self._writer.begin() as connection:
             yield connection
         with self._committed:
             self._commits += 1
             self._committed.notify_all()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        # As long as one write may wait for the file, not as long for each write before this one: a
+        # hundred senders would wait a hundred times, and give up before they are answered.
+        if not self._writing.acquire(timeout=LONGEST_WAIT_SECONDS):
+            raise UnavailableError("ledger: other writes before this one have not ended in time")
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -161,7 +174,7 @@ def _engine(url: str, begin: str) -> Engine:
         connection.isolation_level = None
         cursor = connection.cursor()
         # First: two processes that make the file together wait for each other's change to WAL.
-        cursor.execute("PRAGMA busy_timeout=10000")
+        cursor.execute(f"PRAGMA busy_timeout={LONGEST_WAIT_SECONDS * 1000:.0f}")
         cursor.execute("PRAGMA journal_mode=WAL")
         # FULL, not NORMAL: in WAL mode NORMAL loses the last commits at a power cut.
         cursor.execute("PRAGMA synchronous=FULL")

@@ -11,7 +11,7 @@ from sqlalchemy import UniqueConstraint, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from dicom_adapter.errors import StartError, UnavailableError
-from dicom_adapter.ledger import Ledger, events, instances, schema
+from dicom_adapter.ledger import Ledger, database, events, instances, schema
 from tests.ledger import make
 from tests.support import PATIENCE
 
@@ -165,6 +165,26 @@ def test_a_violated_constraint_is_the_callers_to_handle(ledger: Ledger) -> None:
     with pytest.raises(IntegrityError):
         add_twice()
     assert make.reasons(ledger) == {}
+
+
+def test_those_who_wait_to_write_wait_together(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that takes too long lets those behind it go at once, not one after the other."""
+    monkeypatch.setattr(database, "LONGEST_WAIT_SECONDS", 0.01)
+    refused = threading.Barrier(4)
+
+    def write() -> None:
+        with pytest.raises(UnavailableError, match="have not ended"), ledger.write():
+            pass
+        refused.wait(PATIENCE)
+
+    with ledger.write():
+        for _ in range(3):
+            threading.Thread(target=write, daemon=True).start()
+        refused.wait(PATIENCE)
+    with ledger.write() as tx:
+        make.add_instance(tx)
 
 
 def test_a_block_that_raises_writes_nothing(ledger: Ledger) -> None:
