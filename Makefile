@@ -3,9 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PROTO := $(wildcard proto/dicom_adapter/v1/*.proto)
 
-.PHONY: default demo run test lint types imports check bench proto clean
+.PHONY: default help demo run test lint types imports check bench proto clean
 
 default: check
+
+help: ## List what can be made.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+		| while IFS='|' read -r name text; do printf '  make %-6s %s\n' "$$name" "$$text"; done
 
 .venv/installed: pyproject.toml .ci/constraints.txt
 	@echo "Making the environment in .venv; this takes a minute or two."

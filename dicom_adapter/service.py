@@ -303,7 +303,8 @@ class Service:
             version=version("dicom-adapter"),
             started_at=self._started_at,
             dicom=self._ready.dicom,
-            grpc=self._ready.grpc,
+            # The socket too, where the ready line names the TCP address alone.
+            grpc=tuple(dict.fromkeys([*self._ready.grpc, socket_address(self.settings)])),
             associations=self._listener.associations() if self._listener else 0,
             keeping=keeping,
             disk=Disk(

@@ -26,6 +26,13 @@ from dicom_adapter.v1 import adapter_pb2
 
 Decide = Callable[..., adapter_pb2.ChosenResponse]
 
+#: What has become of the things that a command has decided: of one, and of several.
+DONE = {
+    "complete": ("is due now", "are due now"),
+    "retry": ("is tried again", "are tried again"),
+    "discard": ("is discarded", "are discarded"),
+}
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -34,6 +41,8 @@ class Kind:
     name: str
     one: str
     none: str
+    #: What an id must be of that a person names.
+    wanted: str
     columns: Sequence[str]
     listed: Callable[[Client], Sequence[Message]]
 
@@ -42,6 +51,7 @@ GROUPS = Kind(
     "groups",
     "group",
     "No group is open or parked.",
+    "open or parked group",
     ("id", "ae_title", "state", "instances", "ready_at", "key", "error"),
     lambda client: (
         client.adapter.ListGroups(adapter_pb2.ListGroupsRequest(), timeout=CALL_SECONDS).groups
@@ -51,6 +61,7 @@ SUBMISSIONS = Kind(
     "submissions",
     "submission",
     "The platform has accepted every submission.",
+    "pending or parked submission",
     ("id", "name", "state", "attempts", "ready_at", "error"),
     lambda client: (
         client.adapter.ListSubmissions(
@@ -62,6 +73,7 @@ QUARANTINE = Kind(
     "quarantine",
     "instance",
     "No instance is in quarantine.",
+    "instance in quarantine",
     ("id", "ae_title", "calling_ae_title", "received_at", "reason"),
     lambda client: (
         client.adapter.ListQuarantine(
@@ -113,7 +125,8 @@ def show_quarantined(
 ) -> None:
     """Show an instance in quarantine."""
     with connect(config, server, data) as client:
-        print_values(_named(_rows(client, QUARANTINE), [instance])[0], as_json=as_json)
+        (found,) = _named(QUARANTINE, _rows(client, QUARANTINE), [instance])
+    print_values(found, as_json=as_json)
 
 
 def _rows(client: Client, kind: Kind) -> list[dict[str, Any]]:
@@ -121,11 +134,11 @@ def _rows(client: Client, kind: Kind) -> list[dict[str, Any]]:
         return list(map(plain, kind.listed(client)))
 
 
-def _named(rows: list[dict[str, Any]], ids: Sequence[str]) -> list[dict[str, Any]]:
+def _named(kind: Kind, rows: list[dict[str, Any]], ids: Sequence[str]) -> list[dict[str, Any]]:
     known = {row["id"]: row for row in rows}
     for identifier in ids:
         if identifier not in known:
-            raise NotFoundError(f"nothing that the list shows has the id '{identifier}'")
+            raise NotFoundError(f"no {kind.wanted} has the id '{identifier}'")
     return [known[identifier] for identifier in dict.fromkeys(ids)]
 
 
@@ -143,6 +156,8 @@ def _add_list(app: typer.Typer, kind: Kind, text: str) -> None:
     ) -> None:
         with connect(config, server, data) as client:
             rows = _rows(client, kind)
+        if not as_json:
+            rows = list(map(_without_idle_time, rows))
         print_rows(rows, kind.columns, as_json=as_json, empty=kind.none, limit=limit)
 
     app.command("list", help=text)(command)
@@ -161,8 +176,9 @@ def _add_decision(
         _check_words(kind, ids, every=every)
         with connect(config, server, data) as client:
             rows = _rows(client, kind)
-            _decide(client, method, rows if every else _named(rows, ids or []))
-        typer.echo(f"{counted(len(rows if every else set(ids or [])), kind.one)}: {word}")
+            chosen = rows if every else _named(kind, rows, ids or [])
+            _decide(client, method, chosen)
+        typer.echo(_done(kind, word, len(chosen)))
 
     app.command(word, help=text)(command)
 
@@ -179,13 +195,23 @@ def _add_discard(app: typer.Typer, kind: Kind, text: str, method: Callable[[Any]
         _check_words(kind, ids, every=every)
         with connect(config, server, data) as client:
             rows = _rows(client, kind)
-            chosen = rows if every else _named(rows, ids or [])
+            chosen = rows if every else _named(kind, rows, ids or [])
             if chosen and not yes:
                 _ask(kind, chosen)
             _decide(client, method, chosen)
-        typer.echo(f"{counted(len(chosen), kind.one)}: discard")
+        typer.echo(_done(kind, "discard", len(chosen)))
 
     app.command("discard", help=f"{text} Asks first; it is audited.")(command)
+
+
+def _without_idle_time(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row for people: what is parked becomes ready at no time, but by a person."""
+    return {**row, "ready_at": None} if row.get("state") == "parked" else row
+
+
+def _done(kind: Kind, word: str, number: int) -> str:
+    one, many = DONE[word]
+    return f"{counted(number, kind.one)} {one if number == 1 else many}"
 
 
 def _check_words(kind: Kind, ids: list[str] | None, *, every: bool) -> None:

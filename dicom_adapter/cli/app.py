@@ -4,10 +4,13 @@ import io
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+from typer.models import CommandInfo
 
 from dicom_adapter.cli import adapter, demo, doctor, jobs, run, send, status
 from dicom_adapter.cli.common import WRONG_WORDS, show_help
@@ -34,15 +37,41 @@ def build() -> typer.Typer:
     )
     for module in (run, status, doctor, jobs, adapter, send, demo):
         module.add_to(app)
+    for command in _commands(app):
+        command.cls = _Command
     return app
+
+
+class _Command(TyperCommand):
+    """A command whose help names its arguments without Python's types: people type words."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - Typer's own, and private
+        """Write what a command takes."""
+        records: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                name, text = record
+                is_argument = param.param_type_name == "argument"
+                shown = name.partition(" <")[0] if is_argument else name
+                records[param.param_type_name].append((shown, text))
+        for kind, lines in records.items():
+            if lines:
+                with formatter.section(f"{kind.capitalize()}s"):
+                    formatter.write_dl(lines)
+
+
+def _commands(app: typer.Typer) -> Iterator[CommandInfo]:
+    yield from app.registered_commands
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            yield from _commands(group.typer_instance)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     # pydicom's warnings quote values, and so patient data.
     warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
-    # gRPC's own words about a failed connection are not for people; ours are.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # A processor named as module:Class may lie in the current folder, as with `python -m`.
     sys.path.append(os.getcwd())  # noqa: PTH109 - sys.path holds texts
     _never_fail_on_a_letter()
@@ -95,7 +124,11 @@ def _about_words(error: typer.TyperException) -> str:
     """Return what is wrong with the words of a command, in one line, and where to read on."""
     text = " ".join(error.format_message().replace("Value error, ", "").split())
     context = getattr(error, "ctx", None)
-    return f"{text.rstrip('.')}. See `{context.command_path} --help`." if context else text
+    if context is None:
+        return text
+    # "Did you mean 'jobs'?" has its end already.
+    whole = text if text.endswith("?") else f"{text.rstrip('.')}."
+    return f"{whole} See `{context.command_path} --help`."
 
 
 def _never_fail_on_a_letter() -> None:

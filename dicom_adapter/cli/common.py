@@ -1,11 +1,13 @@
 """The options that commands share, and how they reach the service."""
 
+import importlib.resources
 import socket
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dicom_adapter import config as config_room
 from dicom_adapter.config import Settings, load
 from dicom_adapter.errors import UnavailableError
 from dicom_adapter.processor.catalogue import Catalogue
@@ -15,6 +17,8 @@ from dicom_adapter.service import EMBEDDED, socket_address
 WRONG_WORDS = 2
 CONNECT_SECONDS = 5.0
 UNIX = "unix:"
+BUILT_IN = "the built-in default"
+_DEFAULT_FILE = str(importlib.resources.files(config_room).joinpath("default.yaml"))
 
 
 def _address(text: str) -> str:
@@ -111,7 +115,8 @@ def _open(address: str, settings: Settings | None = None) -> Client:
         ) from error
     except OSError as error:
         # Which one, because in the wrong folder it is not the one that was meant.
-        told = f"; configuration: {_named(settings)}" if settings else ""
+        told = f"; configuration: {origin(settings)}" if settings else ""
+        told += ": no --config, no ./dicom-adapter.yaml" if told.endswith(BUILT_IN) else ""
         raise UnavailableError(
             f"no service answers at {address} ({error.strerror or error}{told}): start it with "
             "`dicom-adapter serve`, or name another with --config, --data or --server"
@@ -119,8 +124,9 @@ def _open(address: str, settings: Settings | None = None) -> Client:
     return Client(address)
 
 
-def _named(settings: Settings) -> str:
-    return settings.file or "the built-in default: no --config, no ./dicom-adapter.yaml"
+def origin(settings: Settings) -> str:
+    """Return the file that settings come from, or that they are the built-in default."""
+    return BUILT_IN if settings.file == _DEFAULT_FILE else settings.file
 
 
 def reach(address: str) -> None:

@@ -130,7 +130,9 @@ def _watch(client: Client, earlier: set[str], expected: int) -> list[jobs_pb2.Jo
     """Show the progress of the jobs that are new, until so many have ended."""
     ended: dict[str, jobs_pb2.Job] = {}
     bars: dict[str, TaskID] = {}
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    # By name: of Rich's own shades a terminal with 16 colours makes the grey of an empty bar.
+    bar = BarColumn(complete_style="cyan", finished_style="green")
+    columns = (TextColumn("{task.description}", markup=False), bar, TimeElapsedColumn())
     # From the first event on: on a slow machine the jobs may have started before this call.
     request = jobs_pb2.WatchJobsRequest(after_event=1)
     errors = Console(file=sys.stderr)
@@ -144,8 +146,7 @@ def _watch(client: Client, earlier: set[str], expected: int) -> list[jobs_pb2.Jo
                 progress.update(waiting, visible=False)
                 if job.id not in bars:
                     bars[job.id] = progress.add_task(job.name, total=1.0)
-                share = sum(step.progress for step in job.steps) / max(len(job.steps), 1)
-                progress.update(bars[job.id], completed=share)
+                progress.update(bars[job.id], completed=_share(job))
                 if job.state in ENDED:
                     ended[job.id] = job
                 if len(ended) == expected:
@@ -153,14 +154,26 @@ def _watch(client: Client, earlier: set[str], expected: int) -> list[jobs_pb2.Jo
     return list(ended.values())
 
 
+def _share(job: jobs_pb2.Job) -> float:
+    """Return how much of a job is done, from 0 to 1."""
+    # Not every pipeline tells of its steps; that it has finished is all of it.
+    if job.state == jobs_pb2.JOB_STATE_FINISHED:
+        return 1.0
+    return sum(step.progress for step in job.steps) / max(len(job.steps), 1)
+
+
 def _tell(job: jobs_pb2.Job) -> None:
     state = jobs_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
     typer.echo(f"\n{job.name}: {state}, from {counted(job.instances, 'instance')}")
     if job.error:
         typer.echo(f"  {printable(job.error)}")
-    for output in job.outputs:
-        path = _shown(Path(job.output_folder) / output.path)
-        typer.echo(f"  {printable(str(path))}  {human_size(output.size)}")
+    if not job.outputs:
+        return
+    # Once, and not before every name: the folder is longer than a terminal is wide.
+    typer.echo(f"  in {printable(str(_shown(Path(job.output_folder))))}")
+    names = [printable(output.path) for output in job.outputs]
+    for name, output in zip(names, job.outputs, strict=True):
+        typer.echo(f"    {name:<{max(map(len, names))}}  {human_size(output.size)}")
 
 
 def _shown(path: Path) -> Path:

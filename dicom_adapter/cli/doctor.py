@@ -12,6 +12,7 @@ from dicom_adapter.cli.common import (
     DataOption,
     JsonOption,
     ServerOption,
+    origin,
     reach,
     read_settings,
 )
@@ -59,7 +60,7 @@ def doctor(
 
 def examine(settings: Settings, server: str | None = None) -> Iterator[Finding]:
     """Look at everything, one finding after the other."""
-    yield Finding("good", "configuration", f"{settings.file or 'the built-in default'} is valid")
+    yield Finding("good", "configuration", f"{origin(settings)} is valid")
     yield from machine.storage(settings)
     yield from machine.descriptors(settings)
     yield from machine.clock(settings)

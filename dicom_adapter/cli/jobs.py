@@ -74,7 +74,7 @@ def list_jobs(
             map(plain_job, _jobs(client, request, limit)),
             ("name", "state", "reason", "priority", "instances", "created_at"),
             as_json=as_json,
-            empty="There are no jobs.",
+            empty="No job matches." if state or pipeline or ae_title else "There are no jobs.",
         )
 
 

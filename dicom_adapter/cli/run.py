@@ -10,7 +10,13 @@ import structlog
 import typer
 
 from dicom_adapter import logs
-from dicom_adapter.cli.common import ConfigOption, DataOption, IdleServerOption, read_settings
+from dicom_adapter.cli.common import (
+    ConfigOption,
+    DataOption,
+    IdleServerOption,
+    origin,
+    read_settings,
+)
 from dicom_adapter.cli.output import counted
 from dicom_adapter.service import Ready, Service
 
@@ -33,8 +39,8 @@ def serve(
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C. The first one lets it drain, a second ends it."""
     del server
-    os.umask(UMASK)
     settings = read_settings(config, data)
+    os.umask(UMASK)
     logs.configure(settings.log)
     _raise_descriptor_limit()
     stop = _stop_signal()
@@ -64,7 +70,7 @@ def check(
         counted(len(settings.pipelines), "pipeline"),
         counted(len(settings.sources), "source"),
     )
-    typer.echo(f"{settings.file or 'the built-in default'}: good: {', '.join(parts)}")
+    typer.echo(f"{origin(settings)}: good: {', '.join(parts)}")
 
 
 def _stop_signal() -> threading.Event:

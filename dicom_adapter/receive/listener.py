@@ -276,9 +276,7 @@ class Listener:
         conversation.refused(code, why)
         # Not where: a byte's number would make every instance a kind of its own.
         kind = _PLACE.sub("", why)
-        self._policy.remember(
-            conversation.caller, f"instance refused with 0x{code:04X}: {kind}"
-        )
+        self._policy.remember(conversation.caller, f"instance refused with 0x{code:04X}: {kind}")
         return status.response(code, why)
 
 

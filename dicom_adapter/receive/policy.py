@@ -133,7 +133,7 @@ class Policy:
         return f"no proposed storage SOP class is accepted: see {key}"
 
     def _is_storage(self, sop_class: str) -> bool:
-        """Tell whether a SOP class is, or may be, one of storage: of a private one none can tell."""
+        """Tell whether a SOP class is one of storage, or private and so may be one."""
         standard = sop_class.startswith(_STANDARD)
         return not standard or sop_class.startswith(_STORAGE) or sop_class in self._storage
 

@@ -1,11 +1,13 @@
 """What people decide of groups, submissions and the quarantine, and that nothing goes unasked."""
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from dicom_adapter.ledger import events
 from tests.cli.conftest import Command, quarantined
@@ -67,14 +69,14 @@ def test_yes_is_the_answer(adapter: Running, tmp_path: Path) -> None:
     code, shown = on_terminal("groups", "discard", first.id, folder=tmp_path, typed="y\n")
     assert code == 0
     assert "Discard 1 group of 1 instance for good?" in shown
-    assert "1 group: discard" in shown
+    assert "1 group is discarded" in shown
     assert [group.id for group in adapter.groups()] == [second.id]
     assert discarded(adapter, first.id)
 
 
 def test_yes_beforehand(cli: Command, adapter: Running) -> None:
     """--yes discards without a question."""
-    assert cli("groups", "discard", "--all", "--yes").out == "2 groups: discard\n"
+    assert cli("groups", "discard", "--all", "--yes").out == "2 groups are discarded\n"
     assert adapter.groups() == []
 
 
@@ -94,15 +96,28 @@ def test_unknown_id(cli: Command, adapter: Running) -> None:
     for word in (["complete"], ["discard", "--yes"]):
         answer = cli("groups", *word, before[0].id, "nonsense")
         assert (answer.code, answer.out) == (1, "")
-        assert "no" in answer.err
-        assert "'nonsense'" in answer.err
+        assert answer.err == "dicom-adapter: no open or parked group has the id 'nonsense'\n"
     assert adapter.groups() == before
+
+
+def test_parked_is_not_ready(cli: Command, adapter: Running) -> None:
+    """What is parked becomes ready by a person alone: its row tells people no time for it."""
+    first, second = adapter.groups()
+    with adapter.service.ledger.write() as tx:
+        tx.execute(text("UPDATE groups SET state = 'parked' WHERE id = :id"), {"id": first.id})
+    parked, waiting = (
+        next(line for line in cli("groups", "list").out.splitlines() if group.id in line)
+        for group in (first, second)
+    )
+    assert "parked  1          -" in parked
+    assert re.search(r"open    1          in \d+ min", waiting)
+    assert all(row["ready_at"] for row in cli("groups", "list", "--json").rows)
 
 
 def test_complete_and_submissions(cli: Command, adapter: Running) -> None:
     """A completed group becomes a submission, listed with its cause and open to a decision."""
     first, second = adapter.groups()
-    assert cli("groups", "complete", first.id, first.id).out == "1 group: complete\n"
+    assert cli("groups", "complete", first.id, first.id).out == "1 group is due now\n"
     adapter.wait_for(lambda: [group.id for group in adapter.groups()] == [second.id])
     adapter.wait_for(lambda: any(row["error"] for row in listed(cli)))
     (row,) = listed(cli)
@@ -110,9 +125,9 @@ def test_complete_and_submissions(cli: Command, adapter: Running) -> None:
     assert row["attempts"] >= 1
     assert "127.0.0.1:1" in row["error"]
     assert "127.0.0.1:1" in cli("submissions", "list").out
-    assert cli("submissions", "retry", row["id"]).out == "1 submission: retry\n"
+    assert cli("submissions", "retry", row["id"]).out == "1 submission is tried again\n"
     assert cli("submissions", "discard", "--all").code == 1
-    assert cli("submissions", "discard", "--all", "--yes").out == "1 submission: discard\n"
+    assert cli("submissions", "discard", "--all", "--yes").out == "1 submission is discarded\n"
     assert listed(cli) == []
 
 
@@ -130,10 +145,10 @@ def test_quarantine(cli: Command, adapter: Running) -> None:
     assert row["calling_ae_title"] == "SCU"
     assert row["id"] in cli("quarantine", "list").out
     assert cli("quarantine", "show", "nonsense").code == 1
-    assert cli("quarantine", "retry", "--all").out == "1 instance: retry\n"
+    assert cli("quarantine", "retry", "--all").out == "1 instance is tried again\n"
     # It is as it was: it comes back.
     adapter.wait_for(lambda: quarantined(adapter))
-    assert cli("quarantine", "discard", row["id"], "--yes").out == "1 instance: discard\n"
+    assert cli("quarantine", "discard", row["id"], "--yes").out == "1 instance is discarded\n"
     assert cli("quarantine", "list", "--json").rows == []
     assert discarded(adapter, row["id"])
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from PIL import Image
 
+from dicom_adapter.cli.demo import _share
 from dicom_adapter.phantom import PhantomSeries, write_series
+from dicom_adapter.v1 import jobs_pb2
 from tests.cli.shell import Answer, as_process, serving
 from tests.support import CONFIG, make_instance, send
 
@@ -17,8 +19,13 @@ IDENTIFIER = "PID-8472-Q"
 
 def outputs(answer: Answer, folder: Path) -> list[Path]:
     """Return the files that a demo names."""
-    named = re.findall(r"^  (\S+)  [\d.]+ .?i?B$", answer.out, re.MULTILINE)
-    return [folder / path for path in named]
+    found, parent = [], folder
+    for line in answer.out.splitlines():
+        if line.startswith("  in "):
+            parent = folder / line.removeprefix("  in ")
+        elif named := re.fullmatch(r"    (\S+) +[\d.]+ .?i?B", line):
+            found.append(parent / named[1])
+    return found
 
 
 def test_demo_twice(tmp_path: Path) -> None:
@@ -41,6 +48,14 @@ def test_demo_twice(tmp_path: Path) -> None:
         assert image.convert("L").getextrema()[1] == 255
     log = (tmp_path / "demo" / "serve.log").read_text("utf-8")
     assert {json.loads(line)["level"] for line in log.splitlines()} == {"info"}
+
+
+def test_share() -> None:
+    """A job's bar follows its steps, and is full once it has finished, also without any."""
+    half = jobs_pb2.Job(steps=[jobs_pb2.JobStep(progress=1), jobs_pb2.JobStep()])
+    assert _share(half) == 0.5
+    assert _share(jobs_pb2.Job(state=jobs_pb2.JOB_STATE_PROCESSING)) == 0
+    assert _share(jobs_pb2.Job(state=jobs_pb2.JOB_STATE_FINISHED)) == 1
 
 
 def test_demo_that_cannot_start(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from dicom_adapter.cli.machine import DESCRIPTORS_BESIDE
+from dicom_adapter.cli.machine import DESCRIPTORS_BESIDE, _is_adapter
 from tests.cli.conftest import Command, Work
-from tests.cli.shell import PROGRAM, Answer, as_nobody
+from tests.cli.shell import PROGRAM, Answer, as_nobody, serving
+from tests.receive.support import EXPLICIT, IMPLICIT, MR, VERIFICATION
 from tests.support import (
     CONFIG,
     PATIENCE,
@@ -91,6 +92,33 @@ def test_port_taken(cli: Command, tmp_path: Path, text: str, key: str) -> None:
     assert f"{port} ({key}) is taken by " in found["found"]
     assert f"(pid {os.getpid()})" in found["found"]
     assert found["cure"] == f"stop that, or choose another {key}"
+
+
+def test_port_of_an_adapter(cli: Command, tmp_path: Path) -> None:
+    """In the wrong folder nobody is told to stop the live service: it is asked for by its data."""
+    with serving(tmp_path) as served:
+        (tmp_path / "wrong").mkdir()
+        text = CONFIG.replace("port: 0", f"port: {served.dicom[0]}")
+        answer = examined(cli, tmp_path / "wrong", text)
+    found = the(answer, "port", "bad")
+    assert f"a dicom-adapter (pid {served.process.pid}) runs with another" in found["found"]
+    assert found["cure"].startswith("give its --config or --data")
+    assert "stop" not in answer.out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["/usr/bin/python3", "/opt/bin/dicom-adapter", "serve"], True),
+        (["python", "-m", "dicom_adapter", "serve", "--data", "x"], True),
+        (["python", "-m", "pytest", "/src/dicom-adapter/tests", "-k", "serve"], False),
+        (["/src/dicom-adapter/.venv/bin/python", "-m", "http.server"], False),
+        (["dicom-adapter", "send", "."], False),
+    ],
+)
+def test_adapter_by_its_command_line(words: list[str], expected: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """A process is an adapter by its program and its command, not by the folder that it is in."""
+    assert _is_adapter(words) is expected
 
 
 def test_address_of_another_machine(cli: Command, tmp_path: Path) -> None:
@@ -268,6 +296,47 @@ def test_unknown_source(cli: Command, tmp_path: Path, calling: str) -> None:
     # Its own look at the port is no sender that is kept out.
     assert answer.code == 0
     assert findings(answer, "sender") == []
+
+
+def test_refused_instances(cli: Command, tmp_path: Path) -> None:
+    """Refused instances are told by their kind, with no word of theirs: look, and exit 0."""
+    with running(tmp_path) as service:
+        bad = [make_instance(StudyInstanceUID=None, SOPInstanceUID=f"1.2.77.{n}") for n in (1, 2)]
+        assert send(service.port, bad) == [0xC000, 0xC000]
+        answer = cli("doctor", "--json")
+        status = cli("status").out
+    found = the(answer, "sender", "look")
+    why = "instance refused with 0xC000: the data set has no StudyInstanceUID"
+    assert answer.code == 0
+    assert "called 'TEST' and 2 instances were refused, last" in found["found"]
+    assert found["found"].endswith(why)
+    assert found["cure"] == "the sender keeps it: correct it there, and send it again"
+    assert f"SCU at 127.0.0.1 calling TEST: {why} (2 times, last" in status
+    assert "1.2.77" not in answer.out + status
+
+
+@pytest.mark.parametrize(
+    ("keys", "sop_class", "key"),
+    [
+        (", accepted_sop_classes: [CTImageStorage]", MR, "ae_titles.TEST.accepted_sop_classes"),
+        ("", "1.2.3.4", "dicom.private_sop_classes"),
+    ],
+)
+def test_nothing_accepted(
+    cli: Command, tmp_path: Path, keys: str, sop_class: str, key: str
+) -> None:
+    """A sender that is let in, but may store none of what it proposed, is told with the key."""
+    text = CONFIG.replace("{pipeline-copy: copy}", "{pipeline-copy: copy}" + keys)
+    contexts = [(sop_class, EXPLICIT), (VERIFICATION, IMPLICIT)]
+    with running(tmp_path, text) as service:
+        with association(service.port, contexts=contexts) as opened:
+            assert opened.is_established
+        answer = cli("doctor", "--json")
+    found = the(answer, "sender", "bad")
+    assert answer.code == 1
+    assert "called 'TEST' and could store nothing 1 time" in found["found"]
+    assert "no proposed storage SOP class is accepted: see " in found["found"]
+    assert found["cure"].partition(" to ")[2] == key
 
 
 def test_old_rejection(cli: Command, tmp_path: Path) -> None:

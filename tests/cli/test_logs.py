@@ -65,12 +65,13 @@ def test_levels(level: str, actions: str) -> None:
 
 
 def test_text_in_a_pipe() -> None:
-    """Text in a pipe has no colours, and control characters in it are written out."""
+    """Text has no colours in a pipe, no control characters, and no actions: they are for JSON."""
     text = written(io.StringIO(), format="text")
     assert len(text.splitlines()) == 2
     assert "\x1b" not in text
     assert r"red \x1b[31m" in text
-    assert "action=b" in text
+    assert "action" not in text
+    assert r"two\nlines" in text.replace(r"\\n", r"\n")
 
 
 def test_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

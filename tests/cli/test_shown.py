@@ -72,6 +72,8 @@ def test_filters(cli: Command, work: Work) -> None:
     ):
         rows = cli(*listed, *words, folder=work.folder).rows
         assert {row["pipeline"] for row in rows} == expected, words
+    asked = ["jobs", "list", "--state", "in_queue"]
+    assert cli(*asked, folder=work.folder).out == "No job matches.\n"
     assert cli(*listed, "--limit", "1", folder=work.folder).rows == everything[:1]
     assert len(cli("groups", "list", "--json", "--limit", "1", folder=work.folder).rows) == 1
 

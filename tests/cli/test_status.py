@@ -47,7 +47,7 @@ DICOM Adapter 1.2.3, started 1 d 2 h ago
 NEEDS A PERSON
   ! 2 groups are parked: see `groups list`
 
-rejected since the start
+rejected or refused since the start
   CT\\x1b1 at 10.1.2.3 calling CHESTT: called AE title not recognized (3 times, last 5 min ago)
 
 listening
@@ -101,7 +101,14 @@ def test_by_server(cli: Command, work: Work) -> None:
     """--server names a service, whatever is configured here."""
     (address,) = work.running.ready.grpc
     (status,) = cli("status", "--json", "--server", address).rows
-    assert status["grpc"] == [address]
+    assert status["grpc"][0] == address
+
+
+def test_socket_beside_a_port(cli: Command, work: Work) -> None:
+    """Where gRPC has a TCP port, the Unix socket that this machine's commands use is told too."""
+    (address,) = work.running.ready.grpc
+    shown = f"gRPC      {address}, unix:{work.folder}/data/run/grpc.sock"
+    assert shown in cli("status", folder=work.folder).out
 
 
 @pytest.mark.parametrize(

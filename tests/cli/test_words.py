@@ -2,6 +2,7 @@
 
 import re
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ def test_help(cli: Command, words: str) -> None:
     assert answer.out.startswith(f"Usage: dicom-adapter {words}")
     assert max(map(len, answer.out.splitlines())) <= 80
     assert "..." not in answer.out.partition("\n")[2]
+    # Python's names of types are not what people type.
+    assert "<" not in answer.out
 
 
 @pytest.mark.parametrize("words", ["", "jobs", "groups", "submissions", "quarantine", "pipelines"])
@@ -72,6 +75,26 @@ def test_wrong_words(cli: Command, words: str, told: str) -> None:
     assert re.fullmatch(r"dicom-adapter: [^\n]+\. See `dicom-adapter[^`]* --help`\.\n", answer.err)
 
 
+def test_suggestion(cli: Command) -> None:
+    """A word that was nearly right is answered with the right one, as a question."""
+    assert cli("job").err == (
+        "dicom-adapter: No such command 'job'. Did you mean 'jobs'? See `dicom-adapter --help`.\n"
+    )
+
+
+def test_make_help() -> None:
+    """`make help` lists the targets that people use, each with what it does."""
+    ended = subprocess.run(
+        ["make", "help"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "  make run    Start the adapter and leave it running.\n" in ended.stdout
+    assert "clean" not in ended.stdout
+
+
 def test_no_traceback_as_a_process(tmp_path: Path) -> None:
     """What is true in this process is true of the program: one line, no traceback."""
     ended = command("jobs", "nonsense", folder=tmp_path)
@@ -103,6 +126,16 @@ def test_no_service(cli: Command, tmp_path: Path, words: str) -> None:
     assert answer.err.count("\n") == 1
 
 
+def test_which_configuration(cli: Command, tmp_path: Path) -> None:
+    """Where no service answers, the configuration that was asked by is named, or its absence."""
+    default = "; configuration: the built-in default: no --config, no ./dicom-adapter.yaml)"
+    assert default in cli("status").err
+    assert default in cli("jobs", "list").err
+    (tmp_path / "other.yaml").write_text(CONFIG, "utf-8")
+    assert "; configuration: other.yaml)" in cli("status", "--config", "other.yaml").err
+    assert "configuration:" not in cli("status", "--server", "localhost:1").err
+
+
 def test_stale_socket(cli: Command, tmp_path: Path) -> None:
     """The socket file of a killed service is no service: the same clear line."""
     path = tmp_path / "data" / "run" / "grpc.sock"
@@ -128,7 +161,7 @@ def test_built_in_default(cli: Command, tmp_path: Path) -> None:
     """Without any configuration the built-in one is used, its data in ./data."""
     answer = cli("check")
     assert answer.code == 0
-    assert "1 AE title, 2 pipelines, 0 sources" in answer.out
+    assert answer.out.startswith("the built-in default: good: 1 AE title, 2 pipelines, 0 sources")
     assert str(tmp_path / "data") in cli("status").err
 
 

@@ -210,7 +210,7 @@ def test_why_each_instance_is_kept(ledger: Ledger) -> None:
         "in a parked group": one,
         "in an open group": one,
         "kept by its job processor": one,
-        "its submission is not accepted yet": one,
+        "waiting for their submission to be accepted": one,
         "being removed": one,
         "delivered, until `retain` has passed": one,
     }

@@ -161,7 +161,7 @@ def test_s91_what_is_not_accepted_is_kept(tmp_path: Path, script: Script) -> Non
             lambda: [s for s in submitted(adapter) if s.submission.attempts]
         )
         assert waiting.submission.state == SubmissionState.PENDING
-        assert kept(adapter) == {"its submission is not accepted yet": 2}
+        assert kept(adapter) == {"waiting for their submission to be accepted": 2}
         assert spooled(adapter) == 2
     with running(tmp_path, CONFIG, clock) as adapter:
         clock.advance(300)
@@ -185,7 +185,7 @@ def test_s91_the_order_within_a_call_does_not_matter(tmp_path: Path, script: Scr
     with running(tmp_path, text, ManualClock()) as adapter:
         send(adapter.port, [make_instance()])
         adapter.wait_for(lambda: [s for s in submitted(adapter) if s.submission.attempts])
-        assert kept(adapter) == {"its submission is not accepted yet": 1}
+        assert kept(adapter) == {"waiting for their submission to be accepted": 1}
         assert spooled(adapter) == 1
 
 

@@ -44,6 +44,7 @@ def test_every_line_of_an_association_says_which_one_and_who(tmp_path: Path, log
     lines = [line for line in log.lines if "association" in line]
     assert [line["action"] for line in lines if line["action"] != "library.complains"] == [
         "association.accepted",
+        "association.contexts",
         "echo",
         "instance.stored",
         "instance.refused",
@@ -58,9 +59,11 @@ def test_every_line_of_an_association_says_which_one_and_who(tmp_path: Path, log
             "called": "TEST",
         }
     assert lines[0]["contexts"] == 3
-    assert lines[0]["refused_contexts"] == ["1.2.3.4"]
+    assert lines[0]["refused_contexts"] == 1
+    (contexts_line,) = log.of("association.contexts")
+    assert (contexts_line["level"], contexts_line["sop_classes"]) == ("debug", ["1.2.3.4"])
     (ended,) = log.of("association.ended")
-    assert (ended["stored"], ended["refused"]) == (1, 1)
+    assert (ended["stored"], ended["refused"], ended["ignored"]) == (1, 1, 1)
 
 
 def test_a_rejection_says_why_with_the_values_seen(tmp_path: Path, log: Log) -> None:

@@ -8,7 +8,16 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import UID
 from pynetdicom import AE, AllStoragePresentationContexts, build_context
 
-from tests.receive.support import CT, EXPLICIT, IMPLICIT, MR, Receiving, config, receiving
+from tests.receive.support import (
+    CT,
+    EXPLICIT,
+    IMPLICIT,
+    MR,
+    VERIFICATION,
+    Receiving,
+    config,
+    receiving,
+)
 from tests.support import SUCCESS, make_instance, send
 
 CONTEXTS_PER_ASSOCIATION = 128
@@ -149,6 +158,32 @@ def test_what_is_ignored_is_answered_success_and_not_stored(tmp_path: Path, igno
         assert send(running.port, [instance, make_instance(), instance]) == [SUCCESS] * 3
         assert [stored.sop_class_uid for stored in running.stored()] == [CT]
         assert len(running.files()) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "proposed", "why"),
+    [
+        ("", [(VERIFICATION, [IMPLICIT])], ""),
+        ("", [("1.2.840.10008.5.1.4.1.2.2.1", [IMPLICIT])], ""),
+        ("", [(CT, [EXPLICIT]), (PRIVATE, [EXPLICIT])], ""),
+        (", ignored_sop_classes: ['1.9']", [(PRIVATE, [EXPLICIT]), ("1.9", [EXPLICIT])], ""),
+        ("", [(PRIVATE, [EXPLICIT])], "SOP class is accepted: see dicom.private_sop_classes"),
+        (
+            ", accepted_sop_classes: [CTImageStorage]",
+            [(MR, [EXPLICIT]), (VERIFICATION, [IMPLICIT])],
+            "SOP class is accepted: see accepted_sop_classes",
+        ),
+        ("", [(CT, ["1.2.3.4"])], "transfer syntax is one that data sets are stored in"),
+    ],
+)
+def test_who_can_store_nothing_is_remembered(
+    tmp_path: Path, keys: str, proposed: list[tuple[str, list[str]]], why: str
+) -> None:
+    """A sender that is let in for nothing is told of with the key; one that asks less is not."""
+    with receiving(tmp_path, config("", f"TEST: {keys.removeprefix(', ')}")) as running:
+        negotiate(running.port, proposed)
+        seen = [rejection.why for rejection in running.policy.rejections()]
+    assert [text.endswith(why) for text in seen] == ([True] if why else [])
 
 
 def test_ignored_and_accepted_classes_work_together(tmp_path: Path) -> None:

@@ -69,6 +69,24 @@ def test_command_and_data_set_must_agree(
     assert len(adapter.stored()) == len(adapter.files()) == 1
 
 
+def test_refusals_are_remembered_by_their_kind(
+    adapter: Receiving, good: tuple[bytes, bytes]
+) -> None:
+    """However many places data sets break off at, those who ask are told of it once."""
+    uid, data = good
+    with raw(adapter.port) as peer:
+        peer.send(associate_rq())
+        peer.read()
+        for length in (700, 701, 702):
+            peer.send(store_rq(CT.encode(), uid, data[:length]))
+            assert peer.status() == CANNOT_UNDERSTAND
+    (seen,) = adapter.policy.rejections()
+    assert (seen.why, seen.count) == (
+        "instance refused with 0xC000: the data set breaks off",
+        3,
+    )
+
+
 def test_a_class_other_than_the_contexts_is_refused(
     tmp_path: Path, good: tuple[bytes, bytes]
 ) -> None:

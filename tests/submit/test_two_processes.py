@@ -217,7 +217,7 @@ def test_a_refused_submission_is_parked_until_a_person_decides(tmp_path: Path) -
             clock.advance(100_000)
             assert len(files(made)) == 1
             assert made.service.status().attention == (
-                "1 submission is refused: see `submissions list`",
+                "1 submission is parked: see why in `submissions list`",
             )
             operations.retry([parked.id], "ann")
             assert unsettled(made, state="parked").attempts == 1
