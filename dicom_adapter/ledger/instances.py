@@ -84,7 +84,9 @@ def is_duplicate(tx: Connection, ae_title: str, sop_instance_uid: str, sha256: s
     open_group = exists().where(
         groups.c.id == instances.c.group_id, groups.c.state == GroupState.OPEN
     )
-    undecided = or_(instances.c.state == InstanceState.RECEIVED, open_group)
+    # Kept, too: what its processor has let go may be removed at any time.
+    in_group = and_(instances.c.state == InstanceState.KEPT, open_group)
+    undecided = or_(instances.c.state == InstanceState.RECEIVED, in_group)
     return tx.scalar(select(instances.c.id).where(same, undecided).limit(1)) is not None
 
 

@@ -72,6 +72,17 @@ def test_the_same_bytes_are_a_duplicate_while_they_are_undecided(ledger: Ledger)
     assert not duplicate()
 
 
+def test_what_was_let_go_is_no_duplicate_in_its_open_group_either(ledger: Ledger) -> None:
+    """What a processor lets go while its group is open is stored anew when it comes again."""
+    with ledger.write() as tx:
+        made = make.kept(tx)
+        groups.join(tx, made, "key", make.after(5) - NOW, None)
+        known = "TEST", made.sop_instance_uid, made.sha256
+        assert instances.is_duplicate(tx, *known)
+        instances.release(tx, [made.id], NOW)
+        assert not instances.is_duplicate(tx, *known)
+
+
 def test_association_numbers_go_on_after_a_restart(ledger: Ledger) -> None:
     """The highest number is remembered, also when its instances came out of order."""
     with ledger.write() as tx:
