@@ -7,6 +7,8 @@ nothing would handle; what is not done stays in the ledger.
 
 import fcntl
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -220,6 +222,7 @@ class Service:
         )
         self._outbox.start()
         self._running.callback(self._outbox.stop, THREAD_GRACE)
+        self._running.callback(self._stop_hosts)
         for title in self.settings.ae_titles.values():
             host = ProcessorHost(
                 title,
@@ -230,8 +233,28 @@ class Service:
                 changed=self._wake_delivery,
             )
             host.start()
-            self._running.callback(host.stop, THREAD_GRACE)
             self._hosts[title.title] = host
+
+    def _stop_hosts(self) -> None:
+        # Together: those that are stuck have one grace between them, not one each.
+        stops = [
+            threading.Thread(
+                target=host.stop, args=(THREAD_GRACE,), name=f"stop {title}", daemon=True
+            )
+            for title, host in self._hosts.items()
+        ]
+        for stop in stops:
+            stop.start()
+        # Twice: a call may take its grace, and the processor's own `stop` after it.
+        deadline = time.monotonic() + 2 * THREAD_GRACE
+        for stop in stops:
+            stop.join(max(0.0, deadline - time.monotonic()))
+            if stop.is_alive():
+                log.error(
+                    "job processor has not stopped in time: it is left behind",
+                    action="processor.stuck",
+                    thread=stop.name,
+                )
 
     def _start_reclaimer(self) -> None:
         self._reclaimer = Reclaimer(

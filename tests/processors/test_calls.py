@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dicom_adapter import InstanceGroup, JobProcessorBase, StoredInstance
+from dicom_adapter import InstanceGroup, JobProcessorBase, StoredInstance, service
 from dicom_adapter.config import AETitle
 from dicom_adapter.ledger import Ledger, instances
 from dicom_adapter.processor.host import ProcessorHost
@@ -236,6 +236,27 @@ def test_a_stuck_processor_is_left_behind(tmp_path: Path, script: Script, logs: 
     host.stop(PATIENCE)
     assert script.calls == ["start", "instance", "stop"]
     ledger.close()
+
+
+def test_stuck_processors_share_one_grace(
+    tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    """However many do not return from a call or from `stop`, the service stops soon."""
+    gates = Gate(), Gate()
+    script.on_instance = lambda _processor, _instance: gates[0].hold()
+    monkeypatch.setattr(service, "THREAD_GRACE", 0.5)
+    monkeypatch.setattr(Scripted, "stop", lambda _processor: gates[1].hold())
+    with running(tmp_path, CONFIG, ManualClock()) as adapter:
+        send(adapter.port, [make_instance()])
+        gates[0].wait()
+    told = {
+        entry["ae_title"] if "ae_title" in entry else entry["thread"]
+        for entry in logs
+        if entry.get("action") == "processor.stuck"
+    }
+    for gate in gates:
+        gate.open()
+    assert told == {"TEST", "stop OTHER"}
 
 
 def test_a_long_batch_is_left_between_two_calls(tmp_path: Path, script: Script) -> None:
