@@ -37,7 +37,10 @@ def serve(
     data: DataOption = None,
     server: IdleServerOption = None,
 ) -> None:
-    """Run the service until SIGTERM or Ctrl-C. The first one lets it drain, a second ends it."""
+    """Run the service until SIGTERM or Ctrl-C. The first one lets it drain, a second ends it.
+
+    The end of its terminal lets it drain, too.
+    """
     del server
     settings = read_settings(config, data)
     os.umask(UMASK)
@@ -78,12 +81,15 @@ def _stop_signal() -> threading.Event:
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
-        if stop.is_set():
+        # A terminal that goes away may say so twice, and nobody is there to be impatient.
+        if stop.is_set() and number != signal.SIGHUP:
             os._exit(128 + number)
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handle)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # What was told to outlive its terminal, by nohup, goes on to do so.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handle)
     return stop
 
 

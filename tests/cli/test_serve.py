@@ -143,6 +143,25 @@ def test_sigterm(tmp_path: Path) -> None:
     assert out.count("\n") <= 1
 
 
+def test_terminal_that_goes_away(tmp_path: Path) -> None:
+    """SIGHUP, also twice, is a reason to drain; after nohup it is none."""
+    with serving(tmp_path) as started, association(started.dicom[0]) as opened:
+        started.process.send_signal(signal.SIGHUP)
+        started.lines.wait_for('"stopping"')
+        started.process.send_signal(signal.SIGHUP)
+        opened.release()
+        assert started.process.wait(PATIENCE) == 0
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with serving(tmp_path) as started:
+            started.process.send_signal(signal.SIGHUP)
+            with association(started.dicom[0]) as opened:
+                assert opened.is_established
+            assert started.end() == 0
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
+
+
 def test_folder_that_may_not_be_written(shared: Path) -> None:
     """A data folder without rights is told with its name, and the key that chooses it."""
     (shared / "data").mkdir(mode=0o500)
