@@ -66,7 +66,7 @@ def _room(settings: Settings, folder: Path) -> Finding:
             f"{found}, less than storage.reserve: C-STORE is answered 0xA700",
             f"make room, or lower storage.reserve ({human_size(limits.reserve)})",
         )
-    if 1 - usage.free / usage.total > limits.watermark:
+    if usage.used / (usage.used + usage.free) > limits.watermark:
         return Finding(
             "look",
             "storage",
