@@ -10,6 +10,8 @@ DicomAdapterError
 ├── UnavailableError             the peer does not answer now; try again later
 ├── RefusedInstanceError         a received instance is refused; the sender is told why
 │   ├── OutOfResourcesError      no room or no ledger to keep it in
+│   ├── NoInstanceUIDError       the C-STORE command names no SOP instance
+│   ├── UnsupportedClassError    its SOP class is not that of the presentation context
 │   ├── MismatchedInstanceError  the data set is not what the C-STORE command announced
 │   └── UnreadableInstanceError  the data set cannot be understood or grouped
 └── QuarantineInstance           a processor sets an instance aside for a person to see
@@ -80,6 +82,14 @@ class RefusedInstanceError(DicomAdapterError):
 
 class OutOfResourcesError(RefusedInstanceError):
     """There is no room, or no ledger, to keep the instance in."""
+
+
+class NoInstanceUIDError(RefusedInstanceError):
+    """The C-STORE command names no SOP instance by one UID."""
+
+
+class UnsupportedClassError(RefusedInstanceError):
+    """The SOP class of the C-STORE command is not that of the presentation context."""
 
 
 class MismatchedInstanceError(RefusedInstanceError):

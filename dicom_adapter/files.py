@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Protocol
 
 #: Received data, job inputs: written once, then only read.
 FILE_MODE = 0o440
@@ -24,3 +25,35 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class Flush(Protocol):
+    """How what was written is made to last."""
+
+    def file(self, descriptor: int) -> None:
+        """Make the bytes of an open file last."""
+
+    def folder(self, folder: Path) -> None:
+        """Make the names in a folder last."""
+
+
+class FlushToDisk:
+    """Lasts over a power cut."""
+
+    def file(self, descriptor: int) -> None:
+        """Flush the bytes of an open file, and as much about it as finding them needs."""
+        os.fdatasync(descriptor)
+
+    def folder(self, folder: Path) -> None:
+        """Flush the names in a folder."""
+        sync_folder(folder)
+
+
+class LeaveToKernel:
+    """Lasts over the end of this process, however that comes, but not over a power cut."""
+
+    def file(self, descriptor: int) -> None:
+        """Leave the bytes in the kernel's cache."""
+
+    def folder(self, folder: Path) -> None:
+        """Leave the names in the kernel's cache."""

@@ -21,7 +21,7 @@ import structlog
 from dicom_adapter.clock import Clock, SystemClock
 from dicom_adapter.config import AETitle, Settings
 from dicom_adapter.errors import StartError
-from dicom_adapter.files import make_folder
+from dicom_adapter.files import FlushToDisk, make_folder
 from dicom_adapter.ledger import Ledger, attention, instances, jobs
 from dicom_adapter.model import Disk, ServiceStatus
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
@@ -31,9 +31,11 @@ from dicom_adapter.platform.workspace import Workspaces
 from dicom_adapter.processor.catalogue import Catalogue
 from dicom_adapter.processor.host import ProcessorHost
 from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
-from dicom_adapter.receive.intake import Intake
+from dicom_adapter.receive import libraries
+from dicom_adapter.receive.intake import Intake, Limits
 from dicom_adapter.receive.listener import Listener
 from dicom_adapter.receive.policy import Policy
+from dicom_adapter.receive.recorder import Recorder
 from dicom_adapter.receive.spool import Spool
 from dicom_adapter.reclaim import Places, Reclaimer
 from dicom_adapter.rpc.client import Client
@@ -88,7 +90,7 @@ class Service:
         self._running = ExitStack()
         self._data = settings.storage.path
         self.ledger = Ledger(settings.ledger.url)
-        self._spool = Spool(self._data / "spool")
+        self._spool = Spool(self._data / "spool", FlushToDisk())
         self._workspaces = Workspaces(self._data / "platform" / "jobs")
         self._uploads = Uploads(self._data / "platform" / "uploads", self.ledger, self.clock)
         self._policy = Policy(settings, self.clock)
@@ -270,14 +272,11 @@ class Service:
     def _start_listener(self) -> tuple[str, ...]:
         if not self.settings.ae_titles:
             return ()
-        intake = Intake(
-            self._spool,
-            self.ledger,
-            self.clock,
-            reserve=self.settings.storage.reserve,
-        )
+        limits = Limits(self.settings.dicom.max_instance, self.settings.storage.reserve)
+        intake = Intake(self._spool, Recorder(self.ledger).record, limits, self.clock)
         with self.ledger.read() as tx:
             last = instances.last_association(tx)
+        libraries.prepare()
         self._listener = Listener(
             self.settings,
             self._policy,

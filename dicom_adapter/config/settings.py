@@ -78,6 +78,9 @@ class DicomTimeouts(Section):
     idle: PositiveSeconds = Field(
         default=60.0, description="An association without a message for so long is aborted."
     )
+    progress: PositiveSeconds = Field(
+        default=30.0, description="A message without a further byte for so long is aborted."
+    )
 
 
 class DicomSettings(Section):
@@ -90,6 +93,18 @@ class DicomSettings(Section):
     max_associations: Whole = Field(
         default=200, ge=1, description="The most associations at a time."
     )
+    max_per_calling_ae: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="The most associations at a time of one calling AE title.",
+        json_schema_extra={"default": "no limit"},
+    )
+    max_per_address: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="The most associations at a time from one address.",
+        json_schema_extra={"default": "no limit"},
+    )
     max_pdu: Whole = Field(
         default=131_072,
         ge=4096,
@@ -101,6 +116,13 @@ class DicomSettings(Section):
         description="Whether calling AE title and address must match one of `sources`.",
     )
     timeouts: DicomTimeouts = DicomTimeouts()
+    min_rate: Size = Field(
+        default=1024,
+        description="A message that comes slower than this per second is aborted.",
+    )
+    max_instance: Size = Field(
+        default=16 * _GIB, description="A longer data set is answered 0xA700."
+    )
     private_sop_classes: tuple[UIDText, ...] = Field(
         default=(), description="Storage SOP classes to accept beyond those of the standard."
     )

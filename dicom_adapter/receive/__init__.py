@@ -1,6 +1,9 @@
 """From the socket to the spool and the ledger: what is acknowledged here is never lost.
 
-The data goes `listener` → `policy` (may it come in?) → `intake` → `spool` (the file) → ledger (the
-row), and only then back to the sender as a status. `conversation` keeps what is known of one
-association and logs it; `threads`, `libraries` and `pdu` keep pynetdicom in check.
+The bytes go `connection` → `framing` (PDUs) → `association` (may it come in? see `policy` and
+`admission`; what may it send? see `negotiation`) → `exchange` and `message` (one C-STORE) →
+`intake` → `spool` (the file), and when the last one is here `keeper` has the file made durable and
+`recorder` the row; only then a status goes back.
+
+One thread, the `loop`, serves all sockets; one more, the keeper, waits for the disk.
 """

@@ -1,27 +1,31 @@
-"""Takes one instance in: checked, durable in the spool, known to the ledger, in that order."""
+"""Takes instances in: streamed to the spool, checked, made durable, known to the ledger.
+
+In that order, and several together where several have come: what `keep` gives an id survives a
+power cut.
+"""
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from uuid import uuid4
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import (
     MismatchedInstanceError,
     OutOfResourcesError,
     UnavailableError,
-    UnreadableInstanceError,
 )
-from dicom_adapter.ledger import Ledger, instances
 from dicom_adapter.model import StoredInstance
-from dicom_adapter.receive.part10 import IDENTIFYING, Identity, Origin, header, identity_of
-from dicom_adapter.receive.spool import Part, Spool
-from dicom_adapter.receive.walk import walk_of
+from dicom_adapter.receive.part10 import IDENTIFYING, Identity, identity_of
+from dicom_adapter.receive.spool import Spool, new_id
+from dicom_adapter.receive.walk import DeflatedWalk, Walk, walk_of
+
+# The free space is looked at again after so many bytes of one instance.
+_BYTES_PER_LOOK = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """One C-STORE request: what its command says, and its data set as it came over the wire."""
+    """One C-STORE request: what its command says, and who sends it."""
 
     ae_title: str
     association: int
@@ -30,65 +34,87 @@ class Arrival:
     sop_class_uid: str
     sop_instance_uid: str = field(repr=False)
     transfer_syntax_uid: str
-    data: memoryview = field(repr=False)
     move_originator: tuple[str, int] | None = None
 
 
-class Intake:
-    """Stores instances; what it returns from without an exception survives a power cut."""
+@dataclass(frozen=True)
+class Limits:
+    """What an instance may take."""
 
-    def __init__(
-        self,
-        spool: Spool,
-        ledger: Ledger,
-        clock: Clock,
-        *,
-        reserve: int,
-    ) -> None:
+    #: The longest data set, in bytes.
+    max_instance: int
+    #: What is to be left free on the spool's volume, in bytes.
+    reserve: int
+
+
+#: An instance that is durable, and the move that it was sent for.
+Durable = tuple[StoredInstance, tuple[str, int] | None]
+#: Makes the ledger know instances; tells of each whether it is new, or waits here already.
+Record = Callable[[Sequence[Durable]], Sequence[bool]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a received instance."""
+
+    #: Its id; None when the same bytes wait here already, or it was not kept.
+    instance_id: str | None = None
+    #: Why it was not kept.
+    error: Exception | None = None
+
+
+class Reception:
+    """An instance that is being received."""
+
+    #: What it is; there once it is finished.
+    instance: StoredInstance
+
+    def __init__(self, arrival: Arrival, spool: Spool, limits: Limits, clock: Clock) -> None:
+        self.arrival = arrival
+        self.part = spool.begin(new_id(clock.now()))
         self._spool = spool
-        self._ledger = ledger
+        self._limits = limits
         self._clock = clock
-        self._reserve = reserve
+        self._walk: Walk | DeflatedWalk = walk_of(arrival.transfer_syntax_uid, IDENTIFYING)
+        self._left = limits.max_instance
+        self._look_at = _BYTES_PER_LOOK
 
-    def store(self, arrival: Arrival) -> str | None:
-        """Store an instance and return its id; None when the same bytes wait here already.
+    def write(self, header: bytes, pieces: Sequence[memoryview]) -> None:
+        """Take the next bytes of the data set, with what stands before them in the file.
 
         Raises:
-            OutOfResourcesError: less than `storage.reserve` is free, or file or ledger failed.
-            MismatchedInstanceError: the data set is not what the command announced.
-            UnreadableInstanceError: the data set cannot be parsed, or lacks its UIDs.
+            OutOfResourcesError: it gets too long, or the disk too full.
+            UnreadableInstanceError: it cannot be a data set.
         """
+        for piece in pieces:
+            self._left -= len(piece)
+            self._walk.feed(piece)
+        if self._left < 0:
+            raise OutOfResourcesError("the data set is longer than dicom.max_instance")
         try:
-            instance = self._store_file(arrival)
+            self.part.write([header, *pieces] if header else pieces)
         except OSError as error:
-            raise OutOfResourcesError(f"cannot store: {os.strerror(error.errno or 0)}") from error
-        return instance.id if self._record(instance, arrival) else None
+            raise _cannot_store(error) from error
+        if self.part.size > self._look_at:
+            self._look_at += _BYTES_PER_LOOK
+            _want_room(self._spool, self._limits.reserve)
 
-    def _store_file(self, arrival: Arrival) -> StoredInstance:
-        if self._spool.free() < self._reserve:
-            raise OutOfResourcesError("less disk space is free than storage.reserve")
-        if not arrival.data:
-            raise UnreadableInstanceError("the data set is empty")
-        walk = walk_of(arrival.transfer_syntax_uid, IDENTIFYING)
-        walk.feed(arrival.data)
-        identity = identity_of(walk.finish())
-        _compare(arrival, identity)
-        with self._spool.receive(uuid4().hex) as part:
-            part.write(
-                header(
-                    arrival.sop_class_uid,
-                    arrival.sop_instance_uid,
-                    arrival.transfer_syntax_uid,
-                    Origin(arrival.calling_ae_title, arrival.ae_title),
-                )
-            )
-            part.write(arrival.data)
-            path = self._spool.commit(part)
-            return self._instance(arrival, identity, part, path)
+    def finish(self) -> None:
+        """Check what was received, now that the last byte is here.
 
-    def _instance(
-        self, arrival: Arrival, identity: Identity, part: Part, path: Path
-    ) -> StoredInstance:
+        Raises:
+            MismatchedInstanceError: the data set is not what the command announced.
+            UnreadableInstanceError: the data set is not whole, or lacks its UIDs.
+        """
+        identity = identity_of(self._walk.finish())
+        if self.arrival.sop_class_uid != identity.sop_class_uid:
+            raise MismatchedInstanceError("SOP Class UID of command and data set differ")
+        if self.arrival.sop_instance_uid != identity.sop_instance_uid:
+            raise MismatchedInstanceError("SOP Instance UID of command and data set differ")
+        self.instance = self._stored(identity)
+
+    def _stored(self, identity: Identity) -> StoredInstance:
+        arrival, part = self.arrival, self.part
         return StoredInstance(
             id=part.id,
             ae_title=arrival.ae_title,
@@ -101,34 +127,81 @@ class Intake:
             series_instance_uid=identity.series_instance_uid,
             transfer_syntax_uid=arrival.transfer_syntax_uid,
             instance_number=identity.instance_number,
-            sha256=part.digest.hexdigest(),
+            sha256=part.sha256,
             size=part.size,
             received_at=self._clock.now(),
-            path=path,
+            path=self._spool.path_of(part.id),
         )
 
-    def _record(self, instance: StoredInstance, arrival: Arrival) -> bool:
-        new = False
+    def discard(self) -> None:
+        """Leave nothing behind of what was received."""
+        self.part.discard()
+
+
+class Intake:
+    """Stores instances; those that it gives an id survive a power cut."""
+
+    def __init__(self, spool: Spool, record: Record, limits: Limits, clock: Clock) -> None:
+        self._spool = spool
+        self._record = record
+        self._limits = limits
+        self._clock = clock
+
+    def begin(self, arrival: Arrival) -> Reception:
+        """Begin to receive an instance.
+
+        Raises:
+            OutOfResourcesError: less than `storage.reserve` is free, or no file can be made.
+        """
         try:
-            with self._ledger.write() as tx:
-                new = not instances.is_duplicate(
-                    tx, instance.ae_title, instance.sop_instance_uid, instance.sha256
-                )
-                if new:
-                    instances.add(tx, instance, arrival.move_originator)
-        except Exception as error:
-            # Not recorded, so nobody would ever look for the file; the sender still has it.
-            self._spool.remove(instance.id)
+            _want_room(self._spool, self._limits.reserve)
+            return Reception(arrival, self._spool, self._limits, self._clock)
+        except OSError as error:
+            raise _cannot_store(error) from error
+
+    def keep(self, receptions: Sequence[Reception]) -> list[Outcome]:
+        """Keep finished receptions; return what became of each. It waits for the disk."""
+        try:
+            errors = self._spool.keep([reception.part for reception in receptions])
+            durable = [
+                reception
+                for reception, error in zip(receptions, errors, strict=True)
+                if error is None
+            ]
+            recorded = iter(self._recorded(durable))
+            return [
+                next(recorded) if error is None else Outcome(error=_cannot_store(error))
+                for error in errors
+            ]
+        finally:
+            for reception in receptions:
+                reception.discard()
+
+    def _recorded(self, durable: Sequence[Reception]) -> Sequence[Outcome]:
+        if not durable:
+            return ()
+        try:
+            new = self._record([(r.instance, r.arrival.move_originator) for r in durable])
+        except Exception as error:  # noqa: BLE001 - whatever it is, the senders keep their instances
+            # Not recorded, so nobody would ever look for the files.
+            for reception in durable:
+                self._spool.remove(reception.instance.id)
             if isinstance(error, UnavailableError):
-                raise OutOfResourcesError("the ledger cannot be written") from error
-            raise
-        if not new:
-            self._spool.remove(instance.id)
-        return new
+                error = OutOfResourcesError("the ledger cannot be written")
+            return [Outcome(error=error)] * len(durable)
+        for reception, is_new in zip(durable, new, strict=True):
+            if not is_new:
+                self._spool.remove(reception.instance.id)
+        return [
+            Outcome(reception.instance.id if is_new else None)
+            for reception, is_new in zip(durable, new, strict=True)
+        ]
 
 
-def _compare(arrival: Arrival, identity: Identity) -> None:
-    if arrival.sop_class_uid != identity.sop_class_uid:
-        raise MismatchedInstanceError("SOP Class UID of command and data set differ")
-    if arrival.sop_instance_uid != identity.sop_instance_uid:
-        raise MismatchedInstanceError("SOP Instance UID of command and data set differ")
+def _want_room(spool: Spool, reserve: int) -> None:
+    if spool.free() < reserve:
+        raise OutOfResourcesError("less disk space is free than storage.reserve")
+
+
+def _cannot_store(error: OSError) -> OutOfResourcesError:
+    return OutOfResourcesError(f"cannot store: {os.strerror(error.errno or 0)}")

@@ -1,35 +1,24 @@
 """The process-wide switches of pydicom and pynetdicom, all in this one place."""
 
 import logging
-from collections.abc import Iterable
 
+import structlog
 from pydicom import config as pydicom_config
-from pynetdicom import _config, dul
-from pynetdicom.service_class import ServiceClass, StorageServiceClass
-from pynetdicom.sop_class import register_uid, uid_to_service_class
+from pynetdicom import _config
 
-from dicom_adapter.receive.conversation import log_here
-from dicom_adapter.receive.pdu import AssociateRequest
-
-_ASSOCIATE_RQ = b"\x01"
+log = structlog.get_logger()
 
 
-def prepare(storage_classes: Iterable[str]) -> None:
-    """Set both libraries up for a service that stores these SOP classes beyond the known ones."""
+def prepare() -> None:
+    """Set both libraries up for a service."""
     # The default handlers format every PDU and message for a log that nobody reads.
     _config.LOG_HANDLER_LEVEL = "none"
-    # pynetdicom would abort the association for a bad UID; we refuse the one instance instead.
+    # What a peer proposes is judged by us, whether it is a UID or not.
     _config.VALIDATORS["UI"] = lambda _: (True, "")
-    _, event = dul._PDU_TYPES[_ASSOCIATE_RQ]  # noqa: SLF001 - there is no public way to it
-    dul._PDU_TYPES[_ASSOCIATE_RQ] = (AssociateRequest, event)  # noqa: SLF001
     # Values are stored as they came, never judged; a warning would print them.
     pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
     for name in ("pynetdicom", "pydicom"):
         _quieten(logging.getLogger(name))
-    for uid in storage_classes:
-        # Without a service class pynetdicom would negotiate it, and abort at the first instance.
-        if uid_to_service_class(uid) is ServiceClass:
-            register_uid(uid, f"PrivateStorage_{uid.replace('.', '_')}", StorageServiceClass)
 
 
 def _quieten(logger: logging.Logger) -> None:
@@ -46,8 +35,9 @@ class _WithoutContent(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass a record on without its message."""
-        log_here().debug(
-            f"{record.name.partition('.')[0]} complains",
+        log.debug(
+            "a library complains",
+            library=record.name.partition(".")[0],
             action="library.complains",
             at=f"{record.module}:{record.lineno}",
             error=record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None,

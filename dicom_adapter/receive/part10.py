@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from struct import Struct
 
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import FileMetaDataset
@@ -17,6 +18,12 @@ IMPLEMENTATION_CLASS_UID = UID("2.25.259216187365462803958914871523540870254")
 IMPLEMENTATION_VERSION_NAME = "DICOM_ADAPTER_1"
 
 PREAMBLE = b"\0" * 128 + b"DICM"
+
+# Elements of the file meta information: explicit VR little endian (PS3.10 section 7.1).
+_GROUP_LENGTH = Struct("<HH2sHI")
+_GROUP_LENGTH_SIZE = _GROUP_LENGTH.size
+_INSTANCE_ELEMENT = Struct("<HH2sH")
+_ANY_UID = "2.25.0"
 
 _SOP_CLASS_UID = 0x00080016
 _SOP_INSTANCE_UID = 0x00080018
@@ -55,24 +62,42 @@ class Origin:
     called_ae_title: str
 
 
-def header(
-    sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, origin: Origin
-) -> bytes:
-    """Return preamble, prefix and file meta information (PS3.10 section 7.1)."""
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
-    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    meta.SourceApplicationEntityTitle = origin.calling_ae_title
-    meta.SendingApplicationEntityTitle = origin.calling_ae_title
-    meta.ReceivingApplicationEntityTitle = origin.called_ae_title
-    buffer = DicomBytesIO()
-    buffer.write(PREAMBLE)
-    write_file_meta_info(buffer, meta)
-    return buffer.getvalue()
+class Header:
+    """Preamble, prefix and file meta information (PS3.10 section 7.1) of one context's files.
+
+    All that differs between them is the SOP Instance UID, so the rest is made once.
+    """
+
+    def __init__(self, sop_class_uid: str, transfer_syntax_uid: str, origin: Origin) -> None:
+        meta = FileMetaDataset()
+        meta.FileMetaInformationVersion = b"\x00\x01"
+        meta.MediaStorageSOPClassUID = UID(sop_class_uid)
+        meta.MediaStorageSOPInstanceUID = UID(_ANY_UID)
+        meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+        meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+        meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+        meta.SourceApplicationEntityTitle = origin.calling_ae_title
+        meta.SendingApplicationEntityTitle = origin.calling_ae_title
+        meta.ReceivingApplicationEntityTitle = origin.called_ae_title
+        buffer = DicomBytesIO()
+        write_file_meta_info(buffer, meta)
+        whole = buffer.getvalue()
+        any_instance = _instance_element(_ANY_UID)
+        before, self._after = whole[_GROUP_LENGTH_SIZE:].split(any_instance)
+        self._before = before
+        self._length = len(before) + len(self._after)
+
+    def of(self, sop_instance_uid: str) -> bytes:
+        """Return what comes before the data set of an instance."""
+        instance = _instance_element(sop_instance_uid)
+        group_length = _GROUP_LENGTH.pack(2, 0, b"UL", 4, self._length + len(instance))
+        return b"".join((PREAMBLE, group_length, self._before, instance, self._after))
+
+
+def _instance_element(uid: str) -> bytes:
+    value = uid.encode("ascii")
+    value += bytes(len(value) % 2)
+    return _INSTANCE_ELEMENT.pack(2, 3, b"UI", len(value)) + value
 
 
 def identity_of(values: Mapping[int, bytes]) -> Identity:

@@ -1,59 +1,82 @@
 """The folder that holds received instances, each under a name of our own.
 
-    incoming/<id>.part      still being received; swept when the service starts
-    instances/<xx>/<id>.dcm stored, durable and never overwritten; <xx> begins the id
+    incoming/<id>.part            still being received; swept when the service starts
+    instances/<xxxxxxxx>/<id>.dcm stored, durable and never overwritten; <xxxxxxxx> begins the id
 
-Nothing that a peer sent ever becomes a part of a path.
+Nothing that a peer sent ever becomes a part of a path. An id begins with the time, so that what
+comes together lies together: one folder is flushed for all of it.
 """
 
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import TypeVar
 
 from dicom_adapter.errors import StartError
-from dicom_adapter.files import FILE_MODE, make_folder, sync_folder
+from dicom_adapter.files import FILE_MODE, Flush, make_folder
+
+T = TypeVar("T")
+
+# Of an id's 32 hexadecimal digits, these count milliseconds since 1970.
+_TIME_DIGITS = 12
+# So many of them name the folder: another one for each 65 seconds.
+_FOLDER_DIGITS = 8
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-class Hash(Protocol):
-    """The part of hashlib's objects that the spool uses."""
-
-    def update(self, data: bytes | memoryview, /) -> None:
-        """Add bytes."""
-
-    def hexdigest(self) -> str:
-        """Return the digest so far, in hexadecimal."""
-
-
-@dataclass
 class Part:
     """A file that is being received: not durable, and not yet under its final name."""
 
-    id: str
-    path: Path
-    descriptor: int
-    digest: Hash
-    size: int = 0
+    def __init__(self, part_id: str, path: Path) -> None:
+        self.id = part_id
+        self.path = path
+        self.size = 0
+        self._digest = sha256()
+        self._descriptor = os.open(path, _NEW_FILE, FILE_MODE)
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Append bytes to the file and to its digest."""
-        self.digest.update(data)
-        left = memoryview(data)
-        while left:
-            left = left[os.write(self.descriptor, left) :]
-        self.size += len(data)
+    @property
+    def sha256(self) -> str:
+        """The digest of what was written so far, in hexadecimal."""
+        return self._digest.hexdigest()
+
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Append bytes to the file and to its digest; OSError when the disk does not take them."""
+        size = 0
+        for piece in pieces:
+            self._digest.update(piece)
+            size += len(piece)
+        written = os.writev(self._descriptor, pieces)
+        self.size += size
+        if written < size:
+            self._write_rest(b"".join(pieces), written)
+
+    def _write_rest(self, data: bytes, written: int) -> None:
+        # A full disk takes a part first, and says so only when asked again.
+        while written < len(data):
+            written += os.write(self._descriptor, memoryview(data)[written:])
+
+    def flush(self, how: Flush) -> None:
+        """Make the bytes durable, though not yet the name."""
+        how.file(self._descriptor)
+
+    def discard(self) -> None:
+        """Forget the file under this name; one that was kept lives on under its final name."""
+        os.close(self._descriptor)
+        self.path.unlink(missing_ok=True)
 
 
 class Spool:
     """Stores, finds and removes the files of received instances."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, flush: Flush) -> None:
         self._incoming = folder / "incoming"
         self._instances = folder / "instances"
+        self._flush = flush
 
     def open(self) -> None:
         """Make the folders, and sweep what was half received when the service last ended.
@@ -74,49 +97,58 @@ class Spool:
 
     def path_of(self, instance_id: str) -> Path:
         """Return where the file of an instance lies, whether it is there or not."""
-        return self._instances / instance_id[:2] / f"{instance_id}.dcm"
+        return self._instances / instance_id[:_FOLDER_DIGITS] / f"{instance_id}.dcm"
+
+    def begin(self, instance_id: str) -> Part:
+        """Open a file to receive into; OSError when there is no room for one more."""
+        return Part(instance_id, self._incoming / f"{instance_id}.part")
 
     @contextmanager
     def receive(self, instance_id: str) -> Iterator[Part]:
-        """Open a file to receive into; unless it was committed, it is gone after the block."""
-        path = self._incoming / f"{instance_id}.part"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        part = Part(instance_id, path, os.open(path, flags, FILE_MODE), sha256())
+        """Open a file to receive into; unless it was kept, it is gone after the block."""
+        part = self.begin(instance_id)
         try:
             yield part
         finally:
-            os.close(part.descriptor)
-            path.unlink(missing_ok=True)
+            part.discard()
 
-    def commit(self, part: Part) -> Path:
-        """Make a received file durable under its final name, and return that.
+    def keep(self, parts: Sequence[Part]) -> list[OSError | None]:
+        """Make received files durable under their final names; return what went wrong with each.
 
-        The bytes are flushed before the name exists, and the name before this returns, so a power
-        cut leaves the whole file or none.
+        The bytes are flushed before a name exists, and the names before this returns, so a power
+        cut leaves a whole file or none. What cannot be kept is not there. No flush that failed is
+        tried again: the kernel may have dropped the very pages that it could not write.
         """
-        os.fdatasync(part.descriptor)
-        target = self.path_of(part.id)
-        self._link(part.path, target)
-        try:
-            sync_folder(target.parent)
-        except OSError:
-            # The sender is told that it was not stored, so nothing may stay.
-            target.unlink(missing_ok=True)
-            raise
-        return target
+        errors: list[OSError | None] = [_error_of(self._keep, part) for part in parts]
+        for folder in {
+            self.path_of(part.id).parent
+            for part, error in zip(parts, errors, strict=True)
+            if error is None
+        }:
+            error = _error_of(self._flush.folder, folder)
+            if error is None:
+                continue
+            for at, part in enumerate(parts):
+                target = self.path_of(part.id)
+                if errors[at] is None and target.parent == folder:
+                    # The sender is told that it was not stored, so nothing may stay.
+                    target.unlink(missing_ok=True)
+                    errors[at] = error
+        return errors
 
-    def _link(self, source: Path, target: Path) -> None:
+    def _keep(self, part: Part) -> None:
+        part.flush(self._flush)
+        target = self.path_of(part.id)
         # A link, not a rename: it refuses to replace a file that is there.
         while True:
-            if not target.parent.exists():
-                make_folder(target.parent)
-                sync_folder(self._instances)
             try:
-                os.link(source, target)
+                os.link(part.path, target)
             except FileNotFoundError:
-                # The reclaimer has just removed the empty folder: make it again.
-                if not source.exists():
+                # A new folder, or one that the reclaimer has just removed since it was empty.
+                if not part.path.exists():
                     raise
+                make_folder(target.parent)
+                self._flush.folder(self._instances)
             else:
                 return
 
@@ -124,9 +156,9 @@ class Spool:
         """Unlink the file of an instance, and its folder if that is empty now."""
         path = self.path_of(instance_id)
         path.unlink(missing_ok=True)
-        # Synced before the ledger forgets the file, and before the folder itself may go.
+        # Flushed before the ledger forgets the file, and before the folder itself may go.
         if path.parent.exists():
-            sync_folder(path.parent)
+            self._flush.folder(path.parent)
         remove_if_empty(path.parent)
 
     def free(self) -> int:
@@ -139,10 +171,22 @@ class Spool:
         return usage.used / (usage.used + usage.free)
 
 
+def new_id(now: datetime) -> str:
+    """Return an id that nothing else has, 32 hexadecimal digits that begin with the time."""
+    milliseconds = int(now.timestamp() * 1000)
+    return f"{milliseconds:0{_TIME_DIGITS}x}{secrets.token_hex(10)}"
+
+
 def remove_if_empty(folder: Path) -> None:
     """Remove a folder when nothing is in it."""
-    try:
+    # Not empty, or gone already: both are as they should be.
+    with suppress(OSError):
         folder.rmdir()
-    except OSError:
-        # Not empty, or gone already: both are as they should be.
-        return
+
+
+def _error_of(function: Callable[[T], None], argument: T) -> OSError | None:
+    try:
+        function(argument)
+    except OSError as error:
+        return error
+    return None

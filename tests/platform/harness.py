@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from dicom_adapter.config import Capacity, Pipeline, PlatformSettings, Resources
+from dicom_adapter.files import LeaveToKernel
 from dicom_adapter.ledger import Ledger, instances
 from dicom_adapter.lifecycle import TERMINAL
 from dicom_adapter.model import InputFile, Job, JobInput, JobRequest, Priority
@@ -55,7 +56,7 @@ class Platform:
         self.clock = ManualClock()
         self.ledger = Ledger(f"sqlite:///{self.folder / 'ledger.db'}")
         self.ledger.open()
-        self.spool = Spool(self.folder / "spool")
+        self.spool = Spool(self.folder / "spool", LeaveToKernel())
         self.workspaces = Workspaces(self.folder / "platform" / "jobs")
         self.uploads = Uploads(self.folder / "platform" / "uploads", self.ledger, self.clock)
         for part in (self.spool, self.workspaces, self.uploads):
@@ -92,8 +93,8 @@ class Platform:
         data = data or part10()
         instance_id = uuid4().hex
         with self.spool.receive(instance_id) as part:
-            part.write(data)
-            self.spool.commit(part)
+            part.write([data])
+            assert self.spool.keep([part]) == [None]
         digest = sha256(data).hexdigest()
         with self.ledger.write() as tx:
             stored = make.kept(tx, id=instance_id, sha256=digest, size=len(data))

@@ -13,11 +13,14 @@ from typing import Any
 import structlog
 
 from dicom_adapter.clock import SystemClock
+from dicom_adapter.files import FlushToDisk
 from dicom_adapter.ledger import Ledger, instances
 from dicom_adapter.model import StoredInstance
-from dicom_adapter.receive.intake import Intake
+from dicom_adapter.receive import libraries
+from dicom_adapter.receive.intake import Intake, Limits
 from dicom_adapter.receive.listener import Listener
 from dicom_adapter.receive.policy import Policy
+from dicom_adapter.receive.recorder import Recorder
 from dicom_adapter.receive.spool import Spool
 from tests.support import CONFIG, PATIENCE, settings_of
 
@@ -115,11 +118,14 @@ def receiving(
     settings = settings_of(folder, text)
     clock = SystemClock()
     (folder / "data").mkdir(exist_ok=True)
-    ledger, spool = Ledger(settings.ledger.url), Spool(settings.storage.path / "spool")
+    ledger = Ledger(settings.ledger.url)
+    spool = Spool(settings.storage.path / "spool", FlushToDisk())
     ledger.open()
     spool.open()
     policy = Policy(settings, clock)
-    intake = Intake(spool, ledger, clock, reserve=settings.storage.reserve)
+    limits = Limits(settings.dicom.max_instance, settings.storage.reserve)
+    intake = Intake(spool, Recorder(ledger).record, limits, clock)
+    libraries.prepare()
     with ledger.read() as tx:
         last = instances.last_association(tx)
     listener = Listener(settings, policy, intake, last_association=last, stored=stored)

@@ -2,17 +2,14 @@
 
 import socket
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 from time import monotonic
 
 import pytest
-from pynetdicom.association import Association
 
 from dicom_adapter import service
 from dicom_adapter.errors import StartError
 from dicom_adapter.model import StoredInstance
-from dicom_adapter.receive import threads
 from tests.receive.support import CT, Log, config, free_port, receiving
 from tests.receive.wire import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, associate_rq, raw, store_rq
 from tests.support import PATIENCE, SUCCESS, association, make_instance, running, send
@@ -106,22 +103,13 @@ def test_connections_that_ask_for_nothing_take_no_place(tmp_path: Path) -> None:
             connection.close()
 
 
-def test_stopping_lets_an_association_end_by_itself(
-    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopping_lets_an_association_end_by_itself(tmp_path: Path, log: Log) -> None:
     """Within the grace a sender finishes; meanwhile nobody new gets in."""
-    closed, join = threading.Event(), threads.join
-
-    def join_and_tell(associations: Iterable[Association], seconds: float) -> None:
-        closed.set()
-        join(associations, seconds)
-
-    monkeypatch.setattr(threads, "join", join_and_tell)
     with receiving(tmp_path) as adapter:
         with association(adapter.port) as opened:
             stopper = threading.Thread(target=adapter.listener.stop, args=(PATIENCE,))
             stopper.start()
-            assert closed.wait(PATIENCE)
+            log.wait_for("listener.closed")
             with socket.socket() as late:
                 assert late.connect_ex(("127.0.0.1", adapter.port)) != 0
             assert opened.send_c_store(make_instance()).Status == SUCCESS

