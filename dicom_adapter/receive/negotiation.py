@@ -5,6 +5,7 @@ its answer is decided here.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydicom.uid import UID
 from pynetdicom import build_context
@@ -38,7 +39,12 @@ class Context:
         self.number = number
         self.sop_class_uid = sop_class_uid
         self.transfer_syntax_uid = syntax_uid
-        self.header = Header(sop_class_uid, syntax_uid, origin)
+        self._origin = origin
+
+    @cached_property
+    def header(self) -> Header:
+        """What begins each file; made when it is needed, for most contexts are never used."""
+        return Header(self.sop_class_uid, self.transfer_syntax_uid, self._origin)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ item that tells one; only those of undefined length are entered, each a level on
 import zlib
 from collections.abc import Collection, Mapping
 from struct import Struct
+from typing import Literal
 
 from pydicom.uid import UID
 
@@ -29,8 +30,15 @@ EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 # Explicit VRs with two reserved bytes and a length of 32 bits; all others have 16 (PS3.5 7.1.2).
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+# Of items and what ends them (PS3.5 section 7.5); implicit VR is always little endian, where the
+# group is the low half of a tag that is read as one number.
+_DELIMITING_GROUP = 0xFFFE
 _HEADER = 8
 _LONG_HEADER = 12
+
+# Where the byte order decides how a header reads as numbers: tag, VR and length of 16 bits, or tag
+# and length of 32 bits.
+_ORDERS: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
 
 # What a level holds: elements, or the items of a sequence of undefined length.
 _ELEMENTS, _ITEMS = False, True
@@ -44,7 +52,15 @@ class Walk:
         self._tag_length = Struct(f"{byte_order}HHI").unpack_from
         self._tag_vr_length = Struct(f"{byte_order}HH2sH").unpack_from
         self._length = Struct(f"{byte_order}I").unpack_from
+        self._tag_and_vr = Struct(f"{byte_order}IHH").unpack_from
+        self._tag_alone = Struct(f"{byte_order}II").unpack_from
+        order = _ORDERS[byte_order]
+        self._plain = frozenset(int.from_bytes(vr, order) for vr in _SHORT)
         self._wanted = frozenset(wanted)
+        as_number = Struct(f"{byte_order}HH").pack
+        self._wanted_numbers = frozenset(
+            int.from_bytes(as_number(tag >> 16, tag & 0xFFFF), order) for tag in wanted
+        )
         #: What was asked for and has come by so far, by tag.
         self.values: dict[int, bytes] = {}
         self._implicit = transfer_syntax_uid == IMPLICIT_LITTLE_ENDIAN
@@ -91,10 +107,36 @@ class Walk:
             if holds is _ITEMS:
                 at = self._item(data, at, implicit)
                 continue
+            at = self._plain_elements(data, at, implicit)
+            if end - at < _HEADER:
+                break
             after = self._element(data, at, implicit)
             if after == at:
                 break
             at = after
+        return at
+
+    def _plain_elements(self, data: bytes | memoryview, at: int, implicit: bool) -> int:  # noqa: FBT001 - of the level
+        """Step over elements of which only the length matters, and so over nearly all there are.
+
+        The loop is as short as it can be: it is run for each element of each instance.
+        """
+        last, wanted = len(data) - _HEADER, self._wanted_numbers
+        if implicit:
+            tag_alone = self._tag_alone
+            while at <= last:
+                tag, length = tag_alone(data, at)
+                if length == UNDEFINED or tag in wanted or tag & 0xFFFF == _DELIMITING_GROUP:
+                    break
+                at += _HEADER + length
+            return at
+        tag_and_vr, plain = self._tag_and_vr, self._plain
+        while at <= last:
+            tag, vr, length = tag_and_vr(data, at)
+            # What delimits has no VR, so it is not plain either.
+            if vr not in plain or tag in wanted:
+                break
+            at += _HEADER + length
         return at
 
     def _item(self, data: bytes | memoryview, at: int, implicit: bool) -> int:  # noqa: FBT001 - of the level
