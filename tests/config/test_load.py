@@ -27,7 +27,11 @@ dicom:
   max_associations: 5
   max_pdu: 16384
   reject_unknown_sources: true
-  timeouts: {association: 10, idle: 2m}
+  timeouts: {association: 10, idle: 2m, progress: 5}
+  min_rate: 2KiB
+  max_instance: 1GiB
+  max_per_calling_ae: 2
+  max_per_address: 3
   private_sop_classes: [1.2.3.4]
 storage: {path: spool, watermark: 70%, reserve: 1GB, retain: 1h}
 ledger: {url: "sqlite:///other/ledger.db"}
@@ -69,7 +73,11 @@ def test_every_key(configured: Configure, tmp_path: Path) -> None:
         "max_associations": 5,
         "max_pdu": 16384,
         "reject_unknown_sources": True,
-        "timeouts": {"association": 10.0, "idle": 120.0},
+        "timeouts": {"association": 10.0, "idle": 120.0, "progress": 5.0},
+        "min_rate": 2048,
+        "max_instance": 2**30,
+        "max_per_calling_ae": 2,
+        "max_per_address": 3,
         "private_sop_classes": ("1.2.3.4",),
     }
     assert found.storage.model_dump() == {

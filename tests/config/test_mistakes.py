@@ -11,8 +11,8 @@ PIPELINE = "pipelines: {p: {command: [x]}}\n"
 AET = PIPELINE + "ae_titles: {A: {settings: {a: p}, %s}}"
 
 DICOM_KEYS = (
-    "allowed are host, port, max_associations, max_pdu, reject_unknown_sources, timeouts, "
-    "private_sop_classes"
+    "allowed are host, port, max_associations, max_per_calling_ae, max_per_address, max_pdu, "
+    "reject_unknown_sources, timeouts, min_rate, max_instance, private_sop_classes"
 )
 
 ONE_MISTAKE = {
@@ -47,7 +47,7 @@ ONE_MISTAKE = {
     "dicom: {timeouts: {idle: 0}}": "1: dicom.timeouts.idle: must be longer than 0s",
     "dicom: {timeouts: {idel: 1}}": (
         "1: dicom.timeouts.idel: is an unknown key; did you mean 'idle'?; "
-        "allowed are association, idle"
+        "allowed are association, idle, progress"
     ),
     "dicom: {timeouts: 5}": ("1: dicom.timeouts: must be a mapping of keys and values, not 5"),
     "dicom: {private_sop_classes: [1.2.3, 1.02.3]}": (
