@@ -11,8 +11,9 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pynetdicom import AE, _config, build_context
+from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from dicom_adapter.config.values import check_ae_title
 from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, UnavailableError
@@ -187,13 +188,26 @@ def _associate(peer: Peer, calling: str, contexts: list[Any]) -> Iterator[Associ
     unreachable = UnavailableError(
         f"{peer} does not answer: check host, port and firewall, and that the receiver runs"
     )
+    rejections: list[A_ASSOCIATE_RJ] = []
+
+    def received(event: evt.Event) -> None:
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            rejections.append(event.pdu)
+
     try:
-        association = ae.associate(peer.host, peer.port, contexts, ae_title=peer.ae_title)
+        association = ae.associate(
+            peer.host,
+            peer.port,
+            contexts,
+            ae_title=peer.ae_title,
+            evt_handlers=[(evt.EVT_PDU_RECV, received)],
+        )
     except OSError as error:
         # A host name that nobody has; everything else pynetdicom tells by the state.
         raise unreachable from error
-    if association.is_rejected:
-        raise RejectedError(_rejection(peer, calling, association))
+    if rejections:
+        # Not by the state: a peer that rejects at once is taken for one that nobody reached.
+        raise RejectedError(_rejection(peer, calling, rejections[0]))
     # pynetdicom aborts an association without an accepted context; the peer has answered though.
     if not association.is_established and not association.rejected_contexts:
         raise unreachable
@@ -215,9 +229,8 @@ def _send_at_once(association: Association) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _rejection(peer: Peer, calling: str, association: Association) -> str:
-    answer = association.acceptor.primitive
-    codes = (answer.result, answer.result_source, answer.diagnostic) if answer else (0, 0, 0)
+def _rejection(peer: Peer, calling: str, answer: A_ASSOCIATE_RJ) -> str:
+    codes = (answer.result, answer.source, answer.reason_diagnostic)
     why = _REJECTIONS.get((codes[1] or 0, codes[2] or 0), "no reason given")
     numbers = "/".join(map(str, codes))
     return f"{peer} rejected the association of '{calling}' ({numbers}): {why}"

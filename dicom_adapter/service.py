@@ -31,11 +31,7 @@ from dicom_adapter.platform.workspace import Workspaces
 from dicom_adapter.processor.catalogue import Catalogue
 from dicom_adapter.processor.host import ProcessorHost
 from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
-from dicom_adapter.receive import libraries
-from dicom_adapter.receive.intake import Intake, Limits
-from dicom_adapter.receive.listener import Listener
-from dicom_adapter.receive.policy import Policy
-from dicom_adapter.receive.recorder import Recorder
+from dicom_adapter.receive.receiving import Receiving
 from dicom_adapter.receive.spool import Spool
 from dicom_adapter.reclaim import Places, Reclaimer
 from dicom_adapter.rpc.client import Client
@@ -93,12 +89,11 @@ class Service:
         self._spool = Spool(self._data / "spool", FlushToDisk())
         self._workspaces = Workspaces(self._data / "platform" / "jobs")
         self._uploads = Uploads(self._data / "platform" / "uploads", self.ledger, self.clock)
-        self._policy = Policy(settings, self.clock)
         self._hosts: dict[str, ProcessorHost] = {}
         self._outbox: Outbox | None = None
         self._scheduler: Scheduler | None = None
         self._reclaimer: Reclaimer | None = None
-        self._listener: Listener | None = None
+        self._receiving: Receiving | None = None
         self._ready = Ready((), ())
 
     def start(self) -> Ready:
@@ -272,20 +267,15 @@ class Service:
     def _start_listener(self) -> tuple[str, ...]:
         if not self.settings.ae_titles:
             return ()
-        limits = Limits(self.settings.dicom.max_instance, self.settings.storage.reserve)
-        intake = Intake(self._spool, Recorder(self.ledger).record, limits, self.clock)
-        with self.ledger.read() as tx:
-            last = instances.last_association(tx)
-        libraries.prepare()
-        self._listener = Listener(
+        self._receiving = Receiving(
             self.settings,
-            self._policy,
-            intake,
-            last_association=last,
+            self._spool,
+            self.ledger,
+            self.clock,
             stored=lambda title: self._hosts[title].wake(),
         )
-        addresses = self._listener.start()
-        self._running.callback(self._listener.stop, ASSOCIATIONS_GRACE)
+        addresses = self._receiving.start()
+        self._running.callback(self._receiving.stop, ASSOCIATIONS_GRACE)
         return addresses
 
     @property
@@ -296,7 +286,7 @@ class Service:
 
     def port_of(self, title: AETitle) -> int:
         """Return the configured port of an AE title."""
-        return self._policy.port_of(title)
+        return self.settings.dicom.port if title.port is None else title.port
 
     # Who wakes whom
 
@@ -327,7 +317,7 @@ class Service:
             dicom=self._ready.dicom,
             # The socket too, where the ready line names the TCP address alone.
             grpc=tuple(dict.fromkeys([*self._ready.grpc, socket_address(self.settings)])),
-            associations=self._listener.associations() if self._listener else 0,
+            associations=self._receiving.associations() if self._receiving else 0,
             keeping=keeping,
             disk=Disk(
                 free=self._spool.free(),
@@ -338,7 +328,7 @@ class Service:
             platform=self.settings.platform.address,
             jobs=job_counts if self._scheduler else {},
             attention=tuple(self._attention()),
-            rejections=self._policy.rejections(),
+            rejections=self._receiving.rejections() if self._receiving else (),
         )
 
     def _attention(self) -> Iterator[str]:

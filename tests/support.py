@@ -14,8 +14,9 @@ from typing import TypeVar
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
-from pynetdicom import AE, build_context
+from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from dicom_adapter.config import Settings, load
 from dicom_adapter.ledger import groups, jobs
@@ -185,12 +186,21 @@ def association(
 ) -> Iterator[Association]:
     """Open an association of (SOP class, transfer syntax) contexts, and release it after."""
     ae = AE(calling)
+    rejections: list[A_ASSOCIATE_RJ] = []
+
+    def received(event: evt.Event) -> None:
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            rejections.append(event.pdu)
+
     opened = ae.associate(
         "127.0.0.1",
         port,
         [build_context(sop_class, syntax) for sop_class, syntax in contexts],
         ae_title=called,
+        evt_handlers=[(evt.EVT_PDU_RECV, received)],
     )
+    # pynetdicom takes a peer that rejects at once for one that nobody reached.
+    opened.is_rejected = bool(rejections)
     try:
         yield opened
     finally:

@@ -90,6 +90,12 @@ class DicomSettings(Section):
     port: Port = Field(
         default=11112, description="The port of every AE title without one of its own."
     )
+    processes: Whole = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="How many processes receive; with 1, this one does.",
+    )
     max_associations: Whole = Field(
         default=200, ge=1, description="The most associations at a time."
     )

@@ -2,27 +2,42 @@
 
 import threading
 from collections import Counter
+from typing import Protocol
 
-from dicom_adapter.config import AETitle, DicomSettings
-from dicom_adapter.receive.policy import Caller, Policy, Refusal
+from dicom_adapter.receive.policy import Caller, Policy, Refusal, Rules, Title
+from dicom_adapter.receive.rejections import Rejections
+
+
+class Gate(Protocol):
+    """Where associations are let in and counted, also where several processes receive."""
+
+    def admit(self, caller: Caller) -> Title | Refusal:
+        """Return the AE title that a caller reaches, and count it as inside; or the refusal."""
+
+    def leave(self, caller: Caller) -> None:
+        """Count a caller that was admitted as outside again."""
+
+    def remember(self, caller: Caller, why: str) -> None:
+        """Keep why a caller does not get through, with what it sends, for people who ask."""
 
 
 class Admissions:
-    """Lets associations in, and counts those that are."""
+    """The gate itself."""
 
-    def __init__(self, policy: Policy, dicom: DicomSettings) -> None:
+    def __init__(self, rules: Rules, rejections: Rejections) -> None:
+        self._rejections = rejections
         self._lock = threading.Lock()
         self._inside = 0
         self._of_title: Counter[str] = Counter()
         self._of_address: Counter[str] = Counter()
         self._closed = False
-        self.configure(policy, dicom)
+        self.reload(rules)
 
-    def configure(self, policy: Policy, dicom: DicomSettings) -> None:
-        """Let in by these from now on; who is inside stays."""
+    def reload(self, rules: Rules) -> None:
+        """Let in by these rules from now on; who is inside stays."""
         with self._lock:
-            self._policy = policy
-            self._dicom = dicom
+            self._policy = Policy(rules)
+            self._dicom = rules.dicom
 
     @property
     def inside(self) -> int:
@@ -34,14 +49,14 @@ class Admissions:
         with self._lock:
             self._closed = True
 
-    def admit(self, caller: Caller) -> AETitle | Refusal:
+    def admit(self, caller: Caller) -> Title | Refusal:
         """Return the AE title that a caller reaches, and count it as inside; or the refusal."""
         with self._lock:
             decision = self._policy.admit(caller)
             if not isinstance(decision, Refusal):
                 decision = self._refuse_for_room(caller) or decision
             if isinstance(decision, Refusal):
-                self._policy.remember(caller, decision.why)
+                self.remember(caller, decision.why)
             else:
                 self._inside += 1
                 self._of_title[caller.calling] += 1
@@ -66,6 +81,10 @@ class Admissions:
             self._inside -= 1
             _decrease(self._of_title, caller.calling)
             _decrease(self._of_address, caller.address)
+
+    def remember(self, caller: Caller, why: str) -> None:
+        """Keep why a caller does not get through, with what it sends, for people who ask."""
+        self._rejections.remember(caller, why)
 
 
 def _decrease(counts: Counter[str], key: str) -> None:

@@ -10,10 +10,11 @@ from enum import Enum
 from dicom_adapter.config import DicomSettings
 from dicom_adapter.errors import fingerprint
 from dicom_adapter.receive import pdu
-from dicom_adapter.receive.admission import Admissions
+from dicom_adapter.receive.admission import Gate
 from dicom_adapter.receive.conversation import PEER, US, Conversation
 from dicom_adapter.receive.exchange import Exchange, Parties, Peer, Store
 from dicom_adapter.receive.framing import Framing
+from dicom_adapter.receive.intake import Limits
 from dicom_adapter.receive.negotiation import accept
 from dicom_adapter.receive.pdu import AssociateRequest, ProtocolError
 from dicom_adapter.receive.policy import Caller, Policy, Refusal
@@ -24,8 +25,9 @@ class Services:
     """What the associations of a listener share."""
 
     dicom: DicomSettings
+    limits: Limits
     policy: Policy
-    admissions: Admissions
+    gate: Gate
     store: Store
 
 
@@ -151,15 +153,14 @@ class Association:
         if kind == pdu.ASSOCIATE_RQ:
             self._requested(pdu.decode_associate_rq(body))
             return
-        if kind == pdu.RELEASE_RQ:
-            self.conversation.released()
-        else:
-            why = pdu.abort_reason(body) or "its application gave up"
-            self.conversation.aborted(PEER, why, f"{body[2]}/{body[3]}")
         # Counted as outside before the answer: the peer may come again as soon as it has that.
         self._end()
         if kind == pdu.RELEASE_RQ:
+            self.conversation.released()
             self._peer.send(pdu.release_rp())
+        else:
+            why = pdu.abort_reason(body) or "its application gave up"
+            self.conversation.aborted(PEER, why, f"{body[2]}/{body[3]}")
         self._peer.hang_up()
 
     def take_fragment(
@@ -174,7 +175,7 @@ class Association:
 
     def _requested(self, request: AssociateRequest) -> None:
         caller = self.conversation.requested(request.calling, request.called)
-        decision = _refuse_upper_layer(request) or self._services.admissions.admit(caller)
+        decision = _refuse_upper_layer(request) or self._services.gate.admit(caller)
         if isinstance(decision, Refusal):
             self._reject(decision)
             return
@@ -182,28 +183,29 @@ class Association:
         services = self._services
         accepted = accept(request, decision, caller, services.policy, services.dicom.max_pdu)
         self._exchange = Exchange(
-            Parties(caller, decision, services.policy, services.dicom),
+            Parties(caller, decision, services.dicom, services.limits),
             {context.number: context for context in accepted.contexts},
             services.store,
-            self.conversation,
-            self._peer,
+            gate=services.gate,
+            conversation=self.conversation,
+            peer=self._peer,
         )
         self._state = State.ESTABLISHED
         self.conversation.accepted(len(accepted.contexts), accepted.refused)
         if accepted.shut_out:
             self.conversation.shut_out(accepted.shut_out)
-            services.policy.remember(caller, accepted.shut_out)
+            services.gate.remember(caller, accepted.shut_out)
         self._peer.send(accepted.answer)
 
     def _reject(self, refusal: Refusal) -> None:
-        self.conversation.rejected(refusal)
         self._end()
+        self.conversation.rejected(refusal)
         self._peer.send(pdu.associate_rj(refusal.result, refusal.source, refusal.diagnostic))
         self._peer.hang_up()
 
     def _abort(self, reason: int, why: str, **details: str) -> None:
-        self.conversation.aborted(US, why, f"{pdu.SERVICE_PROVIDER}/{reason}", **details)
         self._end()
+        self.conversation.aborted(US, why, f"{pdu.SERVICE_PROVIDER}/{reason}", **details)
         self._peer.send(pdu.abort(pdu.SERVICE_PROVIDER, reason))
         self._peer.hang_up()
 
@@ -211,7 +213,7 @@ class Association:
         self._state = State.ENDED
         caller, self._caller = self._caller, None
         if caller is not None:
-            self._services.admissions.leave(caller)
+            self._services.gate.leave(caller)
         if self._exchange is not None:
             self._exchange.discard()
 

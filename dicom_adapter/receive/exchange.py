@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from dicom_adapter.config import AETitle, DicomSettings
+from dicom_adapter.config import DicomSettings
 from dicom_adapter.errors import (
     NoInstanceUIDError,
     RefusedInstanceError,
@@ -13,14 +13,15 @@ from dicom_adapter.errors import (
     UnsupportedClassError,
 )
 from dicom_adapter.receive import dimse, pdu, status
+from dicom_adapter.receive.admission import Gate
 from dicom_adapter.receive.conversation import Conversation
 from dicom_adapter.receive.dimse import Command
-from dicom_adapter.receive.intake import Arrival, Intake, Outcome, Reception
+from dicom_adapter.receive.intake import Arrival, Intake, Limits, Outcome, Reception
 from dicom_adapter.receive.message import Message
 from dicom_adapter.receive.negotiation import Context
 from dicom_adapter.receive.part10 import is_uid
 from dicom_adapter.receive.pdu import ProtocolError
-from dicom_adapter.receive.policy import VERIFICATION, Caller, Policy
+from dicom_adapter.receive.policy import VERIFICATION, Caller, Title
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class Store:
 
 @dataclass(frozen=True)
 class Parties:
-    """Who sends to whom, and who decides over what is sent."""
+    """Who sends to whom, and by which limits."""
 
     caller: Caller
-    title: AETitle
-    policy: Policy
+    title: Title
     dicom: DicomSettings
+    limits: Limits
 
 
 class Peer(Protocol):
@@ -65,12 +66,15 @@ class Exchange:
         parties: Parties,
         contexts: Mapping[int, Context],
         store: Store,
+        *,
+        gate: Gate,
         conversation: Conversation,
         peer: Peer,
     ) -> None:
         self._parties = parties
         self._contexts = contexts
         self._store = store
+        self._gate = gate
         self._conversation = conversation
         self._peer = peer
         self._message: Message | None = None
@@ -115,7 +119,7 @@ class Exchange:
             if not is_command or context not in self._contexts:
                 raise ProtocolError(pdu.UNEXPECTED_PARAMETER)
             message = self._message = Message(
-                self._contexts[context], self._parties.dicom.max_instance
+                self._contexts[context], self._parties.limits.max_instance
             )
         elif context != message.context.number or is_command is (message.command is not None):
             raise ProtocolError(pdu.UNEXPECTED_PARAMETER)
@@ -165,7 +169,7 @@ class Exchange:
             move_originator=command.move_originator,
         )
         try:
-            message.reception = self._store.intake.begin(arrival)
+            message.reception = self._store.intake.begin(arrival, self._parties.limits)
         except Exception as error:  # noqa: BLE001 - a fault of ours costs this instance alone
             message.refuse(error)
 
@@ -231,7 +235,7 @@ class Exchange:
         self._conversation.refused(code, why)
         kind = status.kind_of(why)
         caller = self._parties.caller
-        self._parties.policy.remember(caller, f"instance refused with 0x{code:04X}: {kind}")
+        self._gate.remember(caller, f"instance refused with 0x{code:04X}: {kind}")
         self._answer(message, command, code, why)
 
     def _answer(self, message: Message, command: Command, code: int, comment: str = "") -> None:

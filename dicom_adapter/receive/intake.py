@@ -141,21 +141,20 @@ class Reception:
 class Intake:
     """Stores instances; those that it gives an id survive a power cut."""
 
-    def __init__(self, spool: Spool, record: Record, limits: Limits, clock: Clock) -> None:
+    def __init__(self, spool: Spool, record: Record, clock: Clock) -> None:
         self._spool = spool
         self._record = record
-        self._limits = limits
         self._clock = clock
 
-    def begin(self, arrival: Arrival) -> Reception:
+    def begin(self, arrival: Arrival, limits: Limits) -> Reception:
         """Begin to receive an instance.
 
         Raises:
             OutOfResourcesError: less than `storage.reserve` is free, or no file can be made.
         """
         try:
-            _want_room(self._spool, self._limits.reserve)
-            return Reception(arrival, self._spool, self._limits, self._clock)
+            _want_room(self._spool, limits.reserve)
+            return Reception(arrival, self._spool, limits, self._clock)
         except OSError as error:
             raise _cannot_store(error) from error
 

@@ -19,7 +19,6 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
-from dicom_adapter.config import AETitle
 from dicom_adapter.receive.part10 import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
@@ -27,7 +26,7 @@ from dicom_adapter.receive.part10 import (
     Origin,
 )
 from dicom_adapter.receive.pdu import APPLICATION_CONTEXT, AssociateRequest
-from dicom_adapter.receive.policy import Caller, Policy, choose_transfer_syntax
+from dicom_adapter.receive.policy import Caller, Policy, Title, choose_transfer_syntax
 
 _ACCEPTED = 0
 
@@ -61,7 +60,7 @@ class Acceptance:
 
 
 def accept(
-    request: AssociateRequest, title: AETitle, caller: Caller, policy: Policy, max_pdu: int
+    request: AssociateRequest, title: Title, caller: Caller, policy: Policy, max_pdu: int
 ) -> Acceptance:
     """Return the answer to a peer that is let in to an AE title."""
     answered, roles = _negotiate(request, title, policy)
@@ -81,7 +80,7 @@ def accept(
 
 
 def _negotiate(
-    request: AssociateRequest, title: AETitle, policy: Policy
+    request: AssociateRequest, title: Title, policy: Policy
 ) -> tuple[list[PresentationContext], list[SCP_SCU_RoleSelectionNegotiation]]:
     supported: dict[str, set[str]] = {}
     for context in request.contexts:

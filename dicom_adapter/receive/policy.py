@@ -1,21 +1,16 @@
 """Who may associate with which AE title, and what may be sent there."""
 
 import ipaddress
-import threading
-from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts
 
-from dicom_adapter.clock import Clock
-from dicom_adapter.config import AETitle, Settings
-from dicom_adapter.model import Rejection
+from dicom_adapter.config import DicomSettings, Settings, Source
 from dicom_adapter.receive.pdu import is_ae_title, printable_ae_title
 
 VERIFICATION = "1.2.840.10008.1.1"
-REMEMBERED_REJECTIONS = 200
 
 # Where DICOM's own SOP classes lie, and among them those of storage (PS3.6 annex A).
 _STANDARD = "1.2.840.10008."
@@ -59,37 +54,83 @@ class Caller:
         return printable_ae_title(self.called)
 
 
-class Policy:
-    """Decides over associations and presentation contexts by the configuration."""
+@dataclass(frozen=True)
+class Title:
+    """An AE title, as far as receiving goes."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        self._settings = settings
-        self._clock = clock
+    title: str
+    port: int | None
+    ignored_sop_classes: frozenset[str]
+    #: None for all of storage.
+    accepted_sop_classes: frozenset[str] | None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What of the configuration receiving goes by."""
+
+    dicom: DicomSettings
+    titles: Mapping[str, Title]
+    sources: Mapping[str, Source]
+    #: What is to be left free on the spool's volume, in bytes.
+    reserve: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Rules":
+        """Return the rules of a configuration; the settings of job processors are none of them."""
+        return cls(
+            dicom=settings.dicom,
+            titles={
+                title.title: Title(
+                    title.title,
+                    title.port,
+                    frozenset(title.ignored_sop_classes),
+                    None
+                    if title.accepted_sop_classes is None
+                    else frozenset(title.accepted_sop_classes),
+                )
+                for title in settings.ae_titles.values()
+            },
+            sources=dict(settings.sources),
+            reserve=settings.storage.reserve,
+        )
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports of all AE titles, each once, in their order."""
+        return tuple(dict.fromkeys(map(self.port_of, self.titles.values())))
+
+    def port_of(self, title: Title) -> int:
+        """Return the configured port of an AE title."""
+        return self.dicom.port if title.port is None else title.port
+
+
+class Policy:
+    """Decides over associations and presentation contexts by one configuration."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
         self._storage = frozenset(
             str(context.abstract_syntax) for context in AllStoragePresentationContexts
-        ) | frozenset(settings.dicom.private_sop_classes)
-        self._lock = threading.Lock()
-        self._rejections: OrderedDict[tuple[str, str, str, str], Rejection] = OrderedDict()
+        ) | frozenset(rules.dicom.private_sop_classes)
 
-    def admit(self, caller: Caller) -> AETitle | Refusal:
+    def admit(self, caller: Caller) -> Title | Refusal:
         """Return the AE title that a caller reaches on the port it came to, or the refusal."""
         refusal = self._refuse_source(caller)
         if refusal is not None:
             return refusal
-        title = self._settings.ae_titles.get(caller.called)
-        if title is None or self.port_of(title) != caller.port:
+        title = self._rules.titles.get(caller.called)
+        if title is None or self._rules.port_of(title) != caller.port:
             return Refusal(1, 1, 7, "called AE title not recognized on this port")
         return title
 
     def _refuse_source(self, caller: Caller) -> Refusal | None:
         if not is_ae_title(caller.calling):
             return Refusal(1, 1, 3, "calling AE title is empty or not of the repertoire")
-        if not self._settings.dicom.reject_unknown_sources:
+        if not self._rules.dicom.reject_unknown_sources:
             return None
         named = [
-            source
-            for source in self._settings.sources.values()
-            if source.ae_title == caller.calling
+            source for source in self._rules.sources.values() if source.ae_title == caller.calling
         ]
         if not named:
             return Refusal(1, 1, 3, "calling AE title matches no source")
@@ -98,11 +139,7 @@ class Policy:
             return Refusal(1, 1, 3, "address matches no source of this calling AE title")
         return None
 
-    def port_of(self, title: AETitle) -> int:
-        """Return the configured port of an AE title."""
-        return self._settings.dicom.port if title.port is None else title.port
-
-    def accepts(self, title: AETitle, abstract_syntax: str) -> bool:
+    def accepts(self, title: Title, abstract_syntax: str) -> bool:
         """Tell whether a SOP class is negotiated with an AE title."""
         if abstract_syntax == VERIFICATION:
             return True
@@ -113,7 +150,7 @@ class Policy:
             return abstract_syntax in title.accepted_sop_classes
         return abstract_syntax in self._storage
 
-    def shut_out(self, title: AETitle, accepted: Iterable[str], refused: Iterable[str]) -> str:
+    def shut_out(self, title: Title, accepted: Iterable[str], refused: Iterable[str]) -> str:
         """Return why nothing can be stored in an association that has proposed storage.
 
         It is empty where something can be, or nothing of the kind was proposed: a C-ECHO.
@@ -136,31 +173,6 @@ class Policy:
         """Tell whether a SOP class is one of storage, or private and so may be one."""
         standard = sop_class.startswith(_STANDARD)
         return not standard or sop_class.startswith(_STORAGE) or sop_class in self._storage
-
-    def remember(self, caller: Caller, why: str) -> None:
-        """Keep a rejection for those who ask why a sender does not get through.
-
-        Also one of an instance, or of all that was proposed for storage. The reason is shown to
-        people: nothing of a data set may be in it.
-        """
-        titles = (caller.called_ae_title, caller.calling_ae_title)
-        seen = (*titles, caller.address, why)
-        with self._lock:
-            known = self._rejections.pop(seen, None)
-            now = self._clock.now()
-            self._rejections[seen] = (
-                Rejection(*seen, count=1, last_at=now)
-                if known is None
-                else replace(known, count=known.count + 1, last_at=now)
-            )
-            # Bounded: whoever scans the port must not fill the memory.
-            if len(self._rejections) > REMEMBERED_REJECTIONS:
-                self._rejections.popitem(last=False)
-
-    def rejections(self) -> tuple[Rejection, ...]:
-        """Return what was rejected since the start, the newest last."""
-        with self._lock:
-            return tuple(self._rejections.values())
 
 
 def choose_transfer_syntax(proposed: Iterable[str]) -> str | None:

@@ -1,6 +1,7 @@
 """The folder that holds received instances, each under a name of our own.
 
     incoming/<id>.part            still being received; swept when the service starts
+    incoming/<n>/<id>.part        the same, by the nth receiving process; swept when it starts
     instances/<xxxxxxxx>/<id>.dcm stored, durable and never overwritten; <xxxxxxxx> begins the id
 
 Nothing that a peer sent ever becomes a part of a path. An id begins with the time, so that what
@@ -73,10 +74,18 @@ class Part:
 class Spool:
     """Stores, finds and removes the files of received instances."""
 
-    def __init__(self, folder: Path, flush: Flush) -> None:
-        self._incoming = folder / "incoming"
+    def __init__(self, folder: Path, flush: Flush, process: int = 0) -> None:
+        """Name the folders.
+
+        Args:
+            folder: The spool's own.
+            flush: How what is stored is made to last.
+            process: Which of several receiving processes this is; 0 for the service itself.
+        """
+        self.folder = folder
+        self.flush = flush
+        self._incoming = folder / "incoming" / (str(process) if process else "")
         self._instances = folder / "instances"
-        self._flush = flush
 
     def open(self) -> None:
         """Make the folders, and sweep what was half received when the service last ended.
@@ -87,7 +96,7 @@ class Spool:
         try:
             for folder in (self._incoming, self._instances):
                 make_folder(folder)
-            for part in self._incoming.iterdir():
+            for part in self._incoming.rglob("*.part"):
                 part.unlink()
         except OSError as error:
             raise StartError(
@@ -125,7 +134,7 @@ class Spool:
             for part, error in zip(parts, errors, strict=True)
             if error is None
         }:
-            error = _error_of(self._flush.folder, folder)
+            error = _error_of(self.flush.folder, folder)
             if error is None:
                 continue
             for at, part in enumerate(parts):
@@ -137,7 +146,7 @@ class Spool:
         return errors
 
     def _keep(self, part: Part) -> None:
-        part.flush(self._flush)
+        part.flush(self.flush)
         target = self.path_of(part.id)
         # A link, not a rename: it refuses to replace a file that is there.
         while True:
@@ -148,7 +157,7 @@ class Spool:
                 if not part.path.exists():
                     raise
                 make_folder(target.parent)
-                self._flush.folder(self._instances)
+                self.flush.folder(self._instances)
             else:
                 return
 
@@ -158,7 +167,7 @@ class Spool:
         path.unlink(missing_ok=True)
         # Flushed before the ledger forgets the file, and before the folder itself may go.
         if path.parent.exists():
-            self._flush.folder(path.parent)
+            self.flush.folder(path.parent)
         remove_if_empty(path.parent)
 
     def free(self) -> int:

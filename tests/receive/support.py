@@ -16,11 +16,7 @@ from dicom_adapter.clock import SystemClock
 from dicom_adapter.files import FlushToDisk
 from dicom_adapter.ledger import Ledger, instances
 from dicom_adapter.model import StoredInstance
-from dicom_adapter.receive import libraries
-from dicom_adapter.receive.intake import Intake, Limits
-from dicom_adapter.receive.listener import Listener
-from dicom_adapter.receive.policy import Policy
-from dicom_adapter.receive.recorder import Recorder
+from dicom_adapter.receive import receiving as all_of_receiving
 from dicom_adapter.receive.spool import Spool
 from tests.support import CONFIG, PATIENCE, settings_of
 
@@ -81,8 +77,7 @@ class Log:
 class Receiving:
     """A listener with its spool and its ledger, and nothing behind them."""
 
-    listener: Listener
-    policy: Policy
+    listener: all_of_receiving.Receiving
     ledger: Ledger
     spool: Spool
     ports: tuple[int, ...]
@@ -122,18 +117,12 @@ def receiving(
     spool = Spool(settings.storage.path / "spool", FlushToDisk())
     ledger.open()
     spool.open()
-    policy = Policy(settings, clock)
-    limits = Limits(settings.dicom.max_instance, settings.storage.reserve)
-    intake = Intake(spool, Recorder(ledger).record, limits, clock)
-    libraries.prepare()
-    with ledger.read() as tx:
-        last = instances.last_association(tx)
-    listener = Listener(settings, policy, intake, last_association=last, stored=stored)
-    ports = tuple(int(address.rpartition(":")[2]) for address in listener.start())
+    receiving = all_of_receiving.Receiving(settings, spool, ledger, clock, stored=stored)
+    ports = tuple(int(address.rpartition(":")[2]) for address in receiving.start())
     try:
-        yield Receiving(listener, policy, ledger, spool, ports, folder)
+        yield Receiving(receiving, ledger, spool, ports, folder)
     finally:
-        listener.stop(PATIENCE)
+        receiving.stop(PATIENCE)
         ledger.close()
 
 

@@ -62,7 +62,7 @@ def test_one_more_than_the_limit_is_rejected_2_3_2(tmp_path: Path, log: Log) -> 
         peer.send(associate_rq(calling=b"THIRD"))
         assert peer.read() == (ASSOCIATE_RJ, bytes([0, 2, 3, 2]))
         (line,) = log.wait_for("association.rejected")
-        (seen,) = adapter.policy.rejections()
+        (seen,) = adapter.listener.rejections()
     assert (line["rejection"], line["calling"]) == ("2/3/2", "THIRD")
     assert line["why"] == seen.why == "more than dicom.max_associations=2 at once"
     assert (seen.calling_ae_title, seen.count) == ("THIRD", 1)

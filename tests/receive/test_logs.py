@@ -170,7 +170,7 @@ def test_hostile_titles_come_into_no_line_as_they_are(
         with receiving(tmp_path) as adapter, raw(adapter.port) as peer:
             peer.send(associate_rq(called, calling))
             peer.read()
-            remembered = str(adapter.policy.rejections())
+            remembered = str(adapter.listener.rejections())
     finally:
         structlog.configure(**before)
     written = stream.getvalue()

@@ -182,7 +182,7 @@ def test_who_can_store_nothing_is_remembered(
     """A sender that is let in for nothing is told of with the key; one that asks less is not."""
     with receiving(tmp_path, config("", f"TEST: {keys.removeprefix(', ')}")) as running:
         negotiate(running.port, proposed)
-        seen = [rejection.why for rejection in running.policy.rejections()]
+        seen = [rejection.why for rejection in running.listener.rejections()]
     assert [text.endswith(why) for text in seen] == ([True] if why else [])
 
 

@@ -81,7 +81,7 @@ def test_refusals_are_remembered_by_their_kind(
         for length in (700, 701, 702):
             peer.send(store_rq(CT.encode(), uid, data[:length]))
             assert peer.status() == CANNOT_UNDERSTAND
-    (seen,) = adapter.policy.rejections()
+    (seen,) = adapter.listener.rejections()
     assert (seen.why, seen.count) == (
         "instance refused with 0xC000: the data set breaks off",
         3,

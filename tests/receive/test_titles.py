@@ -108,7 +108,7 @@ def test_an_unknown_source_is_rejected_1_1_3(tmp_path: Path, calling: str, why: 
     with receiving(tmp_path, text) as adapter:
         code, said = echo(adapter.port, "TEST", calling)
         assert rejection(adapter.port, b"TEST", calling.encode()) == (1, 1, 3)
-        (seen,) = adapter.policy.rejections()
+        (seen,) = adapter.listener.rejections()
     assert code != 0
     assert "Reason: Calling AE Title Not Recognized" in said
     assert (seen.calling_ae_title, seen.address, seen.why) == (calling, "127.0.0.1", why)
