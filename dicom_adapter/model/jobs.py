@@ -1,14 +1,10 @@
-"""The frozen values that the rooms hand to one another; they know no table, wire or file format."""
+"""What is to be done with it: submissions, and the jobs that the platform makes of them."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from pathlib import Path
-
-from pydicom import Dataset, dcmread
-from pydicom.tag import Tag
 
 from dicom_adapter.lifecycle import JobState
 
@@ -37,26 +33,6 @@ class Priority(IntEnum):
         raise ValueError(f"must be one of {', '.join(p.label for p in cls)}, not '{label}'")
 
 
-class InstanceState(StrEnum):
-    """Where a received instance stands between its sender and the reclaimer."""
-
-    RECEIVED = "received"
-    KEPT = "kept"
-    QUARANTINED = "quarantined"
-    RELEASED = "released"
-    RECLAIMING = "reclaiming"
-    RECLAIMED = "reclaimed"
-
-
-class GroupState(StrEnum):
-    """Where a group stands."""
-
-    OPEN = "open"
-    PARKED = "parked"
-    DISPATCHED = "dispatched"
-    DISCARDED = "discarded"
-
-
 class SubmissionState(StrEnum):
     """Where a submission stands."""
 
@@ -83,78 +59,6 @@ class StepState(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     DONE = "done"
-
-
-@dataclass(frozen=True)
-class StoredInstance:
-    """One received instance: what it is, who sent it, and where its Part 10 file lies.
-
-    UIDs are hidden from `repr`, so that no log line shows them by accident.
-    """
-
-    id: str
-    ae_title: str
-    association: int
-    calling_ae_title: str
-    source_address: str
-    sop_class_uid: str
-    sop_instance_uid: str = field(repr=False)
-    study_instance_uid: str = field(repr=False)
-    series_instance_uid: str = field(repr=False)
-    transfer_syntax_uid: str
-    instance_number: int | None
-    sha256: str
-    size: int
-    received_at: datetime
-    path: Path
-
-    def read(self, *tags: str | int) -> Dataset:
-        """Read the attributes of these keywords or tags, or all, without pixel data.
-
-        Raises:
-            OSError: the file is not there any more.
-        """
-        return dcmread(
-            self.path, stop_before_pixels=True, specific_tags=[Tag(tag) for tag in tags] or None
-        )
-
-
-@dataclass(frozen=True)
-class InstanceGroup:
-    """Instances that belong together, handed to the processor when they are due."""
-
-    id: str
-    ae_title: str
-    key: str = field(repr=False)
-    opened_at: datetime
-    last_instance_at: datetime
-    instances: tuple[StoredInstance, ...]
-
-
-@dataclass(frozen=True)
-class GroupSummary:
-    """A group as people see it."""
-
-    id: str
-    ae_title: str
-    key: str = field(repr=False)
-    state: GroupState
-    instances: int
-    size: int
-    opened_at: datetime
-    last_instance_at: datetime
-    ready_at: datetime
-    attempts: int
-    error: str
-
-
-@dataclass(frozen=True)
-class QuarantinedInstance:
-    """An instance that no group could take, and why."""
-
-    instance: StoredInstance
-    reason: str
-    attempts: int
 
 
 @dataclass(frozen=True)
@@ -310,70 +214,6 @@ class JobRequest:
     def files(self) -> list[InputFile]:
         """Every file of every input, in order."""
         return [file for series in self.inputs for file in series.files]
-
-
-@dataclass(frozen=True)
-class Event:
-    """One move of a job, group, submission or instance, for the audit trail."""
-
-    number: int
-    at: datetime
-    actor: str
-    kind: str
-    subject: str
-    action: str
-    from_state: str
-    to_state: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """How much of the spool is kept for one reason."""
-
-    reason: str
-    instances: int
-    size: int
-    oldest: datetime | None
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """Associations that were rejected alike, with the values that the peer sent."""
-
-    called_ae_title: str
-    calling_ae_title: str
-    address: str
-    why: str
-    count: int
-    last_at: datetime
-
-
-@dataclass(frozen=True)
-class Disk:
-    """The volume of the data folder: bytes, and fractions from 0 to 1."""
-
-    free: int
-    used_fraction: float
-    watermark: float
-    reserve: int
-
-
-@dataclass(frozen=True)
-class ServiceStatus:
-    """What runs, what is kept and why, and what needs a person."""
-
-    version: str
-    started_at: datetime
-    dicom: tuple[str, ...]
-    grpc: tuple[str, ...]
-    associations: int
-    keeping: tuple[Keeping, ...]
-    disk: Disk
-    platform: str
-    jobs: Mapping[str, int]
-    attention: tuple[str, ...]
-    rejections: tuple[Rejection, ...]
 
 
 def safe_name(text: str) -> str:
