@@ -21,7 +21,7 @@ import structlog
 from dicom_adapter.clock import Clock, SystemClock
 from dicom_adapter.config import AETitle, Settings
 from dicom_adapter.errors import StartError
-from dicom_adapter.files import FlushToDisk, make_folder
+from dicom_adapter.files import flush_of, make_folder
 from dicom_adapter.ledger import Ledger, attention, instances, jobs
 from dicom_adapter.model import Disk, ServiceStatus
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
@@ -85,8 +85,8 @@ class Service:
         self._catalogue = catalogue or Catalogue()
         self._running = ExitStack()
         self._data = settings.storage.path
-        self.ledger = Ledger(settings.ledger.url)
-        self._spool = Spool(self._data / "spool", FlushToDisk())
+        self.ledger = Ledger(settings.ledger.url, settings.storage.durability)
+        self._spool = Spool(self._data / "spool", flush_of(settings.storage.durability))
         self._workspaces = Workspaces(self._data / "platform" / "jobs")
         self._uploads = Uploads(self._data / "platform" / "uploads", self.ledger, self.clock)
         self._hosts: dict[str, ProcessorHost] = {}
@@ -325,6 +325,7 @@ class Service:
                 watermark=storage.watermark,
                 reserve=storage.reserve,
             ),
+            durability=storage.durability,
             platform=self.settings.platform.address,
             jobs=job_counts if self._scheduler else {},
             attention=tuple(self._attention()),

@@ -46,7 +46,7 @@ def told(status: Row, now: datetime) -> Iterator[str]:
     yield from _section("rejected or refused since the start", _rejected(status["rejections"], now))
     yield from _section("listening", _listening(status))
     yield from _section("kept in the spool", _kept(status["keeping"], now))
-    yield from _section("disk", _disk(status["disk"]))
+    yield from _section("disk", _disk(status["disk"], status["durability"]))
     yield from _section("jobs", _jobs(status["jobs"]))
 
 
@@ -76,11 +76,12 @@ def _kept(keeping: list[Row], now: datetime) -> Iterator[str]:
         yield f"{number} {kept['reason']}: {human_size(kept['size'])}{oldest}"
 
 
-def _disk(disk: Row) -> Iterator[str]:
+def _disk(disk: Row, durability: str) -> Iterator[str]:
     yield (
         f"{human_size(disk['free'])} free; {disk['used_fraction']:.0%} full, watermark "
         f"{disk['watermark']:.0%}; reserve {human_size(disk['reserve'])}"
     )
+    yield f"durability {durability}"
 
 
 def _jobs(counts: dict[str, Any]) -> Iterator[str]:

@@ -4,8 +4,9 @@
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -97,9 +98,16 @@ def _takes(annotation: Any, metadata: Iterable[Any]) -> tuple[str, Kind | None]:
     if get_origin(annotation) is tuple:
         words, _kind = _takes(arguments[0], ())
         return f"list of {words}s" if words.isalpha() else f"list, each {words}", None
-    if get_origin(annotation) is Literal:
-        return any_of([f"`{choice}`" for choice in arguments]), None
+    if choices := _choices(annotation):
+        return any_of([f"`{choice}`" for choice in choices]), None
     return "text", None
+
+
+def _choices(annotation: Any) -> Sequence[Any]:  # noqa: ANN401 - any type annotation
+    """Lists the words that an annotation allows, where it names them."""
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return [choice.value for choice in annotation]
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _flat(metadata: Iterable[Any]) -> Iterator[Any]:

@@ -32,6 +32,7 @@ from dicom_adapter.config.values import (
     Whole,
     ledger_url,
 )
+from dicom_adapter.model import Durability
 
 _GIB = 1024**3
 _DAY = 86_400.0
@@ -140,6 +141,10 @@ class StorageSettings(Section):
     path: Folder = Field(
         default=Path("./data"),
         description="The data folder, for this service alone, on a local disk.",
+    )
+    durability: Durability = Field(
+        default=Durability.POWER_LOSS,
+        description="What everything that was answered Success survives.",
     )
     watermark: Percentage = Field(
         default=0.85,

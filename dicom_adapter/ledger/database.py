@@ -17,6 +17,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicom_adapter.errors import StartError, UnavailableError
+from dicom_adapter.model import Durability
 
 T = TypeVar("T")
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -24,23 +25,25 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 IDS_PER_STATEMENT = 10_000
 # How long a transaction waits for another one, of this process or of another.
 LONGEST_WAIT_SECONDS = 10.0
+# In WAL mode, NORMAL leaves it to the operating system when the last commits reach the disk.
+SYNCHRONOUS = {Durability.POWER_LOSS: "FULL", Durability.PROCESS_CRASH: "NORMAL"}
 
 
 class Ledger:
-    """The one store of state, on SQLite in WAL mode with a synchronous commit.
+    """The one store of state, on SQLite in WAL mode.
 
     Writes take turns; readers see a snapshot and never wait for a writer. Every committed write
     wakes those who wait in `wait_for` and `next_commit`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, durability: Durability = Durability.POWER_LOSS) -> None:
         self._url = url
         self._writing = threading.Lock()
         self._committed = threading.Condition()
         self._commits = 0
         self._closed = False
-        self._writer = _engine(url, begin="BEGIN IMMEDIATE")
-        self._reader = _engine(url, begin="BEGIN")
+        self._writer = _engine(url, begin="BEGIN IMMEDIATE", synchronous=SYNCHRONOUS[durability])
+        self._reader = _engine(url, begin="BEGIN", synchronous=SYNCHRONOUS[durability])
 
     def open(self) -> None:
         """Create the schema or bring it up to date.
@@ -164,7 +167,7 @@ def _translated() -> Iterator[None]:
         raise UnavailableError("ledger: too many transactions at a time") from error
 
 
-def _engine(url: str, begin: str) -> Engine:
+def _engine(url: str, begin: str, synchronous: str) -> Engine:
     engine = create_engine(url)
 
     @event.listens_for(engine, "connect")
@@ -176,8 +179,7 @@ def _engine(url: str, begin: str) -> Engine:
         # First: two processes that make the file together wait for each other's change to WAL.
         cursor.execute(f"PRAGMA busy_timeout={LONGEST_WAIT_SECONDS * 1000:.0f}")
         cursor.execute("PRAGMA journal_mode=WAL")
-        # FULL, not NORMAL: in WAL mode NORMAL loses the last commits at a power cut.
-        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute(f"PRAGMA synchronous={synchronous}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
 

@@ -32,6 +32,7 @@ from dicom_adapter.model.jobs import (
 )
 from dicom_adapter.model.service import (
     Disk,
+    Durability,
     Event,
     Rejection,
     ServiceStatus,
@@ -40,6 +41,7 @@ from dicom_adapter.model.service import (
 __all__ = [
     "JOB_NAME_LENGTH",
     "Disk",
+    "Durability",
     "Event",
     "GroupState",
     "GroupSummary",

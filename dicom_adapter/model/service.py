@@ -1,10 +1,18 @@
-"""What the service tells of itself: what happened, what runs, and what needs a person."""
+"""What the service promises and tells of itself: what happened, runs, and needs a person."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from dicom_adapter.model.instances import Keeping
+
+
+class Durability(StrEnum):
+    """What everything that was acknowledged survives."""
+
+    POWER_LOSS = "power-loss"
+    PROCESS_CRASH = "process-crash"
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class ServiceStatus:
     associations: int
     keeping: tuple[Keeping, ...]
     disk: Disk
+    durability: Durability
     platform: str
     jobs: Mapping[str, int]
     attention: tuple[str, ...]

@@ -321,6 +321,7 @@ def to_service_status(status: ServiceStatus) -> adapter_pb2.Status:
             watermark=status.disk.watermark,
             reserve=status.disk.reserve,
         ),
+        durability=status.durability,
         platform=status.platform,
         jobs=status.jobs,
         attention=status.attention,

@@ -111,10 +111,13 @@ class Status(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     ATTENTION_FIELD_NUMBER: _builtins.int
     REJECTIONS_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     associations: _builtins.int
     platform: _builtins.str
     """The platform's address, or "embedded"."""
+    durability: _builtins.str
+    """The configured storage.durability: "power-loss" or "process-crash"."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -151,10 +154,11 @@ class Status(_message.Message):
         jobs: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         attention: _abc.Iterable[_builtins.str] | None = ...,
         rejections: _abc.Iterable[Global___Rejection] | None = ...,
+        durability: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["associations", b"associations", "attention", b"attention", "dicom", b"dicom", "disk", b"disk", "grpc", b"grpc", "jobs", b"jobs", "keeping", b"keeping", "platform", b"platform", "rejections", b"rejections", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["associations", b"associations", "attention", b"attention", "dicom", b"dicom", "disk", b"disk", "durability", b"durability", "grpc", b"grpc", "jobs", b"jobs", "keeping", b"keeping", "platform", b"platform", "rejections", b"rejections", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

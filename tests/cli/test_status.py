@@ -27,6 +27,7 @@ STATUS: dict[str, Any] = {
         }
     ],
     "disk": {"free": 5 * 1024**3, "used_fraction": 0.9, "watermark": 0.85, "reserve": 1024**3},
+    "durability": "power-loss",
     "platform": "embedded",
     "jobs": {"finished": 7, "in_queue": 2},
     "attention": ["2 groups are parked: see `groups list`"],
@@ -60,6 +61,7 @@ kept in the spool
 
 disk
   5.0 GiB free; 90% full, watermark 85%; reserve 1.0 GiB
+  durability power-loss
 
 jobs
   2 in queue, 7 finished"""
@@ -88,6 +90,7 @@ def test_of_a_service(cli: Command, work: Work) -> None:
         text = cli("status", folder=work.folder).out
     assert status["dicom"] == list(work.running.ready.dicom)
     assert status["associations"] == 1
+    assert status["durability"] == "power-loss"
     assert status["jobs"] == {"finished": 1, "failed": 1}
     assert {kept["reason"] for kept in status["keeping"]} >= {"in an open group", "in quarantine"}
     assert all(kept["instances"] and kept["size"] for kept in status["keeping"])

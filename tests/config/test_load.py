@@ -33,7 +33,7 @@ dicom:
   max_per_calling_ae: 2
   max_per_address: 3
   private_sop_classes: [1.2.3.4]
-storage: {path: spool, watermark: 70%, reserve: 1GB, retain: 1h}
+storage: {path: spool, durability: process-crash, watermark: 70%, reserve: 1GB, retain: 1h}
 ledger: {url: "sqlite:///other/ledger.db"}
 platform:
   address: embedded
@@ -82,6 +82,7 @@ def test_every_key(configured: Configure, tmp_path: Path) -> None:
     }
     assert found.storage.model_dump() == {
         "path": tmp_path / "spool",
+        "durability": "process-crash",
         "watermark": 0.7,
         "reserve": 10**9,
         "retain": 3600.0,
@@ -139,6 +140,7 @@ def test_defaults(configured: Configure, tmp_path: Path, text: str) -> None:
     assert found.dicom.max_associations == 200
     assert not found.dicom.reject_unknown_sources
     assert found.storage.path == tmp_path / "data"
+    assert found.storage.durability == "power-loss"
     assert found.storage.watermark == 0.85
     assert found.storage.reserve == 5 * 1024**3
     assert found.ledger.url == f"sqlite:///{tmp_path}/data/ledger.db"

@@ -65,8 +65,8 @@ ONE_MISTAKE = {
         "1: storage.reserve: must be a size such as 1024, 512MiB, 5GiB or 5GB, not '5G'"
     ),
     "storage: {retain: -3}": "1: storage.retain: must be a duration from 0s to 36500d, not -3",
-    "storage: {durability: power-loss}": (
-        "1: storage.durability: is an unknown key; allowed are path, watermark, reserve, retain"
+    "storage: {durability: none}": (
+        "1: storage.durability: must be power-loss or process-crash, not 'none'"
     ),
     "ledger: {url: 'postgresql://u:secret@h/db'}": (
         "1: ledger.url: must be a SQLite file such as sqlite:////var/lib/dicom-adapter/ledger.db, "

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from dicom_adapter.errors import StartError, UnavailableError
 from dicom_adapter.ledger import Ledger, database, events, instances, schema
+from dicom_adapter.model import Durability
 from tests.ledger import make
 from tests.support import PATIENCE
 
@@ -23,6 +24,17 @@ def test_a_commit_survives_a_power_cut(ledger: Ledger) -> None:
             assert tx.scalar(text("PRAGMA journal_mode")) == "wal"
             assert tx.scalar(text("PRAGMA synchronous")) == 2
             assert tx.scalar(text("PRAGMA foreign_keys")) == 1
+
+
+def test_a_commit_survives_the_end_of_the_process(url: str) -> None:
+    """With `process-crash`, the write-ahead log keeps each commit, but none waits for the disk."""
+    ledger = Ledger(url, Durability.PROCESS_CRASH)
+    ledger.open()
+    for transaction in (ledger.write, ledger.read):
+        with transaction() as tx:
+            assert tx.scalar(text("PRAGMA journal_mode")) == "wal"
+            assert tx.scalar(text("PRAGMA synchronous")) == 1
+    ledger.close()
 
 
 def test_migrations_make_the_tables_of_the_schema(ledger: Ledger) -> None:
