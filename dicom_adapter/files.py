@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from dicom_adapter.model import Durability
+
 #: Received data, job inputs: written once, then only read.
 FILE_MODE = 0o440
 #: Folders are the service's alone.
@@ -57,3 +59,8 @@ class LeaveToKernel:
 
     def folder(self, folder: Path) -> None:
         """Leave the names in the kernel's cache."""
+
+
+def flush_of(durability: Durability) -> Flush:
+    """Return how to make what is stored last as long as the configuration asks."""
+    return FlushToDisk() if durability == Durability.POWER_LOSS else LeaveToKernel()

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from itertools import compress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ from sqlalchemy import (
     Connection,
     RowMapping,
     and_,
+    bindparam,
     case,
     exists,
+    false,
     func,
     insert,
-    or_,
     select,
+    true,
     update,
 )
 
@@ -27,6 +31,7 @@ from dicom_adapter.model import (
     InstanceState,
     Keeping,
     QuarantinedInstance,
+    Received,
     StoredInstance,
     SubmissionState,
 )
@@ -54,40 +59,64 @@ _FIELDS = (
     "size",
     "received_at",
 )
+# What makes two instances the same.
+_IDENTITY = instances.c["ae_title", "sop_instance_uid", "sha256"]
+_identity_of = attrgetter("ae_title", "sop_instance_uid", "sha256")
 
 
-def add(
-    tx: Connection,
-    instance: StoredInstance,
-    move_originator: tuple[str, int] | None = None,
-) -> None:
-    """Record a received instance, due for its processor at once."""
-    title, message_id = move_originator or (None, None)
-    tx.execute(
-        insert(instances).values(
-            **{name: getattr(instance, name) for name in _FIELDS},
-            state=InstanceState.RECEIVED,
-            ready_at=instance.received_at,
-            move_originator_ae_title=title,
-            move_originator_message_id=message_id,
-        )
+# Statements of every instance are made once: to put one together takes longer than to run it.
+_INSERT = insert(instances)
+_UNDECIDED = select(*_IDENTITY).where(
+    # One by one, not as a tuple, for which SQLite uses no index; who calls compares them together.
+    instances.c.ae_title.in_(bindparam("ae_titles", expanding=True)),
+    instances.c.sop_instance_uid.in_(bindparam("sop_instance_uids", expanding=True)),
+    # A case, not an `or`: through that, SQLite would find everything that is undecided.
+    case(
+        (instances.c.state == InstanceState.RECEIVED, true()),
+        # Kept, too: what its processor has let go may be removed at any time.
+        (
+            instances.c.state == InstanceState.KEPT,
+            exists().where(groups.c.id == instances.c.group_id, groups.c.state == GroupState.OPEN),
+        ),
+        else_=false(),
+    ),
+)
+
+
+def record(tx: Connection, arrivals: Sequence[Received]) -> list[bool]:
+    """Record received instances, due for their processors at once; tell which of them are new.
+
+    Those that are not are the same bytes as what is waiting, or in an open group, of their AE title
+    already, or comes before them here. They are not recorded.
+    """
+    identities = [_identity_of(arrival.instance) for arrival in arrivals]
+    found = tx.execute(
+        _UNDECIDED,
+        {
+            "ae_titles": {title for title, _, _ in identities},
+            "sop_instance_uids": {uid for _, uid, _ in identities},
+        },
     )
+    known = {tuple(row) for row in found}
+    new = []
+    for identity in identities:
+        new.append(identity not in known)
+        known.add(identity)
+    rows = [_row(arrival) for arrival in compress(arrivals, new)]
+    if rows:
+        tx.execute(_INSERT, rows)
+    return new
 
 
-def is_duplicate(tx: Connection, ae_title: str, sop_instance_uid: str, sha256: str) -> bool:
-    """Tell whether the same bytes are waiting, or in an open group, of this AE title already."""
-    same = and_(
-        instances.c.ae_title == ae_title,
-        instances.c.sop_instance_uid == sop_instance_uid,
-        instances.c.sha256 == sha256,
-    )
-    open_group = exists().where(
-        groups.c.id == instances.c.group_id, groups.c.state == GroupState.OPEN
-    )
-    # Kept, too: what its processor has let go may be removed at any time.
-    in_group = and_(instances.c.state == InstanceState.KEPT, open_group)
-    undecided = or_(instances.c.state == InstanceState.RECEIVED, in_group)
-    return tx.scalar(select(instances.c.id).where(same, undecided).limit(1)) is not None
+def _row(arrival: Received) -> dict[str, Any]:
+    title, message_id = arrival.move_originator or (None, None)
+    return {
+        **{name: getattr(arrival.instance, name) for name in _FIELDS},
+        "state": InstanceState.RECEIVED,
+        "ready_at": arrival.instance.received_at,
+        "move_originator_ae_title": title,
+        "move_originator_message_id": message_id,
+    }
 
 
 def last_association(tx: Connection) -> int:

@@ -7,6 +7,7 @@ from dicom_adapter.model.instances import (
     InstanceState,
     Keeping,
     QuarantinedInstance,
+    Received,
     StoredInstance,
 )
 from dicom_adapter.model.jobs import (
@@ -59,6 +60,7 @@ __all__ = [
     "Keeping",
     "Priority",
     "QuarantinedInstance",
+    "Received",
     "Rejection",
     "ResourceUse",
     "Resources",

@@ -64,6 +64,14 @@ class StoredInstance:
 
 
 @dataclass(frozen=True)
+class Received:
+    """An instance that was just stored, and the C-MOVE that it came by: whose, and its number."""
+
+    instance: StoredInstance
+    move_originator: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
 class InstanceGroup:
     """Instances that belong together, handed to the processor when they are due."""
 

@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dicom_adapter.errors import UnavailableError
+from dicom_adapter.model import Received
 from dicom_adapter.receive.admission import Gate
-from dicom_adapter.receive.intake import Durable
 from dicom_adapter.receive.policy import Caller, Refusal, Title
 from dicom_adapter.receive.recorder import Recorder
 
@@ -108,7 +108,7 @@ class RemoteRecorder:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
 
-    def record(self, durable: Sequence[Durable]) -> Sequence[bool]:
+    def record(self, durable: Sequence[Received]) -> Sequence[bool]:
         """Record instances; tell of each whether it is new, or waits here already.
 
         Raises:

@@ -14,7 +14,7 @@ from dicom_adapter.errors import (
     OutOfResourcesError,
     UnavailableError,
 )
-from dicom_adapter.model import StoredInstance
+from dicom_adapter.model import Received, StoredInstance
 from dicom_adapter.receive.part10 import IDENTIFYING, Identity, identity_of
 from dicom_adapter.receive.spool import Spool, new_id
 from dicom_adapter.receive.walk import DeflatedWalk, Walk, walk_of
@@ -47,10 +47,8 @@ class Limits:
     reserve: int
 
 
-#: An instance that is durable, and the move that it was sent for.
-Durable = tuple[StoredInstance, tuple[str, int] | None]
 #: Makes the ledger know instances; tells of each whether it is new, or waits here already.
-Record = Callable[[Sequence[Durable]], Sequence[bool]]
+Record = Callable[[Sequence[Received]], Sequence[bool]]
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,7 @@ class Intake:
         if not durable:
             return ()
         try:
-            new = self._record([(r.instance, r.arrival.move_originator) for r in durable])
+            new = self._record([Received(r.instance, r.arrival.move_originator) for r in durable])
         except Exception as error:  # noqa: BLE001 - whatever it is, the senders keep their instances
             # Not recorded, so nobody would ever look for the files.
             for reception in durable:

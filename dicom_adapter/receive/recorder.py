@@ -1,30 +1,56 @@
 """Makes the ledger know what is durable in the spool."""
 
+import threading
 from collections.abc import Sequence
 
 from dicom_adapter.ledger import Ledger, instances
-from dicom_adapter.receive.intake import Durable
+from dicom_adapter.model import Received
+
+
+class _Waiting:
+    """Instances that somebody waits for to be recorded."""
+
+    def __init__(self, received: Sequence[Received]) -> None:
+        self.received = received
+        self.new: list[bool] | None = None
+        self.error: Exception | None = None
 
 
 class Recorder:
-    """Records instances, all of a batch in one commit."""
+    """Records instances; those of several receiving processes together, in one commit."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._waiting: list[_Waiting] = []
+        self._adding = threading.Lock()
+        self._committing = threading.Lock()
 
-    def record(self, durable: Sequence[Durable]) -> list[bool]:
+    def record(self, received: Sequence[Received]) -> list[bool]:
         """Record instances; tell of each whether it is new, or waits here already.
 
         Raises:
             UnavailableError: the ledger cannot be written now.
         """
-        new = []
-        with self._ledger.write() as tx:
-            for instance, originator in durable:
-                is_new = not instances.is_duplicate(
-                    tx, instance.ae_title, instance.sop_instance_uid, instance.sha256
-                )
-                if is_new:
-                    instances.add(tx, instance, originator)
-                new.append(is_new)
-        return new
+        mine = _Waiting(received)
+        with self._adding:
+            self._waiting.append(mine)
+        # Whoever comes while another one commits finds all of them recorded, or records them all.
+        with self._committing:
+            if mine.new is None and mine.error is None:
+                self._commit()
+        if mine.error is not None:
+            raise mine.error
+        return mine.new or []
+
+    def _commit(self) -> None:
+        with self._adding:
+            batch, self._waiting = self._waiting, []
+        try:
+            with self._ledger.write() as tx:
+                new = iter(instances.record(tx, [r for w in batch for r in w.received]))
+        except Exception as error:  # noqa: BLE001 - handed to each who waits for it
+            for waiting in batch:
+                waiting.error = error
+            return
+        for waiting in batch:
+            waiting.new = [next(new) for _ in waiting.received]

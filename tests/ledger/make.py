@@ -19,6 +19,7 @@ from dicom_adapter.model import (
     JobInput,
     JobItem,
     Priority,
+    Received,
     Resources,
     StoredInstance,
     Submission,
@@ -65,8 +66,17 @@ def instance(**values: Any) -> StoredInstance:  # noqa: ANN401 - the fields of a
 def add_instance(tx: Connection, **values: Any) -> StoredInstance:  # noqa: ANN401 - its fields
     """Record an instance as just received."""
     made = instance(**values)
-    instances.add(tx, made)
+    instances.record(tx, [Received(made)])
     return made
+
+
+def is_duplicate(tx: Connection, made: StoredInstance, **other: Any) -> bool:  # noqa: ANN401 - its fields
+    """Tell whether these bytes would be recorded when they came once more."""
+    again = replace(made, id=uuid4().hex, **other)
+    with tx.begin_nested() as trial:
+        (new,) = instances.record(tx, [Received(again)])
+        trial.rollback()
+    return not new
 
 
 def kept(tx: Connection, **values: Any) -> StoredInstance:  # noqa: ANN401 - its fields

@@ -172,7 +172,7 @@ def test_a_violated_constraint_is_the_callers_to_handle(ledger: Ledger) -> None:
     def add_twice() -> None:
         with ledger.write() as tx:
             made = make.add_instance(tx)
-            instances.add(tx, made)
+            make.add_instance(tx, id=made.id)
 
     with pytest.raises(IntegrityError):
         add_twice()

@@ -1,8 +1,11 @@
+from dataclasses import replace
+from typing import Any
+
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from dicom_adapter.ledger import Ledger, events, groups, instances, submissions
-from dicom_adapter.model import GroupState, InstanceState
+from dicom_adapter.model import GroupState, InstanceState, Received
 from tests.ledger import make
 from tests.ledger.make import NOW, after
 
@@ -12,7 +15,7 @@ def test_an_instance_is_read_as_it_was_written(ledger: Ledger) -> None:
     with ledger.write() as tx:
         plain = make.add_instance(tx, received_at=NOW.replace(microsecond=123456))
         empty = make.instance(instance_number=None, size=2**40, received_at=plain.received_at)
-        instances.add(tx, empty, ("ARCHIVE", 65535))
+        instances.record(tx, [Received(empty, ("ARCHIVE", 65535))])
     with ledger.read() as tx:
         found = instances.received(tx, "TEST", after(1), 10, make.locate)
         row = tx.execute(
@@ -51,25 +54,18 @@ def test_a_failed_instance_comes_again_when_its_time_has_come(ledger: Ledger) ->
 
 def test_the_same_bytes_are_a_duplicate_while_they_are_undecided(ledger: Ledger) -> None:
     """A duplicate is the same bytes, for the same AE title, waiting or in an open group."""
-
-    def duplicate(**other: str) -> bool:
-        values = {"ae_title": "TEST", "uid": made.sop_instance_uid, "sha256": made.sha256, **other}
-        with ledger.read() as tx:
-            return instances.is_duplicate(tx, *values.values())
-
     with ledger.write() as tx:
         made = make.add_instance(tx)
-    assert duplicate()
-    assert not duplicate(ae_title="OTHER")
-    assert not duplicate(uid="1.2")
-    assert not duplicate(sha256="f" * 64)
-    with ledger.write() as tx:
+        assert make.is_duplicate(tx, made)
+        assert not make.is_duplicate(tx, made, ae_title="OTHER")
+        assert not make.is_duplicate(tx, made, sop_instance_uid="1.2")
+        assert not make.is_duplicate(tx, made, sha256="f" * 64)
         instances.handled(tx, made.id)
+        assert not make.is_duplicate(tx, made)
         group = groups.join(tx, made, "key", make.after(5) - NOW, None)
-    assert duplicate()
-    with ledger.write() as tx:
+        assert make.is_duplicate(tx, made)
         groups.close(tx, group, GroupState.DISPATCHED, at=NOW, actor="system")
-    assert not duplicate()
+        assert not make.is_duplicate(tx, made)
 
 
 def test_what_was_let_go_is_no_duplicate_in_its_open_group_either(ledger: Ledger) -> None:
@@ -77,10 +73,47 @@ def test_what_was_let_go_is_no_duplicate_in_its_open_group_either(ledger: Ledger
     with ledger.write() as tx:
         made = make.kept(tx)
         groups.join(tx, made, "key", make.after(5) - NOW, None)
-        known = "TEST", made.sop_instance_uid, made.sha256
-        assert instances.is_duplicate(tx, *known)
+        assert make.is_duplicate(tx, made)
         instances.release(tx, [made.id], NOW)
-        assert not instances.is_duplicate(tx, *known)
+        assert not make.is_duplicate(tx, made)
+
+
+def test_instances_that_come_together_are_recorded_in_their_order(ledger: Ledger) -> None:
+    """Of the same bytes among them the first is recorded, and none that waits here already."""
+    first, second = make.instance(sop_instance_uid="1.1"), make.instance(sop_instance_uid="1.2")
+    with ledger.write() as tx:
+        waiting = make.add_instance(tx)
+        came = [
+            second,
+            replace(waiting, id="again"),
+            first,
+            replace(second, id="twice"),
+            replace(first, id="other bytes", sha256="f" * 64),
+            replace(first, id="other title", ae_title="OTHER"),
+        ]
+        told = instances.record(tx, [Received(instance) for instance in came])
+        assert instances.record(tx, []) == []
+        due = [found.id for found, _ in instances.received(tx, "TEST", NOW, 10, make.locate)]
+    assert told == [True, False, True, False, True, True]
+    assert due == [waiting.id, second.id, first.id, "other bytes"]
+
+
+def test_duplicates_are_found_by_their_index(ledger: Ledger) -> None:
+    """However much waits, nothing but the rows of these very instances is looked at."""
+    plans = []
+
+    def explain(*execution: Any) -> None:  # noqa: ANN401 - SQLAlchemy's event
+        _connection, cursor, statement, parameters, _context, _many = execution
+        if statement.startswith("SELECT"):
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.append([row[3] for row in cursor.fetchall() if "instances" in row[3]])
+
+    with ledger.write() as tx:
+        event.listen(tx, "before_cursor_execute", explain)
+        instances.record(tx, [Received(make.instance()) for _ in range(100)])
+    (plan,) = plans
+    assert len(plan) == 1
+    assert "ix_instances_identity (ae_title=? AND sop_instance_uid=?)" in plan[0]
 
 
 def test_association_numbers_go_on_after_a_restart(ledger: Ledger) -> None:

@@ -11,6 +11,7 @@ import pytest
 from dicom_adapter import InstanceGroup, JobProcessorBase, StoredInstance, service
 from dicom_adapter.config import AETitle
 from dicom_adapter.ledger import Ledger, instances
+from dicom_adapter.model import Received
 from dicom_adapter.processor.host import ProcessorHost
 from tests.processors.scripted import CONFIG, SCRIPTS, Script, Scripted, by_study, deliver
 from tests.processors.tools import wait_submitted
@@ -223,7 +224,7 @@ def test_a_stuck_processor_is_left_behind(tmp_path: Path, script: Script, logs: 
     ledger.open()
     clock = ManualClock()
     with ledger.write() as tx:
-        instances.add(tx, stored(clock))
+        instances.record(tx, [Received(stored(clock))])
     host = ProcessorHost(
         title_of(tmp_path), Scripted, ledger, clock, locate=Path, changed=lambda: None
     )
@@ -272,8 +273,8 @@ def test_a_long_batch_is_left_between_two_calls(tmp_path: Path, script: Script) 
     ledger.open()
     clock = ManualClock()
     with ledger.write() as tx:
-        for number in range(3):
-            instances.add(tx, replace(stored(clock), id=f"i{number}"))
+        made = [replace(stored(clock), id=f"i{n}", sop_instance_uid=f"1.2.{n}") for n in range(3)]
+        instances.record(tx, [Received(instance) for instance in made])
     host = ProcessorHost(
         title_of(tmp_path), Scripted, ledger, clock, locate=Path, changed=lambda: None
     )

@@ -185,7 +185,7 @@ def test_what_the_ledger_does_not_take_leaves_no_file(
 
     with association(adapter.port) as opened:
         with monkeypatch.context() as patch:
-            patch.setattr(instances, "is_duplicate", fail)
+            patch.setattr(instances, "record", fail)
             answer = opened.send_c_store(make_instance())
             assert (answer.Status, adapter.files()) == (OUT_OF_RESOURCES, [])
             assert "DOE" not in answer.ErrorComment
