@@ -20,12 +20,20 @@ class Worker:
 
     `work` does all that is due now and returns the time when it wants to be called next, or None to
     be called only when woken. What it raises is logged, and it is called again after a pause that
-    grows from 1 s to 30 s: a worker never dies while the service runs.
+    grows from 1 s to 30 s: a worker never dies while the service runs. After each call it has a
+    rest, so that what comes meanwhile is done together; that is real time, whatever the clock says.
     """
 
-    def __init__(self, name: str, work: Callable[[], datetime | None], clock: Clock) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[], datetime | None],
+        clock: Clock,
+        rest: timedelta = timedelta(0),
+    ) -> None:
         self._work = work
         self._clock = clock
+        self._rest = rest.total_seconds()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._pause = FIRST_PAUSE
@@ -57,7 +65,7 @@ class Worker:
             # Cleared before the work, not after it: a wake-up during the work is then kept.
             self._wake.clear()
             until = self._call()
-            if not self.stopping:
+            if not self._stopping.wait(self._rest):
                 self._clock.wait(self._wake, until)
 
     def _call(self) -> datetime | None:
