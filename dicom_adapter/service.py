@@ -227,7 +227,8 @@ class Service:
                 self.ledger,
                 self.clock,
                 locate=self._spool.path_of,
-                changed=self._wake_delivery,
+                submitted=self._outbox.wake,
+                released=self._wake_reclaimer,
             )
             host.start()
             self._hosts[title.title] = host
@@ -294,15 +295,12 @@ class Service:
         if self._reclaimer is not None:
             self._reclaimer.wake()
 
-    def _wake_delivery(self) -> None:
-        if self._outbox is not None:
-            self._outbox.wake()
-        self._wake_reclaimer()
-
     def _wake_all(self) -> None:
         for host in self._hosts.values():
             host.wake()
-        self._wake_delivery()
+        if self._outbox is not None:
+            self._outbox.wake()
+        self._wake_reclaimer()
 
     # What it says of itself
 

@@ -1,11 +1,12 @@
 """Queries about groups: who belongs to which, and when it is due."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from dicom_adapter.ledger import events, instances
 from dicom_adapter.ledger.instances import Locate
@@ -22,66 +23,93 @@ _ACTIONS = {
 UNDECIDED = (GroupState.OPEN, GroupState.PARKED)
 
 
-def join(
-    tx: Connection,
-    instance: StoredInstance,
-    key: str,
-    after: timedelta,
-    max_wait: timedelta | None,
-) -> str:
-    """Put an instance into the open group of its AE title and key, opening one where none is.
+# Statements of every instance are made once: to put one together takes longer than to run it.
+_OPEN = select(
+    *groups.c["id", "ae_title", "key", "opened_at", "last_instance_at", "ready_at", "ready_by"]
+).where(
+    groups.c.ae_title.in_(bindparam("ae_titles", expanding=True)),
+    groups.c.key.in_(bindparam("keys", expanding=True)),
+    groups.c.state == GroupState.OPEN,
+)
+_INSERT = insert(groups).values(state=GroupState.OPEN)
+_MOVE = update(groups).where(groups.c.id == bindparam("group"))
+_PUT = update(instance_table).where(instance_table.c.id == bindparam("instance"))
+
+
+@dataclass(frozen=True)
+class Joining:
+    """An instance that is to be in the open group of its AE title and this key.
 
     The group is due `after` its last instance, but no later than `max_wait` after its first.
     """
-    row = tx.execute(
-        select(groups).where(
-            groups.c.ae_title == instance.ae_title,
-            groups.c.key == key,
-            groups.c.state == GroupState.OPEN,
-        )
-    ).one_or_none()
-    due = instance.received_at + after
-    if row is None:
-        ready_by = instance.received_at + max_wait if max_wait is not None else None
-        group_id = _open(tx, instance, key, min(due, ready_by or due), ready_by)
-    else:
-        group_id = row.id
-        tx.execute(
-            update(groups)
-            .where(groups.c.id == group_id)
-            .values(
-                last_instance_at=max(row.last_instance_at, instance.received_at),
-                # Never sooner than it was: it may be waiting to be tried again.
-                ready_at=max(row.ready_at, min(due, row.ready_by or due)),
-            )
-        )
-    tx.execute(
-        update(instance_table).where(instance_table.c.id == instance.id).values(group_id=group_id)
-    )
-    return group_id
+
+    instance: StoredInstance
+    key: str
+    after: timedelta
+    max_wait: timedelta | None
 
 
-def _open(
-    tx: Connection,
-    instance: StoredInstance,
-    key: str,
-    ready_at: datetime,
-    ready_by: datetime | None,
-) -> str:
-    group_id = uuid4().hex
-    tx.execute(
-        insert(groups).values(
-            id=group_id,
-            ae_title=instance.ae_title,
-            key=key,
-            state=GroupState.OPEN,
-            opened_at=instance.received_at,
-            last_instance_at=instance.received_at,
-            ready_at=ready_at,
-            ready_by=ready_by,
-        )
-    )
-    return group_id
+@dataclass
+class _Open:
+    """An open group, as far as those who join it move it."""
+
+    id: str
+    ae_title: str
+    key: str
+    opened_at: datetime
+    last_instance_at: datetime
+    ready_at: datetime
+    ready_by: datetime | None
+
+    @classmethod
+    def by(cls, first: Joining) -> "_Open":
+        """Return the group that an instance opens."""
+        at = first.instance.received_at
+        ready_by = None if first.max_wait is None else at + first.max_wait
+        return cls(uuid4().hex, first.instance.ae_title, first.key, at, at, at, ready_by)
+
+    def take(self, joining: Joining) -> None:
+        """Move the deadline as an instance that joins does."""
+        at = joining.instance.received_at
+        due = at + joining.after
+        self.last_instance_at = max(self.last_instance_at, at)
+        # Never sooner than it was: it may be waiting to be tried again.
+        self.ready_at = max(self.ready_at, min(due, self.ready_by or due))
+
+
+def join(tx: Connection, joinings: Sequence[Joining]) -> list[str]:
+    """Put instances into the open groups of their keys, opening those that there are none of.
+
+    Returns the group of each instance.
+    """
+    titles = {joining.instance.ae_title for joining in joinings}
+    keys = {joining.key for joining in joinings}
+    found = [_Open(*row) for row in tx.execute(_OPEN, {"ae_titles": titles, "keys": keys})]
+    known = {(group.ae_title, group.key): group for group in found}
+    opened, joined = [], []
+    for joining in joinings:
+        place = joining.instance.ae_title, joining.key
+        if place not in known:
+            known[place] = _Open.by(joining)
+            opened.append(known[place])
+        known[place].take(joining)
+        joined.append(known[place].id)
+    if opened:
+        tx.execute(_INSERT, [vars(group) for group in opened])
+    if found:
+        tx.execute(_MOVE, [_moved(group) for group in found])
+    if joined:
+        members = zip(joinings, joined, strict=True)
+        tx.execute(_PUT, [{"instance": j.instance.id, "group_id": group} for j, group in members])
+    return joined
+
+
+def _moved(group: _Open) -> dict[str, object]:
+    return {
+        "group": group.id,
+        "last_instance_at": group.last_instance_at,
+        "ready_at": group.ready_at,
+    }
 
 
 def due(tx: Connection, ae_title: str, now: datetime) -> list[tuple[str, int]]:

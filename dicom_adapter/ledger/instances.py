@@ -1,6 +1,7 @@
 """Queries about received instances."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from datetime import datetime
 from itertools import compress
 from operator import attrgetter
@@ -10,7 +11,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    RowMapping,
     and_,
     bindparam,
     case,
@@ -43,22 +43,8 @@ _ON_DISK = tuple(state for state in InstanceState if state != InstanceState.RECL
 #: Where the file of an instance lies, by the instance's id.
 Locate = Callable[[str], Path]
 
-_FIELDS = (
-    "id",
-    "ae_title",
-    "association",
-    "calling_ae_title",
-    "source_address",
-    "sop_class_uid",
-    "sop_instance_uid",
-    "study_instance_uid",
-    "series_instance_uid",
-    "transfer_syntax_uid",
-    "instance_number",
-    "sha256",
-    "size",
-    "received_at",
-)
+_FIELDS = tuple(field.name for field in fields(StoredInstance) if field.name != "path")
+_COLUMNS = instances.c[_FIELDS]
 # What makes two instances the same.
 _IDENTITY = instances.c["ae_title", "sop_instance_uid", "sha256"]
 _identity_of = attrgetter("ae_title", "sop_instance_uid", "sha256")
@@ -80,6 +66,25 @@ _UNDECIDED = select(*_IDENTITY).where(
         ),
         else_=false(),
     ),
+)
+_RECEIVED = (
+    select(*_COLUMNS, instances.c.attempts)
+    .where(
+        instances.c.ae_title == bindparam("ae_title"),
+        instances.c.state == InstanceState.RECEIVED,
+        instances.c.ready_at <= bindparam("now"),
+    )
+    # The order of their index: of a long queue, no more than the first few are looked at.
+    .order_by(instances.c.ready_at, instances.c.seq)
+    .limit(bindparam("limit"))
+)
+_HANDLED = (
+    update(instances)
+    .where(
+        instances.c.id.in_(bindparam("ids", expanding=True)),
+        instances.c.state == InstanceState.RECEIVED,
+    )
+    .values(state=InstanceState.KEPT, attempts=0)
 )
 
 
@@ -128,17 +133,8 @@ def received(
     tx: Connection, ae_title: str, now: datetime, limit: int, locate: Locate
 ) -> list[tuple[StoredInstance, int]]:
     """Return the instances that are due for their processor, with how often it failed before."""
-    query = (
-        select(instances)
-        .where(
-            instances.c.ae_title == ae_title,
-            instances.c.state == InstanceState.RECEIVED,
-            instances.c.ready_at <= now,
-        )
-        .order_by(instances.c.seq)
-        .limit(limit)
-    )
-    return [(_instance(row, locate), row["attempts"]) for row in tx.execute(query).mappings()]
+    found = tx.execute(_RECEIVED, {"ae_title": ae_title, "now": now, "limit": limit})
+    return [(_instance(row, locate), row.attempts) for row in found]
 
 
 def next_ready(tx: Connection, ae_title: str) -> datetime | None:
@@ -151,13 +147,9 @@ def next_ready(tx: Connection, ae_title: str) -> datetime | None:
     return found
 
 
-def handled(tx: Connection, instance_id: str) -> None:
-    """Note that the processor has taken an instance, which it keeps until it lets it go."""
-    tx.execute(
-        update(instances)
-        .where(instances.c.id == instance_id, instances.c.state == InstanceState.RECEIVED)
-        .values(state=InstanceState.KEPT, attempts=0)
-    )
+def handled(tx: Connection, ids: Iterable[str]) -> None:
+    """Note that the processor has taken instances, which it keeps until it lets them go."""
+    tx.execute(_HANDLED, {"ids": ids})
 
 
 def postpone(
@@ -191,10 +183,12 @@ def quarantine(tx: Connection, instance_id: str, reason: str, attempts: int, at:
 
 def quarantined(tx: Connection, locate: Locate) -> list[QuarantinedInstance]:
     """Return what is set aside, oldest first."""
-    query = select(instances).where(instances.c.state == InstanceState.QUARANTINED)
+    query = select(*_COLUMNS, instances.c.reason, instances.c.attempts).where(
+        instances.c.state == InstanceState.QUARANTINED
+    )
     return [
-        QuarantinedInstance(_instance(row, locate), row["reason"], row["attempts"])
-        for row in tx.execute(query.order_by(instances.c.seq)).mappings()
+        QuarantinedInstance(_instance(row, locate), row.reason, row.attempts)
+        for row in tx.execute(query.order_by(instances.c.seq))
     ]
 
 
@@ -378,20 +372,20 @@ def keeping(tx: Connection) -> list[Keeping]:
 
 def of_group(tx: Connection, group_id: str, locate: Locate) -> tuple[StoredInstance, ...]:
     """Return the instances of a group, in the order in which they came."""
-    query = select(instances).where(instances.c.group_id == group_id).order_by(instances.c.seq)
-    return tuple(_instance(row, locate) for row in tx.execute(query).mappings())
+    query = select(*_COLUMNS).where(instances.c.group_id == group_id).order_by(instances.c.seq)
+    return tuple(_instance(row, locate) for row in tx.execute(query))
 
 
 def of_submission(tx: Connection, submission_id: str, locate: Locate) -> tuple[StoredInstance, ...]:
     """Return the instances of a submission, in the order in which they were submitted."""
     query = (
-        select(instances)
+        select(*_COLUMNS)
         .join(submission_instances, submission_instances.c.instance_id == instances.c.id)
         .where(submission_instances.c.submission_id == submission_id)
         .order_by(submission_instances.c.position)
     )
-    return tuple(_instance(row, locate) for row in tx.execute(query).mappings())
+    return tuple(_instance(row, locate) for row in tx.execute(query))
 
 
-def _instance(row: RowMapping, locate: Locate) -> StoredInstance:
-    return StoredInstance(**{name: row[name] for name in _FIELDS}, path=locate(row["id"]))
+def _instance(row: Any, locate: Locate) -> StoredInstance:  # noqa: ANN401 - a Row that begins so
+    return StoredInstance(**dict(zip(_FIELDS, row, strict=False)), path=locate(row.id))

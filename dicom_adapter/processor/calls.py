@@ -13,6 +13,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import InvalidArgumentError
 from dicom_adapter.ledger import Ledger, groups, instances, submissions
+from dicom_adapter.ledger.groups import Joining
 from dicom_adapter.model import Priority, StoredInstance, Submission, SubmissionState, job_name
 
 LONGEST_KEY = 1024
@@ -25,48 +26,61 @@ class Call:
     """One call of the processor: what it has asked for so far, and what it raised."""
 
     group_id: str | None = None
-    asked: list[Change] = field(default_factory=list)
-    released: list[Change] = field(default_factory=list)
+    joinings: list[Joining] = field(default_factory=list)
+    submissions: list[tuple[Submission, list[str]]] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
     error: BaseException | None = None
-
-    @property
-    def changes(self) -> list[Change]:
-        """What is to be committed.
-
-        Releases come last: an instance that the same call also submits must not look free.
-        """
-        return [*self.asked, *self.released]
 
 
 class Calls:
     """The `Core` that the processor of one AE title is given, and the calls that it is used in."""
 
     def __init__(
-        self, ae_title: str, ledger: Ledger, clock: Clock, changed: Callable[[], None]
+        self,
+        ae_title: str,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        submitted: Callable[[], None],
+        released: Callable[[], None],
     ) -> None:
         self._title = ae_title
         self._ledger = ledger
         self._clock = clock
-        self._changed = changed
+        self._submitted = submitted
+        self._released = released
         self._here = threading.local()
 
     def make(self, function: Callable[[], None], group_id: str | None = None) -> Call:
         """Call the processor and return what came of it; nothing is committed yet."""
-        call = Call(group_id)
-        with self._collecting(call):
-            try:
-                function()
-            except BaseException as error:  # noqa: BLE001 - a stranger's code, it may even sys.exit
-                call.error = error
-        return call
-
-    @contextmanager
-    def _collecting(self, call: Call) -> Iterator[None]:
-        self._here.call = call
+        call = self._here.call = Call(group_id)
         try:
-            yield
+            function()
+        except BaseException as error:  # noqa: BLE001 - a stranger's code, it may even sys.exit
+            call.error = error
         finally:
             del self._here.call
+        return call
+
+    def carry_out(self, tx: Connection, calls: Sequence[Call]) -> None:
+        """Make what calls have asked for."""
+        joinings = [joining for call in calls for joining in call.joinings]
+        if joinings:
+            groups.join(tx, joinings)
+        for call in calls:
+            for submission, ids in call.submissions:
+                submissions.add(tx, submission, ids)
+        # Last: an instance that is also submitted must not look free.
+        released = [instance_id for call in calls for instance_id in call.released]
+        if released:
+            instances.release(tx, released, self._clock.now())
+
+    def committed(self, calls: Sequence[Call]) -> None:
+        """Wake those who go on with what calls have asked for, now that it is in the ledger."""
+        if any(call.submissions for call in calls):
+            self._submitted()
+        if any(call.released for call in calls):
+            self._released()
 
     # What the processor is given.
 
@@ -83,7 +97,8 @@ class Calls:
             raise InvalidArgumentError("key", f"must have 1 to {LONGEST_KEY} characters")
         if after < timedelta(0) or (max_wait is not None and max_wait < timedelta(0)):
             raise InvalidArgumentError("after, max_wait", "must not be negative")
-        self._do(lambda tx: groups.join(tx, instance, key, after, max_wait))
+        with self._asking() as call:
+            call.joinings.append(Joining(instance, key, after, max_wait))
 
     def submit_pipeline_job(
         self, name: str, pipeline: str, priority: Priority, instances: Sequence[StoredInstance]
@@ -92,35 +107,33 @@ class Calls:
         self._own(instances)
         if not instances:
             raise InvalidArgumentError("instances", "must not be empty")
-        call = self._current()
         now = self._clock.now()
-        submission = Submission(
-            id=uuid4().hex,
-            ae_title=self._title,
-            group_id=call.group_id if call else None,
-            name=job_name(name, now),
-            pipeline=pipeline,
-            priority=Priority(priority),
-            state=SubmissionState.PENDING,
-            instances=len(instances),
-            attempts=0,
-            created_at=now,
-            ready_at=now,
-            settled_at=None,
-            error="",
-            job_id=None,
-        )
-        ids = [instance.id for instance in instances]
-        self._do(lambda tx: submissions.add(tx, submission, ids))
+        with self._asking() as call:
+            submission = Submission(
+                id=uuid4().hex,
+                ae_title=self._title,
+                group_id=call.group_id,
+                name=job_name(name, now),
+                pipeline=pipeline,
+                priority=Priority(priority),
+                state=SubmissionState.PENDING,
+                instances=len(instances),
+                attempts=0,
+                created_at=now,
+                ready_at=now,
+                settled_at=None,
+                error="",
+                job_id=None,
+            )
+            call.submissions.append((submission, [instance.id for instance in instances]))
         return submission.id
 
     def remove_instances(self, instances_: Iterable[StoredInstance]) -> None:
         """Let instances go; see `JobProcessorBase.remove_instances`."""
         removed = list(instances_)
         self._own(removed)
-        ids = [instance.id for instance in removed]
-        now = self._clock.now()
-        self._do(lambda tx: instances.release(tx, ids, now), is_release=True)
+        with self._asking() as call:
+            call.released.extend(instance.id for instance in removed)
 
     def _own(self, given: Iterable[StoredInstance]) -> None:
         for instance in given:
@@ -129,26 +142,25 @@ class Calls:
                     "instances", f"belong to {instance.ae_title}, not to {self._title}"
                 )
 
-    def _current(self) -> Call | None:
+    @contextmanager
+    def _asking(self) -> Iterator[Call]:
         call: Call | None = getattr(self._here, "call", None)
-        return call
-
-    def _do(self, change: Change, *, is_release: bool = False) -> None:
-        call = self._current()
         if call is not None:
-            (call.released if is_release else call.asked).append(change)
+            yield call
             return
         # Outside of a call, from an API of the processor's own, there is nothing to wait for.
+        call = Call()
+        yield call
         with self._ledger.write() as tx:
-            error = applied(tx, [change])
+            error = applied(tx, lambda tx: self.carry_out(tx, [call]))
         if error is not None:
             raise InvalidArgumentError(
                 "instances", "are not in the ledger, or do not fit"
             ) from error
-        self._changed()
+        self.committed([call])
 
 
-def applied(tx: Connection, changes: Iterable[Change]) -> Exception | None:
+def applied(tx: Connection, *changes: Change) -> Exception | None:
     """Make changes, or none of them: return the error of the one that cannot be made.
 
     One that asks for the impossible must not keep the transaction's others from being made. What

@@ -5,7 +5,8 @@ the processor asks for is collected and committed in one transaction with the ca
 """
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -25,12 +26,23 @@ ATTEMPTS = 5
 FIRST_PAUSE = timedelta(seconds=1)
 INSTANCES_PER_COMMIT = 100
 LONGEST_REASON = 500
+# Under load, what comes meanwhile is handled together. No deadline of a group is as near as this.
+REST = timedelta(milliseconds=50)
 
 log = structlog.get_logger()
 
 
 class _DecidedMeanwhileError(Exception):
     """The group is no more as the processor saw it: discarded by a person, or joined."""
+
+
+@dataclass(frozen=True)
+class _Handled:
+    """A call of the processor with an instance, and how often that failed before."""
+
+    instance: StoredInstance
+    attempts: int
+    call: Call
 
 
 class ProcessorHost:
@@ -44,21 +56,21 @@ class ProcessorHost:
         clock: Clock,
         *,
         locate: Locate,
-        changed: Callable[[], None],
+        submitted: Callable[[], None],
+        released: Callable[[], None],
     ) -> None:
         self._title = title.title
         self._ledger = ledger
         self._clock = clock
         self._locate = locate
-        self._changed = changed
         self._name = processor.name
         self._log = log.bind(ae_title=title.title, processor=processor.name)
-        self._calls = Calls(title.title, ledger, clock, changed)
+        self._calls = Calls(title.title, ledger, clock, submitted=submitted, released=released)
         try:
             self._processor = processor(title.title, title.settings, self._calls)
         except Exception as error:
             raise self._cannot_start(error) from error
-        self._worker = Worker(f"processor {title.title}", self._work, clock)
+        self._worker = Worker(f"processor {title.title}", self._work, clock, rest=REST)
 
     def start(self) -> None:
         """Start the processor and its thread.
@@ -99,58 +111,77 @@ class ProcessorHost:
     # The work of the thread.
 
     def _work(self) -> datetime | None:
-        while not self._worker.stopping and self._step():
-            pass
-        with self._ledger.read() as tx:
-            times = (instances.next_ready(tx, self._title), groups.next_ready(tx, self._title))
-        return min((time for time in times if time is not None), default=None)
-
-    def _step(self) -> bool:
-        """Handle the instances that are due, then one group; False when there was nothing."""
-        now = self._clock.now()
-        # Instances first: one that came before a group is handed over belongs into it. So they are
-        # looked at before each group, for the one before may have taken long.
-        while not self._worker.stopping and self._handle_instances(now):
-            pass
-        with self._ledger.read() as tx:
-            due = groups.due(tx, self._title, now)
-            next_instance = instances.next_ready(tx, self._title)
-        if next_instance is not None and next_instance <= now:
-            return True
-        if due and not self._worker.stopping:
+        while not self._worker.stopping:
+            now = self._clock.now()
+            # Instances first: one that came before a group is handed over belongs into it. So they
+            # are looked at before each group, for the one before may have taken long.
+            if self._handle_instances(now) or self._worker.stopping:
+                continue
+            with self._ledger.read() as tx:
+                due = groups.due(tx, self._title, now)
+                next_instance = instances.next_ready(tx, self._title)
+                next_group = groups.next_ready(tx, self._title)
+            if next_instance is not None and next_instance <= now:
+                continue
+            if not due:
+                return min(
+                    (at for at in (next_instance, next_group) if at is not None), default=None
+                )
             self._handle_group(*due[0])
-        return bool(due)
+        return None
 
     def _handle_instances(self, now: datetime) -> bool:
+        """Handle the instances that are due; True when there may be more of them."""
         with self._ledger.read() as tx:
             due = instances.received(tx, self._title, now, INSTANCES_PER_COMMIT, self._locate)
-        outcomes = []
+        handled = []
         for instance, attempts in due:
             if self._worker.stopping:
                 break
-            outcomes.append((instance, attempts, self._call(instance)))
-        if not outcomes:
-            return False
-        with self._ledger.write() as tx:
-            for instance, attempts, call in outcomes:
-                self._settle_instance(tx, instance, attempts, call)
-        self._changed()
-        return True
+            handled.append(_Handled(instance, attempts, self._call(instance)))
+        if handled:
+            with self._ledger.write() as tx:
+                calls = self._settle_instances(tx, handled)
+            self._calls.committed(calls)
+        return len(due) == INSTANCES_PER_COMMIT
 
     def _call(self, instance: StoredInstance) -> Call:
         return self._calls.make(lambda: self._processor.handle_instance(instance))
 
-    def _settle_instance(
-        self, tx: Connection, instance: StoredInstance, attempts: int, call: Call
-    ) -> None:
-        error = call.error or applied(
-            tx, [lambda tx: instances.handled(tx, instance.id), *call.changes]
+    def _settle_instances(self, tx: Connection, handled: Sequence[_Handled]) -> list[Call]:
+        """Settle calls and return those that count; what they ask for is made together."""
+        # Failures first: what is set aside here, another call of these cannot let go.
+        for one in handled:
+            if one.call.error is not None:
+                self._failed_call(tx, one, one.call.error)
+        well = [one for one in handled if one.call.error is None]
+        if self._applied(tx, well) is None:
+            return [one.call for one in well]
+        # One of them asks for the impossible, which must not keep the others from what they ask.
+        calls = []
+        for one in well:
+            error = self._applied(tx, [one])
+            if error is None:
+                calls.append(one.call)
+            else:
+                self._failed_call(tx, one, error)
+        return calls
+
+    def _applied(self, tx: Connection, handled: Sequence[_Handled]) -> Exception | None:
+        ids = [one.instance.id for one in handled]
+        calls = [one.call for one in handled]
+        return applied(
+            tx,
+            lambda tx: instances.handled(tx, ids),
+            lambda tx: self._calls.carry_out(tx, calls),
         )
+
+    def _failed_call(self, tx: Connection, failed: _Handled, error: BaseException) -> None:
         if isinstance(error, QuarantineInstance):
             reason = _one_line(str(error)) or "the job processor set it aside and does not say why"
-            self._quarantine(tx, instance, reason, attempts)
-        elif error is not None:
-            self._failed_instance(tx, instance, attempts + 1, error)
+            self._quarantine(tx, failed.instance, reason, failed.attempts)
+        else:
+            self._failed_instance(tx, failed.instance, failed.attempts + 1, error)
 
     def _quarantine(
         self, tx: Connection, instance: StoredInstance, reason: str, attempts: int
@@ -185,7 +216,11 @@ class ProcessorHost:
             group = groups.get(tx, group_id, self._locate)
         call = self._calls.make(lambda: self._processor.handle_group(group), group_id)
         with self._ledger.write() as tx:
-            error = call.error or applied(tx, [lambda tx: self._close(tx, group), *call.changes])
+            error = call.error or applied(
+                tx,
+                lambda tx: self._close(tx, group),
+                lambda tx: self._calls.carry_out(tx, [call]),
+            )
             if error is not None and not isinstance(error, _DecidedMeanwhileError):
                 self._failed_group(tx, group, attempts + 1, error)
         if error is None:
@@ -195,7 +230,7 @@ class ProcessorHost:
                 group=group_id,
                 instances=len(group.instances),
             )
-        self._changed()
+            self._calls.committed([call])
 
     def _close(self, tx: Connection, group: InstanceGroup) -> None:
         now = self._clock.now()

@@ -9,7 +9,8 @@ from uuid import uuid4
 
 from sqlalchemy import Connection
 
-from dicom_adapter.ledger import Ledger, instances, queue, submissions
+from dicom_adapter.ledger import Ledger, groups, instances, queue, submissions
+from dicom_adapter.ledger.groups import Joining
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import (
     InputFile,
@@ -82,8 +83,16 @@ def is_duplicate(tx: Connection, made: StoredInstance, **other: Any) -> bool:  #
 def kept(tx: Connection, **values: Any) -> StoredInstance:  # noqa: ANN401 - its fields
     """Record an instance that its processor has taken."""
     made = add_instance(tx, **values)
-    instances.handled(tx, made.id)
+    instances.handled(tx, [made.id])
     return made
+
+
+def join(
+    tx: Connection, instance: StoredInstance, key: str = "key", max_wait: timedelta | None = None
+) -> str:
+    """Put an instance into its group, which is due five seconds later; return the group's id."""
+    (group,) = groups.join(tx, [Joining(instance, key, timedelta(seconds=5), max_wait)])
+    return group
 
 
 def submission(**values: Any) -> Submission:  # noqa: ANN401 - the fields of a submission

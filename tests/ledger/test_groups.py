@@ -5,6 +5,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from dicom_adapter.ledger import Ledger, events, groups, instances, schema
+from dicom_adapter.ledger.groups import Joining
 from dicom_adapter.model import GroupState, StoredInstance
 from tests.ledger import make
 from tests.ledger.make import NOW, after
@@ -18,7 +19,7 @@ def join(
     """Have an instance arrive and join its group; return both."""
     made = make.kept(tx, received_at=after(at))
     longest = None if max_wait is None else timedelta(seconds=max_wait)
-    return groups.join(tx, made, key, FIVE, longest), made
+    return make.join(tx, made, key, longest), made
 
 
 def due(tx: Connection, at: float) -> list[str]:
@@ -76,10 +77,33 @@ def test_keys_and_ae_titles_part_groups(ledger: Ledger) -> None:
     with ledger.write() as tx:
         first, _ = join(tx)
         other_key, _ = join(tx, key="other")
-        other_title = groups.join(tx, make.kept(tx, ae_title="OTHER"), "study", FIVE, None)
+        other_title = make.join(tx, make.kept(tx, ae_title="OTHER"), "study")
         assert len({first, other_key, other_title}) == 3
     with pytest.raises(IntegrityError), ledger.write() as tx:
         tx.execute(text("UPDATE groups SET key = 'study' WHERE key = 'other'"))
+
+
+def test_instances_that_join_together_are_grouped_as_one_by_one(ledger: Ledger) -> None:
+    """Of a batch, each goes into the group of its key, and moves its deadline and no other's."""
+    with ledger.write() as tx:
+        group, first = join(tx, max_wait=8)
+        later, other, title, last = (
+            make.kept(tx, received_at=after(seconds), ae_title=ae_title)
+            for seconds, ae_title in ((4, "TEST"), (5, "TEST"), (6, "OTHER"), (7, "TEST"))
+        )
+        keys = {later.id: "study", other.id: "other", title.id: "study", last.id: "study"}
+        found = groups.join(
+            tx, [Joining(i, keys[i.id], FIVE, FIVE * 10) for i in (later, other, title, last)]
+        )
+        assert groups.join(tx, []) == []
+        members = {id_: groups.get(tx, id_, make.locate).instances for id_ in found}
+        seen = {summary.id: summary for summary in groups.summaries(tx)}
+    assert found == [group, found[1], found[2], group]
+    assert members == {group: (first, later, last), found[1]: (other,), found[2]: (title,)}
+    # The first has its max_wait from the instance that opened it.
+    assert [seen[id_].ready_at for id_ in found[:3]] == [after(8), after(10), after(11)]
+    assert [seen[id_].last_instance_at for id_ in found[:3]] == [after(7), after(5), after(6)]
+    assert seen[found[1]].opened_at == after(5)
 
 
 def test_a_closed_group_takes_nothing_more(ledger: Ledger) -> None:

@@ -60,9 +60,9 @@ def test_the_same_bytes_are_a_duplicate_while_they_are_undecided(ledger: Ledger)
         assert not make.is_duplicate(tx, made, ae_title="OTHER")
         assert not make.is_duplicate(tx, made, sop_instance_uid="1.2")
         assert not make.is_duplicate(tx, made, sha256="f" * 64)
-        instances.handled(tx, made.id)
+        instances.handled(tx, [made.id])
         assert not make.is_duplicate(tx, made)
-        group = groups.join(tx, made, "key", make.after(5) - NOW, None)
+        group = make.join(tx, made)
         assert make.is_duplicate(tx, made)
         groups.close(tx, group, GroupState.DISPATCHED, at=NOW, actor="system")
         assert not make.is_duplicate(tx, made)
@@ -72,7 +72,7 @@ def test_what_was_let_go_is_no_duplicate_in_its_open_group_either(ledger: Ledger
     """What a processor lets go while its group is open is stored anew when it comes again."""
     with ledger.write() as tx:
         made = make.kept(tx)
-        groups.join(tx, made, "key", make.after(5) - NOW, None)
+        make.join(tx, made)
         assert make.is_duplicate(tx, made)
         instances.release(tx, [made.id], NOW)
         assert not make.is_duplicate(tx, made)
@@ -235,7 +235,7 @@ def test_why_each_instance_is_kept(ledger: Ledger) -> None:
         instances.quarantine(tx, make.add_instance(tx).id, "why", 0, NOW)
         for state in (GroupState.PARKED, GroupState.DISPATCHED, GroupState.OPEN):
             member = make.kept(tx)
-            group = groups.join(tx, member, state, after(5) - NOW, None)
+            group = make.join(tx, member, state)
             if state != GroupState.OPEN:
                 groups.close(tx, group, state, at=NOW, actor="system")
         pending, delivered, going, gone = (make.kept(tx) for _ in range(4))

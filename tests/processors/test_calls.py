@@ -1,16 +1,23 @@
 """When a job processor is called, and what with."""
 
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dicom_adapter import InstanceGroup, JobProcessorBase, StoredInstance, service
-from dicom_adapter.config import AETitle
-from dicom_adapter.ledger import Ledger, instances
+from dicom_adapter import (
+    InstanceGroup,
+    JobProcessorBase,
+    Priority,
+    QuarantineInstance,
+    StoredInstance,
+    service,
+)
+from dicom_adapter.ledger import Ledger, groups, instances
 from dicom_adapter.model import Received
 from dicom_adapter.processor.host import ProcessorHost
 from tests.processors.scripted import CONFIG, SCRIPTS, Script, Scripted, by_study, deliver
@@ -25,6 +32,7 @@ from tests.support import (
     settings_of,
 )
 
+Ask = Callable[[JobProcessorBase, StoredInstance], None]
 Logs = list[MutableMapping[str, Any]]
 
 
@@ -225,9 +233,7 @@ def test_a_stuck_processor_is_left_behind(tmp_path: Path, script: Script, logs: 
     clock = ManualClock()
     with ledger.write() as tx:
         instances.record(tx, [Received(stored(clock))])
-    host = ProcessorHost(
-        title_of(tmp_path), Scripted, ledger, clock, locate=Path, changed=lambda: None
-    )
+    host = host_of(tmp_path, ledger, clock)
     host.start()
     gate.wait()
     host.stop(0.01)
@@ -275,9 +281,7 @@ def test_a_long_batch_is_left_between_two_calls(tmp_path: Path, script: Script) 
     with ledger.write() as tx:
         made = [replace(stored(clock), id=f"i{n}", sop_instance_uid=f"1.2.{n}") for n in range(3)]
         instances.record(tx, [Received(instance) for instance in made])
-    host = ProcessorHost(
-        title_of(tmp_path), Scripted, ledger, clock, locate=Path, changed=lambda: None
-    )
+    host = host_of(tmp_path, ledger, clock)
     host.start()
     gate.wait()
     host.stop(0.01)
@@ -289,9 +293,87 @@ def test_a_long_batch_is_left_between_two_calls(tmp_path: Path, script: Script) 
     ledger.close()
 
 
-def title_of(folder: Path) -> AETitle:
-    """Return the AE title TEST of the configuration."""
-    return settings_of(folder, CONFIG).ae_titles["TEST"]
+@pytest.mark.parametrize(
+    ("ask", "woken"),
+    [
+        (by_study, []),
+        (lambda processor, instance: processor.remove_instances([instance]), ["released"]),
+        (
+            lambda processor, instance: processor.submit_pipeline_job(
+                "job", "none", Priority.NORMAL, [instance]
+            ),
+            ["submitted"],
+        ),
+    ],
+)
+def test_only_those_who_have_something_to_do_are_woken(
+    tmp_path: Path, script: Script, ask: Ask, woken: list[str]
+) -> None:
+    """Grouping wakes neither who submits nor who removes."""
+    script.on_instance = ask
+    told: list[str] = []
+    ledger, clock = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}"), ManualClock()
+    ledger.open()
+    with ledger.write() as tx:
+        instances.record(tx, [Received(stored(clock))])
+    host = host_of(tmp_path, ledger, clock, told.append)
+    host.start()
+    ledger.next_commit(1, PATIENCE)
+    host.stop(PATIENCE)
+    assert told == woken
+    ledger.close()
+
+
+def test_what_has_come_together_is_committed_together(tmp_path: Path, script: Script) -> None:
+    """One transaction takes all that is due, also where one call asks for the impossible."""
+
+    def ask(processor: JobProcessorBase, instance: StoredInstance) -> None:
+        if instance.id == "i1":
+            processor.remove_instances([replace(instance, id="i2")])
+            processor.group(instance, "never", after=1e13)
+        elif instance.id == "i3":
+            raise QuarantineInstance
+        else:
+            by_study(processor, instance)
+
+    script.on_instance = ask
+    ledger, clock = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}"), ManualClock()
+    ledger.open()
+    with ledger.write() as tx:
+        made = [replace(stored(clock), id=f"i{n}", sop_instance_uid=f"1.2.{n}") for n in range(5)]
+        instances.record(tx, [Received(instance) for instance in made])
+    told: list[str] = []
+    host = host_of(tmp_path, ledger, clock, told.append)
+    host.start()
+    ledger.next_commit(1, PATIENCE)
+    host.stop(PATIENCE)
+    with ledger.read() as tx:
+        (group,) = groups.summaries(tx)
+        members = [member.id for member in groups.get(tx, group.id, Path).instances]
+        (aside,) = instances.quarantined(tx, Path)
+        (again,) = instances.received(tx, "TEST", clock.now() + timedelta(seconds=1), 10, Path)
+    assert ledger.commits == 2
+    assert members == ["i0", "i2", "i4"]
+    assert aside.instance.id == "i3"
+    assert (again[0].id, again[1]) == ("i1", 1)
+    # What the call that failed has asked for besides counts for nothing.
+    assert told == []
+    ledger.close()
+
+
+def host_of(
+    folder: Path, ledger: Ledger, clock: ManualClock, woken: Callable[[str], None] = print
+) -> ProcessorHost:
+    """Return the host of the AE title TEST of the configuration, which tells whom it wakes."""
+    return ProcessorHost(
+        settings_of(folder, CONFIG).ae_titles["TEST"],
+        Scripted,
+        ledger,
+        clock,
+        locate=Path,
+        submitted=lambda: woken("submitted"),
+        released=lambda: woken("released"),
+    )
 
 
 def stored(clock: ManualClock) -> StoredInstance:
