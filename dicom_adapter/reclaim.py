@@ -43,16 +43,24 @@ class Reclaimer:
     def __init__(
         self, storage: StorageSettings, keep: Keep, places: Places, ledger: Ledger, clock: Clock
     ) -> None:
-        self._storage = storage
-        self._keep = {
-            part: timedelta(seconds=getattr(keep, part)) for part in ("inputs", "outputs", "logs")
-        }
-        self._retain = timedelta(seconds=storage.retain)
+        self._go_by(storage, keep)
         self._places = places
         self._ledger = ledger
         self._clock = clock
         self._pressed = False
         self._worker = Worker("reclaimer", self._work, clock)
+
+    def _go_by(self, storage: StorageSettings, keep: Keep) -> None:
+        self._storage = storage
+        self._keep = {
+            part: timedelta(seconds=getattr(keep, part)) for part in ("inputs", "outputs", "logs")
+        }
+        self._retain = timedelta(seconds=storage.retain)
+
+    def reload(self, storage: StorageSettings, keep: Keep) -> None:
+        """Go by other settings from now on, also with what is here already."""
+        self._go_by(storage, keep)
+        self.wake()
 
     def start(self) -> None:
         """Say what is kept, then start."""

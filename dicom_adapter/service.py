@@ -2,34 +2,34 @@
 
 Start: folder and ledger, platform, gRPC, outbox, processors, reclaimer, and the DICOM ports last,
 when everything behind them is ready. Stop: the same backwards, so that nothing is taken in that
-nothing would handle; what is not done stays in the ledger.
+nothing would handle; what is not done stays in the ledger. Reload: what can fail is done first, so
+that it changes all or nothing.
 """
 
 import fcntl
 import os
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
 
 import structlog
 
 from dicom_adapter.clock import Clock, SystemClock
-from dicom_adapter.config import AETitle, Settings
-from dicom_adapter.errors import StartError
+from dicom_adapter.config import AETitle, Change, Settings, changes
+from dicom_adapter.errors import DicomAdapterError, StartError, WrongStateError
 from dicom_adapter.files import flush_of, make_folder
-from dicom_adapter.ledger import Ledger, attention, instances, jobs
-from dicom_adapter.model import Disk, ServiceStatus
+from dicom_adapter.ledger import Ledger
+from dicom_adapter.model import ServiceStatus
+from dicom_adapter.overview import Overview
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.workspace import Workspaces
 from dicom_adapter.processor.catalogue import Catalogue
 from dicom_adapter.processor.host import ProcessorHost
+from dicom_adapter.processor.hosts import Hosts
 from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
 from dicom_adapter.receive.receiving import Receiving
 from dicom_adapter.receive.spool import Spool
@@ -47,9 +47,8 @@ ASSOCIATIONS_GRACE = 10.0
 THREAD_GRACE = 10.0
 CALLS_GRACE = 2.0
 
-# So long a failed job is told of: who looks once a day sees each of them.
-FAILED_LATELY = timedelta(days=1)
-GIB = 1024**3
+#: Reads the configuration once more, for a service that runs by these settings.
+ReadAgain = Callable[[Settings], Settings]
 
 log = structlog.get_logger()
 
@@ -75,26 +74,28 @@ class Service:
     """The adapter and its embedded platform, or one of the two, as the settings say."""
 
     def __init__(
-        self,
-        settings: Settings,
-        catalogue: Catalogue | None = None,
-        clock: Clock | None = None,
+        self, settings: Settings, read_again: ReadAgain, clock: Clock | None = None
     ) -> None:
         self.settings = settings
         self.clock = clock or SystemClock()
-        self._catalogue = catalogue or Catalogue()
+        self._read_again = read_again
+        self._catalogue = Catalogue()
         self._running = ExitStack()
+        # How each part takes over other settings, in the order of their start.
+        self._reloads: list[Callable[[Settings], None]] = []
+        self._changing = threading.RLock()
+        self._stopping = False
         self._data = settings.storage.path
         self.ledger = Ledger(settings.ledger.url, settings.storage.durability)
         self._spool = Spool(self._data / "spool", flush_of(settings.storage.durability))
         self._workspaces = Workspaces(self._data / "platform" / "jobs")
         self._uploads = Uploads(self._data / "platform" / "uploads", self.ledger, self.clock)
-        self._hosts: dict[str, ProcessorHost] = {}
+        self._hosts = Hosts(self._make_host)
+        self._overview = Overview(self.ledger, self._spool, self.clock)
         self._outbox: Outbox | None = None
-        self._scheduler: Scheduler | None = None
         self._reclaimer: Reclaimer | None = None
         self._receiving: Receiving | None = None
-        self._ready = Ready((), ())
+        self._grpc: tuple[str, ...] = ()
 
     def start(self) -> Ready:
         """Start everything; when this returns, all of it really listens.
@@ -102,25 +103,67 @@ class Service:
         Raises:
             StartError: something cannot start here; whatever had started is stopped again.
         """
-        self._started_at = self.clock.now()
-        try:
-            self._open_storage()
-            if self.settings.platform.address == EMBEDDED:
-                self._start_platform()
-            grpc = self._start_grpc()
-            if self.settings.ae_titles:
-                self._start_adapter()
-            self._start_reclaimer()
-            self._ready = Ready(self._start_listener(), grpc)
-        except BaseException:
-            self.stop()
-            raise
-        log.info("ready", action="ready", dicom=self._ready.dicom, grpc=self._ready.grpc)
-        return self._ready
+        with self._changing:
+            try:
+                ready = self._start()
+            except BaseException:
+                self.stop()
+                raise
+        log.info("ready", action="ready", dicom=ready.dicom, grpc=ready.grpc)
+        return ready
+
+    def _start(self) -> Ready:
+        self._open_storage()
+        operations = None
+        if self.settings.platform.address == EMBEDDED:
+            operations = self._start_platform()
+        self._grpc = self._start_grpc(operations)
+        self._start_adapter()
+        self._start_reclaimer()
+        return Ready(self._start_listener(), self._grpc)
 
     def stop(self) -> None:
         """Stop everything, in the reverse order of its start."""
+        with self._changing:
+            self._stopping = True
         self._running.close()
+
+    def reload(self) -> tuple[Change, ...]:
+        """Go by what the configuration says now; return what has changed, if anything.
+
+        Raises:
+            ConfigError: it has mistakes, or changes what needs a restart; nothing has changed.
+            WrongStateError: something cannot start, or the service stops; nothing has changed.
+        """
+        with self._changing:
+            try:
+                found = self._go_by(self._read_again(self.settings))
+            except DicomAdapterError as error:
+                why = str(error).splitlines()
+                log.error("not reloaded: nothing has changed", action="reload.refused", why=why)  # noqa: TRY400 - it says why
+                raise
+        told = [f"{change.key} {change.change}" for change in found]
+        log.info("reloaded", action="reloaded", changes=told)
+        return found
+
+    def _go_by(self, settings: Settings) -> tuple[Change, ...]:
+        if self._stopping:
+            raise WrongStateError("the service stops: nothing has changed")
+        found = changes(self.settings, settings)
+        try:
+            with ExitStack() as undo:
+                prepared = self._hosts.prepare(settings.ae_titles)
+                undo.callback(self._hosts.discard, prepared.values())
+                # Backwards: the listener comes first, the one that a taken port can stop.
+                for go_by in reversed(self._reloads):
+                    go_by(settings)
+                undo.pop_all()
+        except StartError as error:
+            raise WrongStateError(f"{error}; nothing has changed") from error
+        self.settings = settings
+        # Last: what the new processors ask for, the others must know.
+        self._hosts.switch(settings.ae_titles, prepared)
+        return found
 
     # The parts
 
@@ -151,19 +194,32 @@ class Service:
                 "another storage.path"
             ) from None
 
-    def _start_platform(self) -> None:
-        self._scheduler = Scheduler(
+    def _start_platform(self) -> PlatformOperations:
+        scheduler = Scheduler(
             self.settings.platform,
             self.ledger,
             self.clock,
             self._workspaces,
             ended=self._wake_reclaimer,
         )
-        self._scheduler.start()
-        self._running.callback(self._scheduler.stop, THREAD_GRACE)
+        scheduler.start()
+        self._running.callback(scheduler.stop, THREAD_GRACE)
+        self._reloads.append(lambda settings: scheduler.reload(settings.platform))
+        pipelines = PipelineOperations(self.settings.pipelines.values())
+        self._reloads.append(lambda settings: pipelines.reload(settings.pipelines.values()))
+        operations = JobOperations(
+            self.ledger,
+            self.clock,
+            pipelines,
+            self._workspaces,
+            self._uploads,
+            locate=self._spool.path_of,
+            submitted=scheduler.wake,
+        )
+        return PlatformOperations(operations, pipelines)
 
-    def _start_grpc(self) -> tuple[str, ...]:
-        server = Server(self._platform_operations(), self._adapter_operations())
+    def _start_grpc(self, platform: PlatformOperations | None) -> tuple[str, ...]:
+        server = Server(platform, self._adapter_operations())
         path = self._data / SOCKET
         if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
             raise StartError(
@@ -182,24 +238,10 @@ class Service:
         self._running.callback(server.stop, CALLS_GRACE)
         return tuple(addresses or [socket_address(self.settings)])
 
-    def _platform_operations(self) -> PlatformOperations | None:
-        if self._scheduler is None:
-            return None
-        pipelines = PipelineOperations(self.settings.pipelines.values())
-        operations = JobOperations(
-            self.ledger,
-            self.clock,
-            pipelines,
-            self._workspaces,
-            self._uploads,
-            locate=self._spool.path_of,
-            submitted=self._scheduler.wake,
-        )
-        return PlatformOperations(operations, pipelines)
-
     def _adapter_operations(self) -> AdapterOperations:
         return AdapterOperations(
             status=self.status,
+            reload=self.reload,
             groups=GroupOperations(self.ledger, self.clock, self._wake_all),
             submissions=SubmissionOperations(self.ledger, self.clock, self._wake_all),
             quarantine=QuarantineOperations(
@@ -219,40 +261,21 @@ class Service:
         )
         self._outbox.start()
         self._running.callback(self._outbox.stop, THREAD_GRACE)
-        self._running.callback(self._stop_hosts)
-        for title in self.settings.ae_titles.values():
-            host = ProcessorHost(
-                title,
-                self._catalogue.load(title.processor),
-                self.ledger,
-                self.clock,
-                locate=self._spool.path_of,
-                submitted=self._outbox.wake,
-                released=self._wake_reclaimer,
-            )
-            host.start()
-            self._hosts[title.title] = host
-
-    def _stop_hosts(self) -> None:
-        # Together: those that are stuck have one grace between them, not one each.
-        stops = [
-            threading.Thread(
-                target=host.stop, args=(THREAD_GRACE,), name=f"stop {title}", daemon=True
-            )
-            for title, host in self._hosts.items()
-        ]
-        for stop in stops:
-            stop.start()
         # Twice: a call may take its grace, and the processor's own `stop` after it.
-        deadline = time.monotonic() + 2 * THREAD_GRACE
-        for stop in stops:
-            stop.join(max(0.0, deadline - time.monotonic()))
-            if stop.is_alive():
-                log.error(
-                    "job processor has not stopped in time: it is left behind",
-                    action="processor.stuck",
-                    thread=stop.name,
-                )
+        self._running.callback(self._hosts.stop, 2 * THREAD_GRACE)
+        titles = self.settings.ae_titles
+        self._hosts.switch(titles, self._hosts.prepare(titles))
+
+    def _make_host(self, title: AETitle) -> ProcessorHost:
+        return ProcessorHost(
+            title,
+            self._catalogue.load(title.processor),
+            self.ledger,
+            self.clock,
+            locate=self._spool.path_of,
+            submitted=self._wake_outbox,
+            released=self._wake_reclaimer,
+        )
 
     def _start_reclaimer(self) -> None:
         self._reclaimer = Reclaimer(
@@ -264,19 +287,19 @@ class Service:
         )
         self._reclaimer.start()
         self._running.callback(self._reclaimer.stop, THREAD_GRACE)
+        reclaimer = self._reclaimer
+        self._reloads.append(
+            lambda settings: reclaimer.reload(settings.storage, settings.platform.keep)
+        )
 
     def _start_listener(self) -> tuple[str, ...]:
-        if not self.settings.ae_titles:
-            return ()
-        self._receiving = Receiving(
-            self.settings,
-            self._spool,
-            self.ledger,
-            self.clock,
-            stored=lambda title: self._hosts[title].wake(),
+        receiving = Receiving(
+            self.settings, self._spool, self.ledger, self.clock, stored=self._hosts.wake
         )
-        addresses = self._receiving.start()
-        self._running.callback(self._receiving.stop, ASSOCIATIONS_GRACE)
+        addresses = receiving.start()
+        self._running.callback(receiving.stop, ASSOCIATIONS_GRACE)
+        self._reloads.append(receiving.reload)
+        self._receiving = receiving
         return addresses
 
     @property
@@ -295,75 +318,25 @@ class Service:
         if self._reclaimer is not None:
             self._reclaimer.wake()
 
-    def _wake_all(self) -> None:
-        for host in self._hosts.values():
-            host.wake()
+    def _wake_outbox(self) -> None:
         if self._outbox is not None:
             self._outbox.wake()
+
+    def _wake_all(self) -> None:
+        self._hosts.wake_all()
+        self._wake_outbox()
         self._wake_reclaimer()
 
     # What it says of itself
 
     def status(self) -> ServiceStatus:
         """Return what runs, what is kept and why, and what needs a person."""
-        with self.ledger.read() as tx:
-            keeping, job_counts = tuple(instances.keeping(tx)), jobs.counts(tx)
-        storage = self.settings.storage
-        return ServiceStatus(
-            version=version("dicom-adapter"),
-            started_at=self._started_at,
-            dicom=self._ready.dicom,
+        return self._overview.status(
+            self.settings,
+            dicom=self._receiving.addresses if self._receiving else (),
             # The socket too, where the ready line names the TCP address alone.
-            grpc=tuple(dict.fromkeys([*self._ready.grpc, socket_address(self.settings)])),
+            grpc=tuple(dict.fromkeys([*self._grpc, socket_address(self.settings)])),
             associations=self._receiving.associations() if self._receiving else 0,
-            keeping=keeping,
-            disk=Disk(
-                free=self._spool.free(),
-                used_fraction=self._spool.used_fraction(),
-                watermark=storage.watermark,
-                reserve=storage.reserve,
-            ),
-            durability=storage.durability,
-            platform=self.settings.platform.address,
-            jobs=job_counts if self._scheduler else {},
-            attention=tuple(self._attention()),
+            runs_jobs=self.settings.platform.address == EMBEDDED,
             rejections=self._receiving.rejections() if self._receiving else (),
         )
-
-    def _attention(self) -> Iterator[str]:
-        with self.ledger.read() as tx:
-            waiting = attention.waiting(tx)
-            failed = attention.failed_jobs(tx, self.clock.now() - FAILED_LATELY)
-        for count, thing, what in (
-            (waiting.parked_groups, "group", "parked: see `groups list`"),
-            (waiting.quarantined, "instance", "in quarantine: see `quarantine list`"),
-            (waiting.parked_submissions, "submission", "parked: see why in `submissions list`"),
-            (
-                waiting.repeated_submissions,
-                "submission",
-                "waiting for the platform: see `submissions list`",
-            ),
-        ):
-            if count:
-                yield f"{count} {thing} is {what}" if count == 1 else f"{count} {thing}s are {what}"
-        if failed:
-            jobs_have = "job has" if failed == 1 else "jobs have"
-            yield f"{failed} {jobs_have} failed since yesterday: see `jobs list --state failed`"
-        for title, count in sorted(waiting.instances_of.items()):
-            if title not in self.settings.ae_titles:
-                yield (
-                    f"AE title {title} is not configured any more, but {count} of its instances "
-                    "wait for its job processor: configure it again, or discard its groups"
-                )
-        yield from self._disk_attention()
-
-    def _disk_attention(self) -> Iterator[str]:
-        free, used = self._spool.free(), self._spool.used_fraction()
-        storage = self.settings.storage
-        if free < storage.reserve:
-            yield (
-                f"C-STORE is answered 0xA700: {free / GIB:.1f} GiB are free, less than "
-                f"storage.reserve, {storage.reserve / GIB:.1f} GiB"
-            )
-        if used > storage.watermark:
-            yield f"the disk is {used:.0%} full, above storage.watermark"

@@ -22,6 +22,7 @@ class Worker:
     be called only when woken. What it raises is logged, and it is called again after a pause that
     grows from 1 s to 30 s: a worker never dies while the service runs. After each call it has a
     rest, so that what comes meanwhile is done together; that is real time, whatever the clock says.
+    `last` is called once, in the same thread, when it ends.
     """
 
     def __init__(
@@ -29,9 +30,12 @@ class Worker:
         name: str,
         work: Callable[[], datetime | None],
         clock: Clock,
+        *,
         rest: timedelta = timedelta(0),
+        last: Callable[[], None] | None = None,
     ) -> None:
         self._work = work
+        self._last = last
         self._clock = clock
         self._rest = rest.total_seconds()
         self._wake = threading.Event()
@@ -67,6 +71,8 @@ class Worker:
             until = self._call()
             if not self._stopping.wait(self._rest):
                 self._clock.wait(self._wake, until)
+        if self._last is not None:
+            self._last()
 
     def _call(self) -> datetime | None:
         try:

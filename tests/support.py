@@ -135,7 +135,12 @@ def running(
     folder: Path, text: str = CONFIG, clock: ManualClock | None = None
 ) -> Iterator[Running]:
     """Run a service over the data in a folder, on free ports, until the block ends."""
-    service = Service(settings_of(folder, text), clock=clock)
+    settings = settings_of(folder, text)
+
+    def read_again(running: Settings) -> Settings:
+        return load(Path(settings.file), Catalogue(), running=running)
+
+    service = Service(settings, read_again, clock)
     ready = service.start()
     try:
         yield Running(service, ready)

@@ -74,9 +74,18 @@ def show_help(context: typer.Context) -> None:
         raise typer.Exit(WRONG_WORDS)
 
 
-def read_settings(config: Path | None, data: Path | None = None) -> Settings:
-    """Return the settings; ConfigError tells every mistake."""
-    return load(config, Catalogue(), data=data)
+def read_settings(
+    config: Path | None, data: Path | None = None, running: Settings | None = None
+) -> Settings:
+    """Return the settings, to which a service that is running shall change if one is given.
+
+    Raises:
+        ConfigError: tells every mistake.
+    """
+    if running is not None and origin(running) != BUILT_IN:
+        # The file that it has, even where another one would be found by now.
+        config = Path(running.file)
+    return load(config, Catalogue(), data=data, running=running)
 
 
 def connect(config: Path | None, server: str | None, data: Path | None = None) -> Client:

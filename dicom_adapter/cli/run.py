@@ -1,9 +1,9 @@
-"""`serve` and `check`: run the service, and say beforehand whether it would."""
+"""`serve`, `check` and `reload`: run the service, say whether it would, and change it."""
 
 import os
 import resource
 import signal
-import threading
+from queue import SimpleQueue
 from types import FrameType
 
 import structlog
@@ -14,14 +14,23 @@ from dicom_adapter.cli.common import (
     ConfigOption,
     DataOption,
     IdleServerOption,
+    JsonOption,
+    ServerOption,
+    connect,
     origin,
     read_settings,
 )
-from dicom_adapter.cli.output import counted
+from dicom_adapter.cli.output import counted, plain, print_rows
+from dicom_adapter.errors import ConfigError, DicomAdapterError, fingerprint
+from dicom_adapter.rpc import convert
+from dicom_adapter.rpc.client import CALL_SECONDS
 from dicom_adapter.service import Ready, Service
+from dicom_adapter.v1 import adapter_pb2
 
 # For the service's owner alone, whatever the shell's own mask is.
 UMASK = 0o077
+STANDARD_STREAMS = (0, 1, 2)
+RELOAD, STOP = "reload", "stop"
 
 log = structlog.get_logger()
 
@@ -30,6 +39,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(serve)
     app.command()(check)
+    app.command()(reload)
 
 
 def serve(
@@ -39,25 +49,40 @@ def serve(
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C. The first one lets it drain, a second ends it.
 
-    The end of its terminal lets it drain, too.
+    SIGHUP reloads the configuration, as `reload` does. On a terminal it says that the terminal is
+    gone, and lets it drain.
     """
     del server
     settings = read_settings(config, data)
     os.umask(UMASK)
     logs.configure(settings.log)
     _raise_descriptor_limit()
-    stop = _stop_signal()
-    service = Service(settings)
+    asked = _signals()
+    service = Service(settings, lambda running: read_settings(config, data, running))
     ready = service.start()
     try:
         _tell_how_to_send(service, ready)
         typer.echo(str(ready))
-        stop.wait()
+        while asked.get() == RELOAD:
+            _reload(service)
         log.info("stopping: associations and calls are let end", action="stopping")
     finally:
         # Also when nobody reads the line: what has started is stopped in its order.
         service.stop()
     log.info("stopped", action="stopped")
+
+
+def _reload(service: Service) -> None:
+    """Reload on behalf of nobody who could be told: whatever happens, the service goes on."""
+    try:
+        service.reload()
+    except DicomAdapterError:
+        # It is in the log already, in its own words.
+        return
+    except Exception as error:  # noqa: BLE001 - a fault of ours must not end what is received
+        log.error(  # noqa: TRY400 - a traceback's message may hold patient data
+            "not reloaded: internal error", action="reload.failed", **fingerprint(error)
+        )
 
 
 def check(
@@ -76,21 +101,52 @@ def check(
     typer.echo(f"{origin(settings)}: good: {', '.join(parts)}")
 
 
-def _stop_signal() -> threading.Event:
-    stop = threading.Event()
+def reload(
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+) -> None:
+    """Have the service go by its changed configuration.
+
+    What has changed is shown. Associations and groups stay as they are. A configuration with
+    mistakes changes nothing: a line for each, exit 2.
+    """
+    with connect(config, server, data) as client, client.errors():
+        answer = client.adapter.Reload(adapter_pb2.ReloadRequest(), timeout=CALL_SECONDS)
+    if answer.mistakes:
+        raise ConfigError(tuple(map(convert.from_mistake, answer.mistakes)))
+    print_rows(
+        map(plain, answer.changes),
+        ("key", "change"),
+        as_json=as_json,
+        empty="The service goes by this configuration already.",
+    )
+
+
+def _signals() -> "SimpleQueue[str]":
+    """Return the queue into which signals put what they ask for, from now on."""
+    asked: SimpleQueue[str] = SimpleQueue()
+    on_terminal = any(map(os.isatty, STANDARD_STREAMS))
+    stopping = False
 
     def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
         del frame
+        if number == signal.SIGHUP and not on_terminal:
+            asked.put(RELOAD)
+            return
         # A terminal that goes away may say so twice, and nobody is there to be impatient.
-        if stop.is_set() and number != signal.SIGHUP:
+        if stopping and number != signal.SIGHUP:
             os._exit(128 + number)
-        stop.set()
+        stopping = True
+        asked.put(STOP)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # What was told to outlive its terminal, by nohup, goes on to do so.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handle)
-    return stop
+    return asked
 
 
 def _raise_descriptor_limit() -> None:

@@ -1,5 +1,6 @@
 """The configuration: one YAML file, checked as a whole, then frozen."""
 
+from dicom_adapter.config.changes import Change, changes
 from dicom_adapter.config.load import load
 from dicom_adapter.config.settings import (
     AETitle,
@@ -33,6 +34,7 @@ from dicom_adapter.config.values import (
 __all__ = [
     "AETitle",
     "Capacity",
+    "Change",
     "DicomSettings",
     "DicomTimeouts",
     "Flag",
@@ -54,6 +56,7 @@ __all__ = [
     "StorageSettings",
     "Text",
     "Whole",
+    "changes",
     "known_pipelines",
     "load",
 ]

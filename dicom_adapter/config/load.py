@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dicom_adapter.config import document, problems, units
+from dicom_adapter.config.changes import FIXED
 from dicom_adapter.config.document import Document, KeyPath
 from dicom_adapter.config.settings import (
     AETitle,
@@ -40,7 +41,11 @@ _Named = TypeVar("_Named", Pipeline, AETitle, Source)
 
 
 def load(
-    path: Path | None, processors: ProcessorCatalogue, *, data: Path | None = None
+    path: Path | None,
+    processors: ProcessorCatalogue,
+    *,
+    data: Path | None = None,
+    running: Settings | None = None,
 ) -> Settings:
     """Reads the configuration; raises ConfigError with every mistake in it.
 
@@ -49,10 +54,11 @@ def load(
             the built-in default.
         processors: Knows the job processors, and what settings they take.
         data: The data folder, in place of storage.path.
+        running: What a service runs by that shall change to it; what needs a restart is a mistake.
     """
     file, base, origin = _find(path)
     found = document.read(file, str(file), origin)
-    return _Check(found, base, processors).settings(data)
+    return _Check(found, base, processors).settings(data, running)
 
 
 def _find(path: Path | None) -> tuple[Path, Path, str]:
@@ -75,7 +81,7 @@ class _Check:
         self._processors = processors
         self._problems: list[tuple[KeyPath, str]] = []
 
-    def settings(self, data: Path | None) -> Settings:
+    def settings(self, data: Path | None, running: Settings | None) -> Settings:
         """Gives the settings, or raises ConfigError with all mistakes."""
         self._refuse_unknown_sections()
         dicom = self._section("dicom", DicomSettings)
@@ -90,8 +96,7 @@ class _Check:
         self._check_sources(dicom)
         self._check_platform(platform, pipelines)
         self._check_ports(dicom, grpc, ae_titles)
-        self._raise_mistakes()
-        return Settings(
+        settings = Settings(
             file=self._document.file,
             dicom=dicom,
             storage=storage,
@@ -103,6 +108,10 @@ class _Check:
             ae_titles=ae_titles,
             sources=sources,
         )
+        if running is not None:
+            self._check_running(running, settings)
+        self._raise_mistakes()
+        return settings
 
     def _raise_mistakes(self) -> None:
         mistakes = set(self._document.mistakes)
@@ -333,6 +342,17 @@ class _Check:
                         f"could never start: it needs {write(needed)}, and the platform has "
                         f"{write(there)} (platform.capacity.{key})",
                     )
+
+    def _check_running(self, running: Settings, settings: Settings) -> None:
+        changed = [
+            (section, key)
+            for section, key in FIXED
+            if getattr(getattr(settings, section), key) != getattr(getattr(running, section), key)
+            and self._sound(section, key)
+        ]
+        # What is not written may follow what is: the ledger lies in storage.path.
+        for path in [path for path in changed if path in self._document.lines] or changed:
+            self._blame(path, "needs a restart: it cannot change while the service runs")
 
     def _check_ports(
         self, dicom: DicomSettings, grpc: GrpcSettings, ae_titles: Mapping[str, AETitle]

@@ -15,6 +15,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from dicom_adapter.config.changes import FIXED
 from dicom_adapter.config.settings import Section, Settings
 from dicom_adapter.config.values import Kind, any_of
 
@@ -64,7 +65,10 @@ def rows(model: type[BaseModel], prefix: str) -> Iterator[Row]:
             yield from rows(inner, key)
         elif name != getattr(model, "named_by", None):
             takes, kind = _takes(field.annotation, field.metadata)
-            yield Row(key, takes, _default(field, kind), field.description or "")
+            meaning = field.description or ""
+            if tuple(key.split(".")) in FIXED:
+                meaning += " Needs a restart."
+            yield Row(key, takes, _default(field, kind), meaning)
 
 
 def updated(page: str) -> str:

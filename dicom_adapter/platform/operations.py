@@ -70,11 +70,15 @@ class PipelineOperations:
     """Shows what can be run."""
 
     def __init__(self, pipelines: Iterable[Pipeline]) -> None:
+        self.reload(pipelines)
+
+    def reload(self, pipelines: Iterable[Pipeline]) -> None:
+        """Have these from now on; a job keeps the definition that it was made of."""
         self._pipelines = {pipeline.name: pipeline for pipeline in pipelines}
 
     def listed(self) -> list[Pipeline]:
         """Return every pipeline, by name."""
-        return [self._pipelines[name] for name in sorted(self._pipelines)]
+        return sorted(self._pipelines.values(), key=lambda pipeline: pipeline.name)
 
     def get(self, name: str) -> Pipeline:
         """Return a pipeline.
@@ -82,10 +86,12 @@ class PipelineOperations:
         Raises:
             NotFoundError: there is none of that name.
         """
-        if name not in self._pipelines:
-            known = ", ".join(sorted(self._pipelines)) or "none at all"
+        # Once: they may be exchanged meanwhile.
+        pipelines = self._pipelines
+        if name not in pipelines:
+            known = ", ".join(sorted(pipelines)) or "none at all"
             raise NotFoundError(f"the platform has no pipeline '{name}'; it has {known}")
-        return self._pipelines[name]
+        return pipelines[name]
 
 
 class JobOperations:

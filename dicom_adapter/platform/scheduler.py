@@ -54,9 +54,7 @@ class Scheduler:
         *,
         ended: Callable[[], None],
     ) -> None:
-        capacity = settings.capacity
-        self._total = Resources(capacity.cpus, capacity.memory, capacity.gpus)
-        self._max_jobs = settings.max_jobs
+        self._go_by(settings)
         self._ledger = ledger
         self._clock = clock
         self._workspaces = workspaces
@@ -66,6 +64,16 @@ class Scheduler:
         self._draining = False
         self._stopping = threading.Event()
         self._worker = Worker("scheduler", self._work, clock)
+
+    def _go_by(self, settings: PlatformSettings) -> None:
+        capacity = settings.capacity
+        self._total = Resources(capacity.cpus, capacity.memory, capacity.gpus)
+        self._max_jobs = settings.max_jobs
+
+    def reload(self, settings: PlatformSettings) -> None:
+        """Go by other settings from now on; jobs that run are let run."""
+        self._go_by(settings)
+        self.wake()
 
     def start(self) -> None:
         """Put right what a crash left, then start taking jobs."""

@@ -60,6 +60,8 @@ class ProcessorHost:
         released: Callable[[], None],
     ) -> None:
         self._title = title.title
+        self._configured = (title.processor, title.settings)
+        self._before: ProcessorHost | None = None
         self._ledger = ledger
         self._clock = clock
         self._locate = locate
@@ -70,10 +72,16 @@ class ProcessorHost:
             self._processor = processor(title.title, title.settings, self._calls)
         except Exception as error:
             raise self._cannot_start(error) from error
-        self._worker = Worker(f"processor {title.title}", self._work, clock, rest=REST)
+        self._worker = Worker(
+            f"processor {title.title}", self._work, clock, rest=REST, last=self._end
+        )
+
+    def serves(self, title: AETitle) -> bool:
+        """Tell whether it works for an AE title just as that is configured."""
+        return not self._worker.stopping and self._configured == (title.processor, title.settings)
 
     def start(self) -> None:
-        """Start the processor and its thread.
+        """Start the processor; it is not called yet.
 
         Raises:
             StartError: the processor's own `start` raised.
@@ -82,6 +90,15 @@ class ProcessorHost:
             self._processor.start()
         except Exception as error:
             raise self._cannot_start(error) from error
+
+    def work(self, before: "ProcessorHost | None" = None) -> None:
+        """Call the processor from now on, in a thread of its own.
+
+        Args:
+            before: The host that this one replaces. It is stopped, and waited for, however long its
+                current call takes: there is one call at a time.
+        """
+        self._before = before
         self._worker.start()
 
     def _cannot_start(self, error: Exception) -> StartError:
@@ -93,16 +110,22 @@ class ProcessorHost:
         """Have the processor called soon: an instance came, or a group was completed by hand."""
         self._worker.wake()
 
-    def stop(self, timeout: float) -> None:
+    def retire(self) -> None:
+        """Have the processor stopped after its current call, without waiting for it."""
+        self._worker.stop(0)
+
+    def stop(self, timeout: float | None) -> None:
         """Let the current call end, then stop the processor."""
         if not self._worker.stop(timeout):
             # One call at a time: it is not stopped in the middle of another. What the call asked
             # for is not lost: it is made again by the next run.
             self._log.error(
-                "job processor has not returned in time: it is left behind",
+                "job processor has not stopped in time: it is left behind",
                 action="processor.stuck",
             )
-            return
+
+    def discard(self) -> None:
+        """Stop the processor, which is not called any more."""
         try:
             self._processor.stop()
         except Exception as error:  # noqa: BLE001 - a stranger's code must not keep us from stopping
@@ -110,7 +133,19 @@ class ProcessorHost:
 
     # The work of the thread.
 
+    def _take_over(self) -> None:
+        if self._before is not None:
+            self._before.stop(None)
+            self._before = None
+            self._log.info("job processor takes over", action="processor.changed")
+
+    def _end(self) -> None:
+        # Also where its turn never came: whoever follows waits for this one alone.
+        self._take_over()
+        self.discard()
+
     def _work(self) -> datetime | None:
+        self._take_over()
         while not self._worker.stopping:
             now = self._clock.now()
             # Instances first: one that came before a group is handed over belongs into it. So they

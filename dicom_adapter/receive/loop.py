@@ -41,6 +41,10 @@ class Loop:
         """End the thread after what was posted before."""
         self.post(self._stop)
         self._thread.join()
+        # Not by the thread itself: it may end before the wake-up for it is sent.
+        self._selector.close()
+        self._woken.close()
+        self._waker.close()
 
     def post(self, function: Callable[[], None]) -> None:
         """Have a function called in the loop's thread, soon."""
@@ -83,9 +87,6 @@ class Loop:
                 self._call(self._posted.popleft())
             while self._timers and self._timers[0][0] <= time.monotonic():
                 self._call(heapq.heappop(self._timers)[2])
-        self._selector.close()
-        self._woken.close()
-        self._waker.close()
 
     def _call(self, function: Callable[..., None], *arguments: int) -> None:
         try:

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from dicom_adapter.config import Pipeline
-from dicom_adapter.errors import InvalidArgumentError
+from dicom_adapter.config import Change, Pipeline
+from dicom_adapter.errors import InvalidArgumentError, Mistake
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import (
     GroupSummary,
@@ -327,3 +327,20 @@ def to_service_status(status: ServiceStatus) -> adapter_pb2.Status:
         attention=status.attention,
         rejections=map(to_rejection, status.rejections),
     )
+
+
+def to_change(change: Change) -> adapter_pb2.ConfigChange:
+    """Return what became of a key of the configuration as the API's."""
+    return adapter_pb2.ConfigChange(key=change.key, change=change.change)
+
+
+def to_mistake(mistake: Mistake) -> adapter_pb2.ConfigMistake:
+    """Return a mistake in the configuration as the API's."""
+    return adapter_pb2.ConfigMistake(
+        file=mistake.file, line=mistake.line, key=mistake.key, problem=mistake.problem
+    )
+
+
+def from_mistake(mistake: adapter_pb2.ConfigMistake) -> Mistake:
+    """Return a mistake in the configuration as a value."""
+    return Mistake(mistake.file, mistake.line, mistake.key, mistake.problem)

@@ -8,7 +8,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from dicom_adapter.errors import InvalidArgumentError, StartError, UnavailableError
+from dicom_adapter.config import Change
+from dicom_adapter.errors import ConfigError, InvalidArgumentError, StartError, UnavailableError
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.model import Job, ServiceStatus
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations, version_of
@@ -46,6 +47,7 @@ class AdapterOperations:
     """What an adapter answers with."""
 
     status: Callable[[], ServiceStatus]
+    reload: Callable[[], tuple[Change, ...]]
     groups: GroupOperations
     submissions: SubmissionOperations
     quarantine: QuarantineOperations
@@ -165,6 +167,18 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         """Return what runs and what needs a person."""
         del request, context
         return convert.to_service_status(self._operations.status())
+
+    def Reload(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ReloadRequest, context: Context
+    ) -> adapter_pb2.ReloadResponse:
+        """Go by the configuration as it is now."""
+        del request, context
+        try:
+            changes = self._operations.reload()
+        except ConfigError as error:
+            # In the answer: details of a status go by HTTP trailers, which hold but 8 KiB.
+            return adapter_pb2.ReloadResponse(mistakes=map(convert.to_mistake, error.mistakes))
+        return adapter_pb2.ReloadResponse(changes=map(convert.to_change, changes))
 
     def ListGroups(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ListGroupsRequest, context: Context

@@ -40,6 +40,11 @@ class AdapterServiceStub:
                 request_serializer=dicom__adapter_dot_v1_dot_adapter__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=dicom__adapter_dot_v1_dot_adapter__pb2.Status.FromString,
                 _registered_method=True)
+        self.Reload = channel.unary_unary(
+                '/dicom_adapter.v1.AdapterService/Reload',
+                request_serializer=dicom__adapter_dot_v1_dot_adapter__pb2.ReloadRequest.SerializeToString,
+                response_deserializer=dicom__adapter_dot_v1_dot_adapter__pb2.ReloadResponse.FromString,
+                _registered_method=True)
         self.ListGroups = channel.unary_unary(
                 '/dicom_adapter.v1.AdapterService/ListGroups',
                 request_serializer=dicom__adapter_dot_v1_dot_adapter__pb2.ListGroupsRequest.SerializeToString,
@@ -93,6 +98,14 @@ class AdapterServiceServicer:
 
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reload(self, request, context):
+        """Goes by the configuration as it is now. FAILED_PRECONDITION, and nothing changed, when something
+        of it cannot start.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -164,6 +177,11 @@ def add_AdapterServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=dicom__adapter_dot_v1_dot_adapter__pb2.GetStatusRequest.FromString,
                     response_serializer=dicom__adapter_dot_v1_dot_adapter__pb2.Status.SerializeToString,
+            ),
+            'Reload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reload,
+                    request_deserializer=dicom__adapter_dot_v1_dot_adapter__pb2.ReloadRequest.FromString,
+                    response_serializer=dicom__adapter_dot_v1_dot_adapter__pb2.ReloadResponse.SerializeToString,
             ),
             'ListGroups': grpc.unary_unary_rpc_method_handler(
                     servicer.ListGroups,
@@ -239,6 +257,33 @@ class AdapterService:
             '/dicom_adapter.v1.AdapterService/GetStatus',
             dicom__adapter_dot_v1_dot_adapter__pb2.GetStatusRequest.SerializeToString,
             dicom__adapter_dot_v1_dot_adapter__pb2.Status.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dicom_adapter.v1.AdapterService/Reload',
+            dicom__adapter_dot_v1_dot_adapter__pb2.ReloadRequest.SerializeToString,
+            dicom__adapter_dot_v1_dot_adapter__pb2.ReloadResponse.FromString,
             options,
             channel_credentials,
             insecure,

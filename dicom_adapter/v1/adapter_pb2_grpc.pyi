@@ -34,6 +34,10 @@ class AdapterServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdapterServiceAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_adapter_pb2.GetStatusRequest, _adapter_pb2.Status]
+    Reload: _grpc.UnaryUnaryMultiCallable[_adapter_pb2.ReloadRequest, _adapter_pb2.ReloadResponse]
+    """Goes by the configuration as it is now. FAILED_PRECONDITION, and nothing changed, when something
+    of it cannot start.
+    """
     ListGroups: _grpc.UnaryUnaryMultiCallable[_adapter_pb2.ListGroupsRequest, _adapter_pb2.ListGroupsResponse]
     """Returns the groups that are open or parked, oldest first."""
     CompleteGroups: _grpc.UnaryUnaryMultiCallable[_adapter_pb2.ChosenRequest, _adapter_pb2.ChosenResponse]
@@ -56,6 +60,10 @@ class AdapterServiceAsyncStub(AdapterServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_adapter_pb2.GetStatusRequest, _adapter_pb2.Status]  # type: ignore[assignment]
+    Reload: _aio.UnaryUnaryMultiCallable[_adapter_pb2.ReloadRequest, _adapter_pb2.ReloadResponse]  # type: ignore[assignment]
+    """Goes by the configuration as it is now. FAILED_PRECONDITION, and nothing changed, when something
+    of it cannot start.
+    """
     ListGroups: _aio.UnaryUnaryMultiCallable[_adapter_pb2.ListGroupsRequest, _adapter_pb2.ListGroupsResponse]  # type: ignore[assignment]
     """Returns the groups that are open or parked, oldest first."""
     CompleteGroups: _aio.UnaryUnaryMultiCallable[_adapter_pb2.ChosenRequest, _adapter_pb2.ChosenResponse]  # type: ignore[assignment]
@@ -81,6 +89,16 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _adapter_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_adapter_pb2.Status, _abc.Awaitable[_adapter_pb2.Status]]: ...
+
+    @_abc_1.abstractmethod
+    def Reload(
+        self,
+        request: _adapter_pb2.ReloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adapter_pb2.ReloadResponse, _abc.Awaitable[_adapter_pb2.ReloadResponse]]:
+        """Goes by the configuration as it is now. FAILED_PRECONDITION, and nothing changed, when something
+        of it cannot start.
+        """
 
     @_abc_1.abstractmethod
     def ListGroups(

@@ -126,10 +126,12 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, text: str = CONFIG, *words: str) -> Iterator[Served]:
+def serving(
+    folder: Path, text: str = CONFIG, *words: str, stdin: int = subprocess.DEVNULL
+) -> Iterator[Served]:
     """Run `dicom-adapter serve` in a folder until the block ends; it has said that it is ready."""
     (folder / "dicom-adapter.yaml").write_text(text, "utf-8")
-    process = start("serve", *words, folder=folder)
+    process = start("serve", *words, folder=folder, stdin=stdin)
     assert process.stdout is not None
     assert process.stderr is not None
     lines = Lines(process.stderr)
@@ -146,10 +148,15 @@ def serving(folder: Path, text: str = CONFIG, *words: str) -> Iterator[Served]:
         process.stderr.close()
 
 
-def start(*words: str, folder: Path) -> "subprocess.Popen[str]":
+def start(*words: str, folder: Path, stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[str]":
     """Start a command whose output is read while it runs."""
     return subprocess.Popen(
-        [*PROGRAM, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*PROGRAM, *words],
+        cwd=folder,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 

@@ -1,6 +1,7 @@
 """`serve` and `check` as a user runs them: processes, signals, ports and files."""
 
 import os
+import pty
 import re
 import signal
 import socket
@@ -144,13 +145,19 @@ def test_sigterm(tmp_path: Path) -> None:
 
 
 def test_terminal_that_goes_away(tmp_path: Path) -> None:
-    """SIGHUP, also twice, is a reason to drain; after nohup it is none."""
-    with serving(tmp_path) as started, association(started.dicom[0]) as opened:
+    """On a terminal SIGHUP, also twice, is a reason to drain; after nohup it is none."""
+    master, slave = pty.openpty()
+    with (
+        serving(tmp_path, stdin=slave) as started,
+        association(started.dicom[0]) as opened,
+    ):
         started.process.send_signal(signal.SIGHUP)
         started.lines.wait_for('"stopping"')
         started.process.send_signal(signal.SIGHUP)
         opened.release()
         assert started.process.wait(PATIENCE) == 0
+    os.close(slave)
+    os.close(master)
     earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with serving(tmp_path) as started:

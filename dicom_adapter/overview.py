@@ -1,0 +1,95 @@
+"""What the service says of itself: what runs, what is kept and why, and what needs a person."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from importlib.metadata import version
+
+from dicom_adapter.clock import Clock
+from dicom_adapter.config import Settings, StorageSettings
+from dicom_adapter.ledger import Ledger, attention, instances, jobs
+from dicom_adapter.model import Disk, Rejection, ServiceStatus
+from dicom_adapter.receive.spool import Spool
+
+# So long a failed job is told of: who looks once a day sees each of them.
+FAILED_LATELY = timedelta(days=1)
+GIB = 1024**3
+
+
+class Overview:
+    """Knows what there is to tell of a service since its start, which is now."""
+
+    def __init__(self, ledger: Ledger, spool: Spool, clock: Clock) -> None:
+        self._ledger = ledger
+        self._spool = spool
+        self._clock = clock
+        self._started_at = clock.now()
+
+    def status(
+        self,
+        settings: Settings,
+        *,
+        dicom: tuple[str, ...],
+        grpc: tuple[str, ...],
+        associations: int,
+        runs_jobs: bool,
+        rejections: tuple[Rejection, ...],
+    ) -> ServiceStatus:
+        """Return the status of a service that runs by these settings."""
+        with self._ledger.read() as tx:
+            keeping, job_counts = tuple(instances.keeping(tx)), jobs.counts(tx)
+        return ServiceStatus(
+            version=version("dicom-adapter"),
+            started_at=self._started_at,
+            dicom=dicom,
+            grpc=grpc,
+            associations=associations,
+            keeping=keeping,
+            disk=Disk(
+                free=self._spool.free(),
+                used_fraction=self._spool.used_fraction(),
+                watermark=settings.storage.watermark,
+                reserve=settings.storage.reserve,
+            ),
+            durability=settings.storage.durability,
+            platform=settings.platform.address,
+            jobs=job_counts if runs_jobs else {},
+            attention=tuple(self._attention(settings)),
+            rejections=rejections,
+        )
+
+    def _attention(self, settings: Settings) -> Iterator[str]:
+        with self._ledger.read() as tx:
+            waiting = attention.waiting(tx)
+            failed = attention.failed_jobs(tx, self._clock.now() - FAILED_LATELY)
+        for count, thing, what in (
+            (waiting.parked_groups, "group", "parked: see `groups list`"),
+            (waiting.quarantined, "instance", "in quarantine: see `quarantine list`"),
+            (waiting.parked_submissions, "submission", "parked: see why in `submissions list`"),
+            (
+                waiting.repeated_submissions,
+                "submission",
+                "waiting for the platform: see `submissions list`",
+            ),
+        ):
+            if count:
+                yield f"{count} {thing} is {what}" if count == 1 else f"{count} {thing}s are {what}"
+        if failed:
+            jobs_have = "job has" if failed == 1 else "jobs have"
+            yield f"{failed} {jobs_have} failed since yesterday: see `jobs list --state failed`"
+        for title, count in sorted(waiting.instances_of.items()):
+            if title not in settings.ae_titles:
+                yield (
+                    f"AE title {title} is not configured any more, but {count} of its instances "
+                    "wait for its job processor: configure it again, or discard its groups"
+                )
+        yield from self._disk_attention(settings.storage)
+
+    def _disk_attention(self, storage: StorageSettings) -> Iterator[str]:
+        free, used = self._spool.free(), self._spool.used_fraction()
+        if free < storage.reserve:
+            yield (
+                f"C-STORE is answered 0xA700: {free / GIB:.1f} GiB are free, less than "
+                f"storage.reserve, {storage.reserve / GIB:.1f} GiB"
+            )
+        if used > storage.watermark:
+            yield f"the disk is {used:.0%} full, above storage.watermark"
