@@ -31,6 +31,18 @@ _OPEN = select(
     groups.c.key.in_(bindparam("keys", expanding=True)),
     groups.c.state == GroupState.OPEN,
 )
+_DUE = (
+    select(groups.c.id, groups.c.attempts)
+    .where(
+        groups.c.ae_title == bindparam("ae_title"),
+        groups.c.state == GroupState.OPEN,
+        groups.c.ready_at <= bindparam("now"),
+    )
+    .order_by(groups.c.ready_at)
+)
+_NEXT_READY = select(func.min(groups.c.ready_at)).where(
+    groups.c.ae_title == bindparam("ae_title"), groups.c.state == GroupState.OPEN
+)
 _INSERT = insert(groups).values(state=GroupState.OPEN)
 _MOVE = update(groups).where(groups.c.id == bindparam("group"))
 _PUT = update(instance_table).where(instance_table.c.id == bindparam("instance"))
@@ -114,21 +126,13 @@ def _moved(group: _Open) -> dict[str, object]:
 
 def due(tx: Connection, ae_title: str, now: datetime) -> list[tuple[str, int]]:
     """Return the open groups that are due, with how often the processor failed on them."""
-    query = select(groups.c.id, groups.c.attempts).where(
-        groups.c.ae_title == ae_title,
-        groups.c.state == GroupState.OPEN,
-        groups.c.ready_at <= now,
-    )
-    return [(row.id, row.attempts) for row in tx.execute(query.order_by(groups.c.ready_at))]
+    found = tx.execute(_DUE, {"ae_title": ae_title, "now": now})
+    return [(row.id, row.attempts) for row in found]
 
 
 def next_ready(tx: Connection, ae_title: str) -> datetime | None:
     """Return when the next open group of an AE title is due."""
-    found: datetime | None = tx.scalar(
-        select(func.min(groups.c.ready_at)).where(
-            groups.c.ae_title == ae_title, groups.c.state == GroupState.OPEN
-        )
-    )
+    found: datetime | None = tx.scalar(_NEXT_READY, {"ae_title": ae_title})
     return found
 
 

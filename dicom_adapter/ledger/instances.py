@@ -78,6 +78,9 @@ _RECEIVED = (
     .order_by(instances.c.ready_at, instances.c.seq)
     .limit(bindparam("limit"))
 )
+_NEXT_READY = select(func.min(instances.c.ready_at)).where(
+    instances.c.ae_title == bindparam("ae_title"), instances.c.state == InstanceState.RECEIVED
+)
 _HANDLED = (
     update(instances)
     .where(
@@ -139,11 +142,7 @@ def received(
 
 def next_ready(tx: Connection, ae_title: str) -> datetime | None:
     """Return when the next instance of an AE title is due for its processor."""
-    found: datetime | None = tx.scalar(
-        select(func.min(instances.c.ready_at)).where(
-            instances.c.ae_title == ae_title, instances.c.state == InstanceState.RECEIVED
-        )
-    )
+    found: datetime | None = tx.scalar(_NEXT_READY, {"ae_title": ae_title})
     return found
 
 

@@ -27,7 +27,7 @@ FIRST_PAUSE = timedelta(seconds=1)
 INSTANCES_PER_COMMIT = 100
 LONGEST_REASON = 500
 # Under load, what comes meanwhile is handled together. No deadline of a group is as near as this.
-REST = timedelta(milliseconds=50)
+REST = timedelta(milliseconds=100)
 
 log = structlog.get_logger()
 
