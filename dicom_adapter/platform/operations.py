@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -46,6 +47,10 @@ _TOKEN = re.compile("[0-9]{0,18}")
 LOG_CHUNK = 64 * 1024
 # A log grows without a commit, so a follower looks again this often while the job runs.
 FOLLOW_SECONDS = 0.5
+# So often it is looked whether anybody watches still.
+WATCH_SECONDS = 1.0
+# Most commits are of no job: those who watch look at what some of them have changed at once.
+REST_SECONDS = 0.1
 
 DEFAULT_PROJECT = "default"
 
@@ -275,7 +280,7 @@ class JobOperations:
                 shown = job
             if job.state in TERMINAL:
                 return
-            self._ledger.next_commit(commits, timeout=1.0)
+            self._wait(commits, WATCH_SECONDS)
 
     def _watch_all(self, after: int, active: Callable[[], bool]) -> Iterator[tuple[int, Job]]:
         with self._ledger.read() as tx:
@@ -294,7 +299,7 @@ class JobOperations:
             if news:
                 seen = news[-1].number
             else:
-                self._ledger.next_commit(commits, timeout=1.0)
+                self._wait(commits, WATCH_SECONDS)
 
     def logs(self, id_or_name: str, *, follow: bool, active: Callable[[], bool]) -> Iterator[bytes]:
         """Yield a job's log in chunks; with `follow` until the job has ended.
@@ -322,7 +327,11 @@ class JobOperations:
                 yield chunk
             if ended or not follow:
                 return
-            self._ledger.next_commit(commits, FOLLOW_SECONDS)
+            self._wait(commits, FOLLOW_SECONDS)
+
+    def _wait(self, commits: int, timeout: float) -> None:
+        self._ledger.next_commit(commits, timeout)
+        time.sleep(REST_SECONDS)
 
     def workspace(self, job: Job) -> Workspace:
         """Return where a job's files lie."""
