@@ -14,7 +14,6 @@ from dicom_adapter.receive.admission import Gate
 from dicom_adapter.receive.conversation import PEER, US, Conversation
 from dicom_adapter.receive.exchange import Exchange, Parties, Peer, Store
 from dicom_adapter.receive.framing import Framing
-from dicom_adapter.receive.intake import Limits
 from dicom_adapter.receive.negotiation import accept
 from dicom_adapter.receive.pdu import AssociateRequest, ProtocolError
 from dicom_adapter.receive.policy import Caller, Policy, Refusal
@@ -25,7 +24,6 @@ class Services:
     """What the associations of a listener share."""
 
     dicom: DicomSettings
-    limits: Limits
     policy: Policy
     gate: Gate
     store: Store
@@ -183,7 +181,7 @@ class Association:
         services = self._services
         accepted = accept(request, decision, caller, services.policy, services.dicom.max_pdu)
         self._exchange = Exchange(
-            Parties(caller, decision, services.dicom, services.limits),
+            Parties(caller, decision, services.dicom),
             {context.number: context for context in accepted.contexts},
             services.store,
             gate=services.gate,

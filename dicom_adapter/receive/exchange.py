@@ -29,6 +29,8 @@ class Store:
     """Where instances go."""
 
     intake: Intake
+    #: What an instance may take as it is configured now: the disk is full for everybody.
+    limits: Callable[[], Limits]
     #: Keeps a finished reception; the outcome comes in the thread that the messages come in.
     keep: Callable[[Reception, Callable[[Outcome], None]], None]
     #: Told of an AE title that has a new instance, after the answer to its sender.
@@ -42,7 +44,6 @@ class Parties:
     caller: Caller
     title: Title
     dicom: DicomSettings
-    limits: Limits
 
 
 class Peer(Protocol):
@@ -119,7 +120,7 @@ class Exchange:
             if not is_command or context not in self._contexts:
                 raise ProtocolError(pdu.UNEXPECTED_PARAMETER)
             message = self._message = Message(
-                self._contexts[context], self._parties.limits.max_instance
+                self._contexts[context], self._parties.dicom.max_instance
             )
         elif context != message.context.number or is_command is (message.command is not None):
             raise ProtocolError(pdu.UNEXPECTED_PARAMETER)
@@ -169,7 +170,7 @@ class Exchange:
             move_originator=command.move_originator,
         )
         try:
-            message.reception = self._store.intake.begin(arrival, self._parties.limits)
+            message.reception = self._store.intake.begin(arrival, self._store.limits())
         except Exception as error:  # noqa: BLE001 - a fault of ours costs this instance alone
             message.refuse(error)
 

@@ -37,6 +37,7 @@ class Listener:
 
     _loop: Loop
     _services: Services
+    _limits: Limits
     _sockets: Mapping[int, socket.socket]
 
     def __init__(
@@ -50,7 +51,7 @@ class Listener:
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._gate = gate
         self._numbers = numbers
-        self._store = Store(intake, self._keep, stored)
+        self._store = Store(intake, lambda: self._limits, self._keep, stored)
         self._keeper = Keeper(intake)
         self._connections: set[Connection] = set()
         self._accepting: dict[int, socket.socket] = {}
@@ -94,8 +95,8 @@ class Listener:
     # In the loop's thread, from here on.
 
     def _configure(self, rules: Rules, sockets: Mapping[int, socket.socket]) -> None:
-        limits = Limits(rules.dicom.max_instance, rules.reserve)
-        self._services = Services(rules.dicom, limits, Policy(rules), self._gate, self._store)
+        self._limits = Limits(rules.dicom.max_instance, rules.reserve)
+        self._services = Services(rules.dicom, Policy(rules), self._gate, self._store)
         self._sockets = sockets
         for port in self._accepting.keys() - sockets:
             self._loop.unwatch(self._accepting.pop(port))

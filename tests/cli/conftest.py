@@ -47,7 +47,7 @@ class Work:
     folder: Path
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
     """A service in this process logs nothing: its lines would stand between a command's."""
     before = structlog.get_config()

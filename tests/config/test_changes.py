@@ -78,8 +78,10 @@ def test_what_needs_a_restart_is_named_with_its_line(
     file = tmp_path / "adapter.yaml"
     file.write_text(
         'grpc: {listen: null}\nlog: {format: text, level: debug}\nledger: {url: "sqlite:///other"}'
-        '\nstorage: {path: elsewhere}\nplatform: {address: "host:1"}\ndicom: {host: 127.0.0.1,\n'
-        "  prot: 1}\nae_titles: {A: {settings: {pipeline-a: p}}}\n",
+        "\nstorage: {path: elsewhere, durability: process-crash}\n"
+        'platform: {address: "host:1"}\n'
+        "dicom: {host: 127.0.0.1, processes: 2,\n  prot: 1}\n"
+        "ae_titles: {A: {settings: {pipeline-a: p}}}\n",
         "utf-8",
     )
     with pytest.raises(ConfigError) as caught:
@@ -91,9 +93,11 @@ def test_what_needs_a_restart_is_named_with_its_line(
         "2: log.format",
         "2: log.level",
         "3: ledger.url",
+        "4: storage.durability",
         "4: storage.path",
         "5: platform.address",
         "6: dicom.host",
+        "6: dicom.processes",
     ]
     assert sorted(line.partition(": ")[2] for line in restarts) == sorted(map(".".join, FIXED))
     (other,) = [line for line in told if "restart" not in line]

@@ -24,6 +24,7 @@ WHOLE = """
 dicom:
   host: 127.0.0.1
   port: 104
+  processes: 3
   max_associations: 5
   max_pdu: 16384
   reject_unknown_sources: true
@@ -70,6 +71,7 @@ def test_every_key(configured: Configure, tmp_path: Path) -> None:
     assert found.dicom.model_dump() == {
         "host": "127.0.0.1",
         "port": 104,
+        "processes": 3,
         "max_associations": 5,
         "max_pdu": 16384,
         "reject_unknown_sources": True,

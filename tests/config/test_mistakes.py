@@ -11,8 +11,8 @@ PIPELINE = "pipelines: {p: {command: [x]}}\n"
 AET = PIPELINE + "ae_titles: {A: {settings: {a: p}, %s}}"
 
 DICOM_KEYS = (
-    "allowed are host, port, max_associations, max_per_calling_ae, max_per_address, max_pdu, "
-    "reject_unknown_sources, timeouts, min_rate, max_instance, private_sop_classes"
+    "allowed are host, port, processes, max_associations, max_per_calling_ae, max_per_address, "
+    "max_pdu, reject_unknown_sources, timeouts, min_rate, max_instance, private_sop_classes"
 )
 
 ONE_MISTAKE = {

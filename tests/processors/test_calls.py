@@ -320,6 +320,7 @@ def test_only_those_who_have_something_to_do_are_woken(
         instances.record(tx, [Received(stored(clock))])
     host = host_of(tmp_path, ledger, clock, told.append)
     host.start()
+    host.work()
     ledger.next_commit(1, PATIENCE)
     host.stop(PATIENCE)
     assert told == woken
@@ -347,6 +348,7 @@ def test_what_has_come_together_is_committed_together(tmp_path: Path, script: Sc
     told: list[str] = []
     host = host_of(tmp_path, ledger, clock, told.append)
     host.start()
+    host.work()
     ledger.next_commit(1, PATIENCE)
     host.stop(PATIENCE)
     with ledger.read() as tx:
