@@ -9,6 +9,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from dicom_adapter.ledger import events, instances
+from dicom_adapter.ledger.database import portions
 from dicom_adapter.ledger.instances import Locate
 from dicom_adapter.ledger.schema import groups
 from dicom_adapter.ledger.schema import instances as instance_table
@@ -95,8 +96,11 @@ def join(tx: Connection, joinings: Sequence[Joining]) -> list[str]:
     Returns the group of each instance.
     """
     titles = {joining.instance.ae_title for joining in joinings}
-    keys = {joining.key for joining in joinings}
-    found = [_Open(*row) for row in tx.execute(_OPEN, {"ae_titles": titles, "keys": keys})]
+    found = [
+        _Open(*row)
+        for keys in portions({joining.key for joining in joinings})
+        for row in tx.execute(_OPEN, {"ae_titles": titles, "keys": keys})
+    ]
     known = {(group.ae_title, group.key): group for group in found}
     opened, joined = [], []
     for joining in joinings:
