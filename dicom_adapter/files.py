@@ -32,6 +32,11 @@ def sync_folder(folder: Path) -> None:
 class Flush(Protocol):
     """How what was written is made to last."""
 
+    @property
+    def waits(self) -> bool:
+        """True where that means to wait for the disk."""
+        ...
+
     def file(self, descriptor: int) -> None:
         """Make the bytes of an open file last."""
 
@@ -41,6 +46,8 @@ class Flush(Protocol):
 
 class FlushToDisk:
     """Lasts over a power cut."""
+
+    waits = True
 
     def file(self, descriptor: int) -> None:
         """Flush the bytes of an open file, and as much about it as finding them needs."""
@@ -53,6 +60,8 @@ class FlushToDisk:
 
 class LeaveToKernel:
     """Lasts over the end of this process, however that comes, but not over a power cut."""
+
+    waits = False
 
     def file(self, descriptor: int) -> None:
         """Leave the bytes in the kernel's cache."""

@@ -144,6 +144,11 @@ class Intake:
         self._record = record
         self._clock = clock
 
+    @property
+    def waits(self) -> bool:
+        """True where keeping means to wait for the disk."""
+        return self._spool.flush.waits
+
     def begin(self, arrival: Arrival, limits: Limits) -> Reception:
         """Begin to receive an instance.
 

@@ -14,8 +14,8 @@ from dicom_adapter.receive.association import Association, Services
 from dicom_adapter.receive.connection import Connection
 from dicom_adapter.receive.conversation import Conversation
 from dicom_adapter.receive.exchange import Store
-from dicom_adapter.receive.intake import Intake, Limits, Outcome, Reception
-from dicom_adapter.receive.keeper import Keeper
+from dicom_adapter.receive.intake import Intake, Limits
+from dicom_adapter.receive.keeper import Keeper, PatientKeeper, PromptKeeper
 from dicom_adapter.receive.loop import READ, Loop
 from dicom_adapter.receive.policy import Policy, Rules
 from dicom_adapter.receive.transport import Plain, prepare
@@ -36,6 +36,8 @@ class Listener:
     """Answers C-ECHO and C-STORE on listening sockets that it is given."""
 
     _loop: Loop
+    _keeper: Keeper
+    _store: Store
     _services: Services
     _limits: Limits
     _sockets: Mapping[int, socket.socket]
@@ -51,8 +53,8 @@ class Listener:
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._gate = gate
         self._numbers = numbers
-        self._store = Store(intake, lambda: self._limits, self._keep, stored)
-        self._keeper = Keeper(intake)
+        self._stored = stored
+        self._intake = intake
         self._connections: set[Connection] = set()
         self._accepting: dict[int, socket.socket] = {}
         self._is_closing = False
@@ -66,8 +68,10 @@ class Listener:
     def start(self, rules: Rules, sockets: Mapping[int, socket.socket]) -> None:
         """Accept on these sockets, by the port that the configuration calls them."""
         self._loop = Loop("dicom")
+        keeper = PatientKeeper if self._intake.waits else PromptKeeper
+        self._keeper = keeper(self._intake, self._loop)
+        self._store = Store(self._intake, lambda: self._limits, self._keeper.keep, self._stored)
         self._configure(rules, sockets)
-        self._keeper.start()
         self._loop.start()
 
     def reload(self, rules: Rules, sockets: Mapping[int, socket.socket]) -> None:
@@ -106,9 +110,6 @@ class Listener:
         for port in self._sockets.keys() - self._accepting:
             sock = self._accepting[port] = self._sockets[port]
             self._loop.watch(sock, READ, partial(self._accept, sock, port))
-
-    def _keep(self, reception: Reception, done: Callable[[Outcome], None]) -> None:
-        self._keeper.keep(reception, lambda outcome: self._loop.post(partial(done, outcome)))
 
     def _accept(self, sock: socket.socket, port: int, events: int) -> None:
         del events

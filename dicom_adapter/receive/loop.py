@@ -49,6 +49,9 @@ class Loop:
     def post(self, function: Callable[[], None]) -> None:
         """Have a function called in the loop's thread, soon."""
         self._posted.append(function)
+        if threading.current_thread() is self._thread:
+            # It looks for what was posted before it sleeps again.
+            return
         try:
             self._waker.send(b"\0")
         except BlockingIOError:
@@ -80,13 +83,17 @@ class Loop:
 
     def _run(self) -> None:
         while not self._stopping:
-            timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
-            for key, events in self._selector.select(timeout):
+            for key, events in self._selector.select(self._longest_sleep()):
                 self._call(key.data, events)
             for _ in range(len(self._posted)):
                 self._call(self._posted.popleft())
             while self._timers and self._timers[0][0] <= time.monotonic():
                 self._call(heapq.heappop(self._timers)[2])
+
+    def _longest_sleep(self) -> float | None:
+        if self._posted:
+            return 0
+        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
 
     def _call(self, function: Callable[..., None], *arguments: int) -> None:
         try:

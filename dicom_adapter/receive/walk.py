@@ -7,6 +7,7 @@ item that tells one; only those of undefined length are entered, each a level on
 
 import zlib
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from struct import Struct
 from typing import Literal
 
@@ -36,31 +37,42 @@ _DELIMITING_GROUP = 0xFFFE
 _HEADER = 8
 _LONG_HEADER = 12
 
-# Where the byte order decides how a header reads as numbers: tag, VR and length of 16 bits, or tag
-# and length of 32 bits.
-_ORDERS: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
-
 # What a level holds: elements, or the items of a sequence of undefined length.
 _ELEMENTS, _ITEMS = False, True
+
+
+class _Headers:
+    """How to read headers in one byte order, and which are those of what is asked for."""
+
+    def __init__(self, byte_order: Literal["<", ">"], wanted: frozenset[int]) -> None:
+        self.tag_length = Struct(f"{byte_order}HHI").unpack_from
+        self.tag_vr_length = Struct(f"{byte_order}HH2sH").unpack_from
+        self.length = Struct(f"{byte_order}I").unpack_from
+        # The same, read as fewer numbers: tag, VR and length of 16 bits, or tag and length of 32.
+        self.tag_and_vr = Struct(f"{byte_order}IHH").unpack_from
+        self.tag_alone = Struct(f"{byte_order}II").unpack_from
+        order: Literal["little", "big"] = "little" if byte_order == "<" else "big"
+        self.plain = frozenset(int.from_bytes(vr, order) for vr in _SHORT)
+        self.wanted = wanted
+        as_number = Struct(f"{byte_order}HH").pack
+        self.wanted_numbers = frozenset(
+            int.from_bytes(as_number(tag >> 16, tag & 0xFFFF), order) for tag in wanted
+        )
+
+
+@lru_cache(maxsize=16)
+def _headers(byte_order: Literal["<", ">"], wanted: frozenset[int]) -> _Headers:
+    # Made once, not for each instance: it is a third of what walking over a small one costs.
+    return _Headers(byte_order, wanted)
 
 
 class Walk:
     """A walk over one data set: feed it every byte, then finish it."""
 
     def __init__(self, transfer_syntax_uid: str, wanted: Collection[int]) -> None:
-        byte_order = ">" if transfer_syntax_uid == EXPLICIT_BIG_ENDIAN else "<"
-        self._tag_length = Struct(f"{byte_order}HHI").unpack_from
-        self._tag_vr_length = Struct(f"{byte_order}HH2sH").unpack_from
-        self._length = Struct(f"{byte_order}I").unpack_from
-        self._tag_and_vr = Struct(f"{byte_order}IHH").unpack_from
-        self._tag_alone = Struct(f"{byte_order}II").unpack_from
-        order = _ORDERS[byte_order]
-        self._plain = frozenset(int.from_bytes(vr, order) for vr in _SHORT)
-        self._wanted = frozenset(wanted)
-        as_number = Struct(f"{byte_order}HH").pack
-        self._wanted_numbers = frozenset(
-            int.from_bytes(as_number(tag >> 16, tag & 0xFFFF), order) for tag in wanted
-        )
+        is_big = transfer_syntax_uid == EXPLICIT_BIG_ENDIAN
+        self._headers = _headers(">" if is_big else "<", frozenset(wanted))
+        self._wanted = self._headers.wanted
         #: What was asked for and has come by so far, by tag.
         self.values: dict[int, bytes] = {}
         self._implicit = transfer_syntax_uid == IMPLICIT_LITTLE_ENDIAN
@@ -121,16 +133,16 @@ class Walk:
 
         The loop is as short as it can be: it is run for each element of each instance.
         """
-        last, wanted = len(data) - _HEADER, self._wanted_numbers
+        last, wanted = len(data) - _HEADER, self._headers.wanted_numbers
         if implicit:
-            tag_alone = self._tag_alone
+            tag_alone = self._headers.tag_alone
             while at <= last:
                 tag, length = tag_alone(data, at)
                 if length == UNDEFINED or tag in wanted or tag & 0xFFFF == _DELIMITING_GROUP:
                     break
                 at += _HEADER + length
             return at
-        tag_and_vr, plain = self._tag_and_vr, self._plain
+        tag_and_vr, plain = self._headers.tag_and_vr, self._headers.plain
         while at <= last:
             tag, vr, length = tag_and_vr(data, at)
             # What delimits has no VR, so it is not plain either.
@@ -140,7 +152,7 @@ class Walk:
         return at
 
     def _item(self, data: bytes | memoryview, at: int, implicit: bool) -> int:  # noqa: FBT001 - of the level
-        group, element, length = self._tag_length(data, at)
+        group, element, length = self._headers.tag_length(data, at)
         tag = group << 16 | element
         if tag == SEQUENCE_END:
             self._levels.pop()
@@ -155,10 +167,10 @@ class Walk:
     def _element(self, data: bytes | memoryview, at: int, implicit: bool) -> int:  # noqa: FBT001 - of the level
         """Step over one element; return `at` itself when more of it must come first."""
         if implicit:
-            group, element, length = self._tag_length(data, at)
+            group, element, length = self._headers.tag_length(data, at)
             header, vr = _HEADER, b""
         else:
-            group, element, vr, length = self._tag_vr_length(data, at)
+            group, element, vr, length = self._headers.tag_vr_length(data, at)
             header = _HEADER
         tag = group << 16 | element
         if tag == ITEM_END and self._levels:
@@ -169,7 +181,7 @@ class Walk:
                 raise self._broken(at, "an element has no value representation")
             if len(data) - at < _LONG_HEADER:
                 return at
-            (length,) = self._length(data, at + _HEADER)
+            (length,) = self._headers.length(data, at + _HEADER)
             header = _LONG_HEADER
         if length == UNDEFINED:
             # What is UN and of undefined length has no VRs inside (PS3.5 section 6.2.2, note 4).
@@ -219,8 +231,13 @@ class DeflatedWalk:
         return self._walk.finish()
 
 
+@lru_cache(maxsize=128)
+def _is_deflated(transfer_syntax_uid: str) -> bool:
+    return UID(transfer_syntax_uid).is_deflated
+
+
 def walk_of(transfer_syntax_uid: str, wanted: Collection[int]) -> Walk | DeflatedWalk:
     """Return the walk that fits a transfer syntax."""
-    if UID(transfer_syntax_uid).is_deflated:
+    if _is_deflated(transfer_syntax_uid):
         return DeflatedWalk(wanted)
     return Walk(transfer_syntax_uid, wanted)

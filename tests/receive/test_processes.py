@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -60,20 +61,18 @@ def test_they_share_the_port_the_numbers_and_the_ledger(adapter: Receiving) -> N
 def test_the_limit_holds_over_all_of_them(tmp_path: Path) -> None:
     """One gate counts the associations of all processes."""
     with receiving(tmp_path, config(f"{PROCESSES}, max_associations: 3")) as adapter:
-        peers = [raw(adapter.port) for _ in range(4)]
-        opened = [peer.__enter__() for peer in peers]
-        answers = []
-        for peer in opened:
-            peer.send(associate_rq())
-            answers.append(peer.read()[0])
-        assert answers == [ASSOCIATE_AC] * 3 + [ASSOCIATE_RJ]
-        assert adapter.listener.associations() == 3
-        opened[0].send(RELEASE_RQ)
-        opened[0].read()
-        assert send(adapter.port, [make_instance()]) == [SUCCESS]
-        for peer in peers:
-            peer.__exit__(None, None, None)
-    assert [rejection.count for rejection in adapter.listener.rejections()] == [1]
+        with ExitStack() as stack:
+            peers = [stack.enter_context(raw(adapter.port)) for _ in range(4)]
+            answers = []
+            for peer in peers:
+                peer.send(associate_rq())
+                answers.append(peer.read()[0])
+            assert answers == [ASSOCIATE_AC] * 3 + [ASSOCIATE_RJ]
+            assert adapter.listener.associations() == 3
+            peers[0].send(RELEASE_RQ)
+            peers[0].read()
+            assert send(adapter.port, [make_instance()]) == [SUCCESS]
+        assert [seen.count for seen in adapter.listener.rejections()] == [1]
 
 
 def test_one_that_dies_costs_its_own_associations_only(adapter: Receiving, log: Log) -> None:
