@@ -11,8 +11,11 @@ from pynetdicom import AllStoragePresentationContexts
 
 from dicom_adapter import errors
 from dicom_adapter.config import Settings
+from dicom_adapter.config.units import format_size
 from dicom_adapter.receive import status
+from dicom_adapter.receive.dimse import LONGEST_COMMAND_SET
 from dicom_adapter.receive.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_adapter.receive.pdu import LONGEST_ASSOCIATE_RQ
 from dicom_adapter.receive.policy import is_transfer_syntax
 
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
@@ -44,6 +47,8 @@ def statuses() -> str:
     refusals = [
         (error.__doc__ or "", status.status_of(error("")))
         for error in (
+            errors.NoInstanceUIDError,
+            errors.UnsupportedClassError,
             errors.OutOfResourcesError,
             errors.MismatchedInstanceError,
             errors.UnreadableInstanceError,
@@ -54,16 +59,6 @@ def statuses() -> str:
             "Success",
             f"`0x{status.SUCCESS:04X}`",
             "The instance is stored, or deliberately ignored.",
-        ),
-        (
-            "Failure",
-            f"`0x{status.INVALID_SOP_INSTANCE:04X}`",
-            "The Affected SOP Instance UID is absent, or is not one UID.",
-        ),
-        (
-            "Failure",
-            f"`0x{status.SOP_CLASS_NOT_SUPPORTED:04X}`",
-            "The Affected SOP Class UID is not that of the presentation context.",
         ),
         *(("Failure", f"`0x{code:04X}`", meaning) for meaning, code in refusals),
     ]
@@ -96,6 +91,15 @@ def limits() -> str:
             "`dicom.timeouts.association`",
         ),
         ("Wait for the next message", f"{dicom.timeouts.idle:.0f} s", "`dicom.timeouts.idle`"),
+        (
+            "Wait for the next byte of a message",
+            f"{dicom.timeouts.progress:.0f} s",
+            "`dicom.timeouts.progress`",
+        ),
+        ("Least rate of a message", format_size(dicom.min_rate) + " a second", "`dicom.min_rate`"),
+        ("Longest data set", format_size(dicom.max_instance), "`dicom.max_instance`"),
+        ("Longest command set", format_size(LONGEST_COMMAND_SET), "-"),
+        ("Longest A-ASSOCIATE-RQ", format_size(LONGEST_ASSOCIATE_RQ), "-"),
     ]
     return table(("Limit", "Default", "Configured by"), rows)
 
