@@ -6,7 +6,9 @@ its arguments; every answer is awaited, except where nothing is to be said.
 """
 
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -82,20 +84,25 @@ class RemoteGate:
 
     def leave(self, caller: Caller) -> None:
         """Count a caller that was admitted as outside again."""
-        self._pipe.send(("leave", caller))
+        self._tell("leave", caller)
 
     def remember(self, caller: Caller, why: str) -> None:
         """Keep why a caller does not get through, with what it sends, for people who ask."""
-        self._pipe.send(("remember", (caller, why)))
+        self._tell("remember", (caller, why))
 
     def stored(self, ae_title: str) -> None:
         """Tell that an AE title has a new instance."""
-        self._pipe.send(("stored", ae_title))
+        self._tell("stored", ae_title)
 
     def numbers(self) -> Iterator[int]:
         """Yield a number for each association, such as no other process has."""
         while True:
             yield from self._ask("numbers", None)
+
+    def _tell(self, news: str, argument: object) -> None:
+        # Without a service this process is about to end.
+        with suppress(OSError):
+            self._pipe.send((news, argument))
 
     def _ask(self, question: str, argument: object) -> Any:  # noqa: ANN401 - as the question has it
         self._pipe.send((question, argument))
@@ -112,13 +119,15 @@ class RemoteRecorder:
         """Record instances; tell of each whether it is new, or waits here already.
 
         Raises:
-            UnavailableError: the ledger cannot be written now, or the service is gone.
+            UnavailableError: the ledger cannot be written now.
         """
         try:
             self._pipe.send(durable)
             answer: list[bool] | UnavailableError = self._pipe.recv()
-        except (EOFError, OSError) as error:
-            raise UnavailableError("the service is gone") from error
+        except (EOFError, OSError):
+            # The service is gone, and nobody here knows whether it has recorded them. So the files
+            # must stay, and nothing may be answered: this ends as if both had crashed together.
+            os._exit(1)
         if isinstance(answer, UnavailableError):
             raise answer
         return answer

@@ -118,6 +118,9 @@ class Listener:
                 connection, address = sock.accept()
             except BlockingIOError:
                 return
+            except ConnectionAbortedError:
+                # It was gone before its turn came.
+                continue
             except OSError as error:
                 self._wait_for_room(port, error)
                 return

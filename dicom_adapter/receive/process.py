@@ -17,7 +17,7 @@ from dicom_adapter.receive import libraries
 from dicom_adapter.receive.hub import RemoteGate, RemoteRecorder
 from dicom_adapter.receive.intake import Intake
 from dicom_adapter.receive.listener import Listener
-from dicom_adapter.receive.processes import Orders, Stop
+from dicom_adapter.receive.processes import Orders
 from dicom_adapter.receive.spool import Spool
 
 # Files are the service's alone.
@@ -57,8 +57,10 @@ def _follow(orders: Connection, listener: Listener) -> None:
             if configure == listener.start:
                 orders.send("accepts")
                 configure = listener.reload
-    except EOFError:
-        order = Stop(0)
+    except (EOFError, OSError):
+        # The service is gone, and nothing can be recorded. Nothing is let end: the one that is
+        # started next needs the ports, and finds in the ledger all that was acknowledged.
+        os._exit(1)
     listener.stop(order.grace)
 
 
