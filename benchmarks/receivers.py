@@ -6,15 +6,19 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 AE_TITLE = "BENCH"
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
+# A receiver whose processes use no more than this for so long has nothing left to do.
+QUIET_CPU_SECONDS = 0.01
+QUIET_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,45 @@ class Receiver:
 
     def cpu_seconds(self) -> float:
         """Return what the process and its children, also ended ones, have used so far."""
-        living = [self.process, *self.process.children(recursive=True)]
-        times = [process.cpu_times() for process in living]
-        ended = self.process.cpu_times()
-        return sum(t.user + t.system for t in times) + ended.children_user + ended.children_system
+        used = 0.0
+        for process in self._tree():
+            with suppress(psutil.NoSuchProcess):
+                used += sum(process.cpu_times()[:4])
+        return used
+
+    def settle(self) -> None:
+        """Wait until the processes are idle: what is done after the answer is work as well."""
+        deadline, used = time.monotonic() + PATIENCE_SECONDS, self.cpu_seconds()
+        while time.monotonic() < deadline:
+            time.sleep(QUIET_SECONDS)
+            before, used = used, self.cpu_seconds()
+            if used - before <= QUIET_CPU_SECONDS:
+                return
+
+    def memory(self) -> int:
+        """Return the bytes that the processes have in memory."""
+        return self._status("VmRSS")
+
+    def peak_memory(self) -> int:
+        """Return the most bytes that the processes had in memory since `forget_peak`."""
+        return self._status("VmHWM")
+
+    def forget_peak(self) -> None:
+        """Have the peak of memory begin anew."""
+        for process in self._tree():
+            Path(f"/proc/{process.pid}/clear_refs").write_text("5", "ascii")
+
+    def _tree(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
+
+    def _status(self, key: str) -> int:
+        found = 0
+        for process in self._tree():
+            with suppress(FileNotFoundError):
+                for line in Path(f"/proc/{process.pid}/status").read_text("ascii").splitlines():
+                    if line.startswith(f"{key}:"):
+                        found += int(line.split()[1]) * 1024
+        return found
 
 
 Start = Callable[[Path, int], list[str]]
@@ -45,22 +84,12 @@ def free_port() -> int:
 
 def storescp(folder: Path, port: int) -> list[str]:
     """DCMTK's receiver, a process for each association."""
-    folder.mkdir()
-    return [
-        "storescp",
-        "--fork",
-        "--accept-all",
-        "--aetitle",
-        AE_TITLE,
-        "--output-directory",
-        str(folder),
-        str(port),
-    ]
+    words = ["storescp", "--fork", "--accept-all", "--aetitle", AE_TITLE]
+    return [*words, "--output-directory", str(folder), str(port)]
 
 
 def orthanc(folder: Path, port: int) -> list[str]:
     """Orthanc, storing to its own index and folder."""
-    folder.mkdir()
     file = folder / "orthanc.json"
     values = {
         "StorageDirectory": str(folder / "storage"),
@@ -78,49 +107,60 @@ def orthanc(folder: Path, port: int) -> list[str]:
 
 def stock(folder: Path, port: int) -> list[str]:
     """The acceptor that pynetdicom has, which stores the bytes undecoded and does nothing else."""
-    folder.mkdir()
     return [sys.executable, "-m", "benchmarks.stock", str(folder), str(port)]
 
 
-def adapter(folder: Path, port: int) -> list[str]:
-    """This product, with a group that is not due while it is measured."""
-    folder.mkdir()
-    file = folder / "dicom-adapter.yaml"
-    file.write_text(
-        f"""
-dicom: {{host: 127.0.0.1, port: {port}}}
+def adapter(durability: str, dicom: str = "") -> Start:
+    """This product, whole, with a group that is not due while it is measured."""
+
+    def start(folder: Path, port: int) -> list[str]:
+        file = folder / "dicom-adapter.yaml"
+        file.write_text(
+            f"""
+dicom: {{host: 127.0.0.1, port: {port}{dicom and ", "}{dicom}}}
 grpc: {{listen: null}}
-storage: {{reserve: 0, watermark: 100%}}
+storage: {{reserve: 0, watermark: 100%, durability: {durability}}}
 log: {{level: warning}}
 pipelines: {{none: {{command: ["true"]}}}}
-ae_titles: {{{AE_TITLE}: {{settings: {{pipeline-none: none, timeout: 1d}}}}}}
+ae_titles: {{{AE_TITLE}: {{settings: {{pipeline-none: none, timeout: 1h}}}}}}
 """,
-        "utf-8",
-    )
-    return [sys.executable, "-m", "dicom_adapter", "serve", "--config", str(file)]
+            "utf-8",
+        )
+        return [sys.executable, "-m", "dicom_adapter", "serve", "--config", str(file)]
+
+    return start
 
 
+PROCESS_CRASH, POWER_LOSS = "DICOM Adapter, process-crash", "DICOM Adapter, power-loss"
+STORESCP, ORTHANC, STOCK = "storescp --fork", "Orthanc", "stock pynetdicom"
+OURS = (PROCESS_CRASH, POWER_LOSS)
 ALL: Mapping[str, Start] = {
-    "DICOM Adapter": adapter,
-    "storescp --fork": storescp,
-    "Orthanc": orthanc,
-    "stock pynetdicom": stock,
+    PROCESS_CRASH: adapter("process-crash"),
+    POWER_LOSS: adapter("power-loss"),
+    STORESCP: storescp,
+    ORTHANC: orthanc,
+    STOCK: stock,
 }
 
 
 @contextmanager
-def running(start: Start, folder: Path, environment: Mapping[str, str]) -> Iterator[Receiver]:
-    """Run a receiver until the block ends; it answers a C-ECHO when the block begins."""
+def running(
+    start: Start, folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Receiver]:
+    """Run a receiver until the block ends; it is idle when the block begins."""
     port = free_port()
+    folder.mkdir()
     process = subprocess.Popen(
         start(folder, port),
-        env={**os.environ, **environment},
+        env={**os.environ, **(environment or {})},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
         _wait(process, port)
-        yield Receiver(port, psutil.Process(process.pid))
+        receiver = Receiver(port, psutil.Process(process.pid))
+        receiver.settle()
+        yield receiver
     finally:
         process.terminate()
         process.wait(PATIENCE_SECONDS)
