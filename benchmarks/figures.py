@@ -1,11 +1,17 @@
 """The figures to reach, and how far this run's are from them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from benchmarks.crowd import Crowds
+from benchmarks.hostile import Cost
 from benchmarks.receivers import ORTHANC, POWER_LOSS, PROCESS_CRASH, STOCK, STORESCP
 from benchmarks.series import CT, MR
+from benchmarks.storm import PER_SECOND
 from benchmarks.throughput import AS_SHIPPED, NODELAY, Rounds
+
+# From here on decimals say nothing.
+_NO_DECIMALS = 100
 
 
 @dataclass(frozen=True)
@@ -26,9 +32,13 @@ class Figure:
         ratio = self.value / self.bound
         return f"missed by {1 - ratio if self.at_least else ratio - 1:.0%}"
 
+    @property
+    def _shown(self) -> str:
+        return f"{self.value:.{0 if self.value >= _NO_DECIMALS else 2}f}"
+
     def __str__(self) -> str:
         sign = "≥" if self.at_least else "<"
-        bound, value = f"{self.bound:g} {self.unit}", f"{self.value:.3g} {self.unit}"
+        bound, value = f"{self.bound:g} {self.unit}", f"{self._shown} {self.unit}"
         return f"| {self.name} | {sign} {bound} | {value} | {self.verdict} |"
 
 
@@ -61,6 +71,32 @@ def _beside(rounds: Rounds, load: str, senders: int) -> Iterator[Figure]:
 
 def _short(name: str) -> str:
     return name.rpartition(", ")[2]
+
+
+def of_crowds(crowds: Crowds) -> Iterator[Figure]:
+    """Return what is to be reached beside many associations."""
+    few, many = crowds.few, crowds.many
+    name = f"{few.number} idle associations"
+    yield _less(f"{name}: CPU", few.cpu_percent, 1, "% of a core")
+    yield _less(f"{name}: memory each", few.kilobytes, 40, "KB")
+    yield _less(f"{name}: C-ECHO, median", few.echo.median, 2, "ms")
+    name = f"{many.number} idle associations"
+    yield _less(f"{name}: a good peer's worst C-ECHO", many.echo.worst, 50, "ms")
+    yield _less(f"{name}: a good peer's worst C-STORE", many.store.worst, 50, "ms")
+    name = f"storm of {PER_SECOND} connections per second"
+    yield _less(f"{name}: a good peer's worst C-ECHO", crowds.storm.worst, 50, "ms")
+
+
+def of_costs(long_instance: Cost, hostile: Mapping[str, Cost]) -> Iterator[Figure]:
+    """Return what is to be reached with what is long or means harm."""
+    yield _less("one instance of 2 GB: memory", long_instance.megabytes, 32, "MB")
+    for name, cost in hostile.items():
+        yield _less(f"{name}: memory", cost.megabytes, 16, "MB")
+        yield _less(f"{name}: CPU", cost.cpu, 0.5, "s")
+
+
+def _less(name: str, value: float, bound: float, unit: str) -> Figure:
+    return Figure(name, value, bound, unit, at_least=False)
 
 
 def table(figures: list[Figure]) -> Iterator[str]:

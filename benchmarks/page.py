@@ -3,32 +3,61 @@
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import figures, receivers
+from benchmarks import figures, receivers, walk
+from benchmarks.crowd import Crowds, Latency
+from benchmarks.hostile import Cost
 from benchmarks.receivers import STORESCP
+from benchmarks.storm import PER_SECOND
 from benchmarks.throughput import CASES, Case, Rounds
+from benchmarks.walk import Walked
 
 NAMES = tuple(receivers.ALL)
 
 
-def of(found: Rounds, *, rounds: int) -> str:
+@dataclass(frozen=True)
+class Found:
+    """All that was measured in one run."""
+
+    rounds: Rounds
+    crowds: Crowds
+    long_instance: Cost
+    hostile: Mapping[str, Cost]
+    walked: Sequence[Walked]
+
+
+def of(found: Found, *, rounds: int) -> str:
     """Return the page."""
     return "\n".join(_lines(found, rounds)) + "\n"
 
 
-def _lines(found: Rounds, rounds: int) -> Iterator[str]:
+def _lines(found: Found, rounds: int) -> Iterator[str]:
     yield "# Performance\n"
     yield f"Made by `make bench` on {datetime.now(UTC):%Y-%m-%d}: medians of {rounds} rounds, in"
     yield "which the receivers took turns; senders (DCMTK's storescu) and receiver on one machine."
     yield "Such machines are noisy: look at the ratios, each the median of those of the rounds.\n"
     yield from (f"- {line}" for line in _machine())
     yield "\n## Figures to reach\n"
-    yield from figures.table(list(figures.of_throughput(found)))
-    yield from _side_by_side(found)
+    yield from figures.table(
+        [
+            *figures.of_throughput(found.rounds),
+            *figures.of_crowds(found.crowds),
+            *figures.of_costs(found.long_instance, found.hostile),
+        ]
+    )
+    yield from _side_by_side(found.rounds)
+    yield from _crowds(found.crowds)
+    yield from _costs(found)
+    yield "\n## Reading a data set's structure\n"
+    yield "What is done with each instance as it arrives: `dicom_adapter.receive.walk` proves it"
+    yield "whole and takes five values out. Beside it pydicom's `dcmread`, from memory, of the same"
+    yield "values without the pixels, and of all. pydicom's own example files.\n"
+    yield from walk.table(found.walked)
 
 
 def _side_by_side(found: Rounds) -> Iterator[str]:
@@ -52,6 +81,34 @@ def _table(cell: Callable[[Case, str], str]) -> Iterator[str]:
     yield f"| | {' | '.join(NAMES)} |\n| --- |{' ---: |' * len(NAMES)}"
     for case in CASES:
         yield f"| {case} | {' | '.join(cell(case, name) for name in NAMES)} |"
+
+
+def _crowds(crowds: Crowds) -> Iterator[str]:
+    yield "\n## Many associations\n"
+    yield "With `storage.durability: process-crash`. Beside the crowd a good peer, by turns, sends"
+    yield "C-ECHOs and instances of 32 KB. Memory is what the service grows by: what it has free"
+    yield "from before is taken first, and the kernel's buffers do not count.\n"
+    yield "| | CPU, % of a core | KB each | C-ECHO, ms: median, worst | C-STORE: median, worst |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for crowd in (crowds.few, crowds.many):
+        cost = f"{crowd.cpu_percent:.2f} | {crowd.kilobytes:.1f}"
+        yield f"| {crowd.number} idle | {cost} | {_told(crowd.echo)} | {_told(crowd.store)} |"
+    answered = f"{crowds.storm_answered} of {crowds.storm_asked} answered"
+    name = f"storm of {PER_SECOND} connections per second, {answered}"
+    yield f"| {name} | | | {_told(crowds.storm)} | |"
+
+
+def _told(latency: Latency) -> str:
+    return f"{latency.median:.2f}, {latency.worst:.2f}"
+
+
+def _costs(found: Found) -> Iterator[str]:
+    yield "\n## What is long, and what means harm\n"
+    yield "Growth of memory at its peak, and CPU until the service is idle again; it has answered a"
+    yield "good peer after each.\n"
+    yield "| | MB | s of CPU | s |\n| --- | ---: | ---: | ---: |"
+    for name, cost in {"one instance of 2 GB": found.long_instance, **found.hostile}.items():
+        yield f"| {name} | {cost.megabytes:.1f} | {cost.cpu:.2f} | {cost.seconds:.1f} |"
 
 
 def _machine() -> Iterator[str]:

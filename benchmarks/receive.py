@@ -10,7 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import page, throughput
+from benchmarks import crowd, hostile, page, throughput, walk
+from benchmarks.page import Found
+from benchmarks.series import GIGABYTE
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
@@ -24,7 +26,13 @@ def main() -> None:
     rounds, part = (1, 0.1) if quick else (throughput.ROUNDS, 1.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = throughput.run(folder, rounds=rounds, part=part)
+        found = Found(
+            throughput.run(folder, rounds=rounds, part=part),
+            crowd.run(folder, part=part),
+            hostile.long_instance(folder, int(2 * GIGABYTE * part)),
+            hostile.run(folder),
+            walk.run(),
+        )
     text = page.of(found, rounds=rounds)
     if quick:
         print(text)

@@ -6,7 +6,7 @@
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -90,7 +90,7 @@ def _microseconds(call: Callable[[], None], seconds: float) -> float:
     return statistics.median(durations) * 1e6
 
 
-def table(found: list[Walked]) -> Iterator[str]:
+def table(found: Sequence[Walked]) -> Iterator[str]:
     """Return what was measured as lines of a table."""
     yield "| File | Elements | Walk, µs | pydicom, same values, µs | Ratio | All, µs | Ratio |"
     yield f"| --- |{' ---: |' * 6}"
