@@ -123,7 +123,11 @@ class Connection:
 
     def _write(self) -> None:
         try:
-            while self._unsent and (count := self._transport.send(memoryview(self._unsent))):
+            while self._unsent:
+                with memoryview(self._unsent) as unsent:
+                    count = self._transport.send(unsent)
+                if not count:
+                    break
                 del self._unsent[:count]
                 self._unsent_since = time.monotonic()
         except OSError:
@@ -134,7 +138,8 @@ class Connection:
         """Watch for what is wanted now."""
         if self._is_closed:
             return
-        wanted = (0 if self._is_paused else READ) | (WRITE if self._unsent else 0)
+        # A peer that does not read its answers is not given more of them.
+        wanted = WRITE if self._unsent else 0 if self._is_paused else READ
         if wanted == self._watched:
             return
         if not self._watched:

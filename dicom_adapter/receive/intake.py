@@ -84,11 +84,11 @@ class Reception:
             OutOfResourcesError: it gets too long, or the disk too full.
             UnreadableInstanceError: it cannot be a data set.
         """
-        for piece in pieces:
-            self._left -= len(piece)
-            self._walk.feed(piece)
+        self._left -= sum(map(len, pieces))
         if self._left < 0:
             raise OutOfResourcesError("the data set is longer than dicom.max_instance")
+        for piece in pieces:
+            self._walk.feed(piece)
         try:
             self.part.write([header, *pieces] if header else pieces)
         except OSError as error:

@@ -27,6 +27,8 @@ _TIME_DIGITS = 12
 _RANDOM_BYTES = 10
 # So many of them name the folder: another one for each 65 seconds.
 _FOLDER_DIGITS = 8
+# The kernel takes 1024 at a time (IOV_MAX); tiny ones are better put together.
+_MOST_PIECES = 256
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -47,6 +49,8 @@ class Part:
 
     def write(self, pieces: Sequence[bytes | memoryview]) -> None:
         """Append bytes to the file and to its digest; OSError when the disk does not take them."""
+        if len(pieces) > _MOST_PIECES:
+            pieces = [b"".join(pieces)]
         size = 0
         for piece in pieces:
             self._digest.update(piece)
