@@ -2,6 +2,7 @@
 
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -96,6 +97,7 @@ def _idle(receiver: Receiver, number: int, seconds: float) -> Idle:
             percent = used / (time.perf_counter() - began) * 100
             echo = Latency.of(good.echo, iter(range(200)))
             store = Latency.of(lambda: _store(good), iter(range(100)))
+    print(f"{number} idle: {percent:.2f} % CPU, {echo}, {store}", file=sys.stderr)
     return Idle(number, percent, kilobytes, echo, store)
 
 

@@ -14,6 +14,11 @@ from benchmarks.throughput import AS_SHIPPED, NODELAY, Rounds
 _NO_DECIMALS = 100
 
 
+def shown(value: float) -> str:
+    """Return a number with the decimals that say something."""
+    return f"{value:.{0 if value >= _NO_DECIMALS else 2}f}"
+
+
 @dataclass(frozen=True)
 class Figure:
     """What is to be reached: at least, or else less than, a bound."""
@@ -25,20 +30,21 @@ class Figure:
     at_least: bool = True
 
     @property
+    def is_reached(self) -> bool:
+        """Whether it is reached."""
+        return self.value >= self.bound if self.at_least else self.value < self.bound
+
+    @property
     def verdict(self) -> str:
         """Whether it is reached, or by how much it is missed."""
-        if self.value >= self.bound if self.at_least else self.value < self.bound:
+        if self.is_reached:
             return "reached"
         ratio = self.value / self.bound
         return f"missed by {1 - ratio if self.at_least else ratio - 1:.0%}"
 
-    @property
-    def _shown(self) -> str:
-        return f"{self.value:.{0 if self.value >= _NO_DECIMALS else 2}f}"
-
     def __str__(self) -> str:
         sign = "≥" if self.at_least else "<"
-        bound, value = f"{self.bound:g} {self.unit}", f"{self._shown} {self.unit}"
+        bound, value = f"{self.bound:g} {self.unit}", f"{shown(self.value)} {self.unit}"
         return f"| {self.name} | {sign} {bound} | {value} | {self.verdict} |"
 
 
@@ -101,5 +107,7 @@ def _less(name: str, value: float, bound: float, unit: str) -> Figure:
 
 def table(figures: list[Figure]) -> Iterator[str]:
     """Return the figures as lines of a table."""
+    reached = sum(figure.is_reached for figure in figures)
+    yield f"{reached} of {len(figures)} are reached.\n"
     yield "| Figure | To reach | This run | |\n| --- | ---: | ---: | --- |"
     yield from map(str, figures)

@@ -1,10 +1,8 @@
 """Measures what a very long instance, and peers that mean harm, cost us."""
 
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from struct import pack
@@ -34,51 +32,52 @@ _LONGEST_PDU = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Cost:
-    """What something cost: how much memory grew at most, in MB, and seconds of CPU."""
+    """What something cost: growth of memory at its peak, in MB, and seconds; and how it ended."""
 
     megabytes: float
     cpu: float
     seconds: float
+    outcome: str
 
 
-def _long_request(port: int) -> None:
+def _long_request(port: int) -> int:
     with Connection(port) as connection:
-        _flood(connection, pack(">BxI", ASSOCIATE_RQ, _LONGEST_PDU))
+        return _flood(connection, pack(">BxI", ASSOCIATE_RQ, _LONGEST_PDU))
 
 
-def _long_data(port: int) -> None:
+def _long_data(port: int) -> int:
     with Connection(port).associate(*CONTEXTS) as connection:
-        _flood(connection, pack(">BxI", DATA, _LONGEST_PDU))
+        return _flood(connection, pack(">BxI", DATA, _LONGEST_PDU))
 
 
-def _flood(connection: Connection, head: bytes) -> None:
-    """Send a head, and then more than anybody should take."""
+def _flood(connection: Connection, head: bytes) -> int:
+    """Send a head, and then more than anybody should take; return what it is answered with."""
     connection.socket.sendall(head)
     for _ in range(256):
         connection.socket.sendall(bytes(MEGABYTE))
+    return connection.receive()[0]
 
 
-def _endless(port: int) -> None:
+def _endless(port: int) -> int:
     with Connection(port).associate(*CONTEXTS) as connection:
-        instance = generate_uid()
-        connection.store(3, MULTI_FRAME, instance, series.large(instance, 3 * GIGABYTE))
+        return _store(connection, 3 * GIGABYTE)
 
 
-def _tiny_items(port: int) -> None:
+def _tiny_items(port: int) -> int:
     more = item(0x20, pack(">Bxxx", 7)) * (5 * 1000 * 1000 // 8)
     with Connection(port) as connection:
         connection.socket.sendall(request(*CONTEXTS, more=more))
-        connection.receive()
+        return connection.receive()[0]
 
 
-def _bomb(port: int) -> None:
+def _bomb(port: int) -> int:
     with Connection(port).associate(*CONTEXTS) as connection:
         instance = generate_uid()
         data = series.large(instance, GIGABYTE, deflated=True)
-        connection.store(5, MULTI_FRAME, instance, data)
+        return connection.store(5, MULTI_FRAME, instance, data)
 
 
-ATTACKS: Mapping[str, Callable[[int], None]] = {
+ATTACKS: Mapping[str, Callable[[int], int]] = {
     "A-ASSOCIATE-RQ of length 0xFFFFFFFF": _long_request,
     "P-DATA of length 0xFFFFFFFF": _long_data,
     "data set without an end (max_instance: 64MiB)": _endless,
@@ -102,16 +101,16 @@ def run(folder: Path) -> dict[str, Cost]:
 def long_instance(folder: Path, size: int) -> Cost:
     """Measure one instance of so many bytes."""
 
-    def send(port: int) -> None:
+    def send(port: int) -> int:
         with Connection(port).associate(*CONTEXTS) as connection:
-            _store(connection, size)
+            return _store(connection, size)
 
     start = receivers.adapter("process-crash")
     with receivers.running(start, folder / "long") as receiver:
         return _cost(receiver, send)
 
 
-def _cost(receiver: Receiver, do: Callable[[int], None]) -> Cost:
+def _cost(receiver: Receiver, do: Callable[[int], int]) -> Cost:
     """Return what it costs a service that has stored something before and is well afterwards."""
     with Connection(receiver.port).associate(*CONTEXTS) as good:
         good.echo()
@@ -119,20 +118,18 @@ def _cost(receiver: Receiver, do: Callable[[int], None]) -> Cost:
         receiver.settle()
         receiver.forget_peak()
         memory, used, began = receiver.memory(), receiver.cpu_seconds(), time.perf_counter()
-        # Whom it hangs up on has got what it deserves.
-        with suppress(ConnectionError, socket.timeout):
-            do(receiver.port)
+        try:
+            outcome = f"answered 0x{do(receiver.port):04X}"
+        except ConnectionError:
+            outcome = "aborted"
         seconds = time.perf_counter() - began
         receiver.settle()
-        cost = Cost(
-            (receiver.peak_memory() - memory) / MEGABYTE, receiver.cpu_seconds() - used, seconds
-        )
+        grown = (receiver.peak_memory() - memory) / MEGABYTE
+        cost = Cost(grown, receiver.cpu_seconds() - used, seconds, outcome)
         good.echo()
     return cost
 
 
-def _store(connection: Connection, size: int) -> None:
+def _store(connection: Connection, size: int) -> int:
     instance = generate_uid()
-    status = connection.store(3, MULTI_FRAME, instance, series.large(instance, size))
-    if status:
-        raise RuntimeError(f"{size} bytes were answered 0x{status:04X}")
+    return connection.store(3, MULTI_FRAME, instance, series.large(instance, size))

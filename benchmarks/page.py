@@ -64,7 +64,7 @@ def _side_by_side(found: Rounds) -> Iterator[str]:
     yield "\n## Instances per second\n"
     yield "Both ends with TCP_NODELAY, where it does not say *as shipped*: there Nagle's algorithm"
     yield "in the sender meets delayed acknowledgement in a receiver that does not prevent it.\n"
-    yield from _table(lambda case, name: f"{found.rate(case, name):.1f}")
+    yield from _table(lambda case, name: figures.shown(found.rate(case, name)))
     yield f"\n## How many times as fast as {STORESCP}\n"
     yield from _table(lambda case, name: f"{found.times_as_fast(case, name, STORESCP):.2f}")
     yield "\n## Milliseconds of the receiver's CPU per instance\n"
@@ -106,9 +106,10 @@ def _costs(found: Found) -> Iterator[str]:
     yield "\n## What is long, and what means harm\n"
     yield "Growth of memory at its peak, and CPU until the service is idle again; it has answered a"
     yield "good peer after each.\n"
-    yield "| | MB | s of CPU | s |\n| --- | ---: | ---: | ---: |"
+    yield "| | Outcome | MB | s of CPU | s |\n| --- | --- | ---: | ---: | ---: |"
     for name, cost in {"one instance of 2 GB": found.long_instance, **found.hostile}.items():
-        yield f"| {name} | {cost.megabytes:.1f} | {cost.cpu:.2f} | {cost.seconds:.1f} |"
+        cells = f"{cost.megabytes:.1f} | {cost.cpu:.2f} | {cost.seconds:.1f}"
+        yield f"| {name} | {cost.outcome} | {cells} |"
 
 
 def _machine() -> Iterator[str]:

@@ -11,7 +11,7 @@ VERIFICATION = "1.2.840.10008.1.1"
 EXPLICIT, DEFLATED = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
 IMPLICIT = "1.2.840.10008.1.2"
 
-ASSOCIATE_RQ, ASSOCIATE_AC, DATA = 1, 2, 4
+ASSOCIATE_RQ, ASSOCIATE_AC, DATA, ABORT = 1, 2, 4, 7
 COMMAND, LAST = 0x01, 0x02
 PATIENCE_SECONDS = 120.0
 
@@ -87,8 +87,10 @@ class Connection:
         return self
 
     def receive(self) -> tuple[int, bytes]:
-        """Return the type and body of the next PDU."""
+        """Return the type and body of the next PDU; ConnectionError when it is an A-ABORT."""
         kind, length = unpack(">BxI", self._exactly(6))
+        if kind == ABORT:
+            raise ConnectionError("the receiver has aborted the association")
         return kind, self._exactly(length)
 
     def echo(self) -> int:
