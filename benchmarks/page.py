@@ -14,7 +14,7 @@ from benchmarks.crowd import Crowds, Latency
 from benchmarks.hostile import Cost
 from benchmarks.receivers import STORESCP
 from benchmarks.storm import PER_SECOND
-from benchmarks.throughput import CASES, Case, Rounds
+from benchmarks.throughput import CASES, FEW, Case, Rounds
 from benchmarks.walk import Walked
 
 NAMES = tuple(receivers.ALL)
@@ -63,7 +63,9 @@ def _lines(found: Found, rounds: int) -> Iterator[str]:
 def _side_by_side(found: Rounds) -> Iterator[str]:
     yield "\n## Instances per second\n"
     yield "Both ends with TCP_NODELAY, where it does not say *as shipped*: there Nagle's algorithm"
-    yield "in the sender meets delayed acknowledgement in a receiver that does not prevent it.\n"
+    yield "in the sender meets delayed acknowledgement in a receiver that does not prevent it, so"
+    yield f"others are sent {FEW} instances by each sender. The multi-frame instance is streamed by"
+    yield "a sender of our own, the same to all.\n"
     yield from _table(lambda case, name: figures.shown(found.rate(case, name)))
     yield f"\n## How many times as fast as {STORESCP}\n"
     yield from _table(lambda case, name: f"{found.times_as_fast(case, name, STORESCP):.2f}")

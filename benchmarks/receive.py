@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 def main() -> None:
     """Measure, and write the page."""
     quick, began = "--quick" in sys.argv[1:], time.monotonic()
-    # 1000 associations, at both ends.
+    # A thousand associations need as many sockets, here and in the service.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     rounds, part = (1, 0.1) if quick else (throughput.ROUNDS, 1.0)

@@ -20,8 +20,7 @@ from benchmarks.wire import EXPLICIT, Connection
 
 # DCMTK, as Debian builds it, turns Nagle's algorithm off where this is set; pynetdicom ignores it.
 NO_DELAY = {"TCP_NODELAY": "1"}
-# So many a sender sends, in all, to who waits 90 ms for each: Nagle's algorithm at one end meets
-# delayed acknowledgement at the other.
+# As shipped, an instance takes others 90 ms: a sender sends them so many, and us all there are.
 FEW = 30
 ROUNDS = 3
 # The kernel tells CPU in steps of it.
