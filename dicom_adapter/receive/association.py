@@ -92,6 +92,10 @@ class Association:
             return taken
         return len(data)
 
+    def wait_anew(self) -> None:
+        """Give the peer its whole time again: it has been us who did not read."""
+        self._last_byte = time.monotonic()
+
     def deadline(self) -> float | None:
         """Return when it expires, on the monotonic clock; None while the peer waits for us."""
         timeouts = self._services.dicom.timeouts

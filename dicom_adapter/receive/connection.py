@@ -2,6 +2,7 @@
 
 import socket
 import time
+from struct import Struct
 from typing import Protocol
 
 from dicom_adapter.receive.association import Association
@@ -10,6 +11,8 @@ from dicom_adapter.receive.transport import Transport
 
 #: How long a peer may take to close the connection, once all is said, before we do, in seconds.
 LINGER_SECONDS = 0.5
+# A struct linger: on, and no time at all.
+_AT_ONCE = Struct("ii").pack(1, 0)
 
 
 class Owner(Protocol):
@@ -81,6 +84,7 @@ class Connection:
             return
         untaken, self._untaken = self._untaken, b""
         self._is_paused = False
+        self.association.wait_anew()
         self._take(memoryview(untaken))
         self._watch()
         self._set_timer()
@@ -130,6 +134,7 @@ class Connection:
                     break
                 del self._unsent[:count]
                 self._unsent_since = time.monotonic()
+                self.association.wait_anew()
         except OSError:
             self._loop.post(lambda: self.cut("closed without release or abort"))
             self._unsent.clear()
@@ -196,6 +201,8 @@ class Connection:
         if self._hanging_up is not None:
             self.cut("closed")
         elif self._unsent:
+            # Thrown away with what the kernel still holds for it, and would for minutes.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             self.cut("it does not read what it is answered")
         else:
             self.association.expire()

@@ -29,7 +29,7 @@ from tests.receive.hostile import (
     value,
 )
 from tests.receive.support import Log, Receiving, config, receiving
-from tests.receive.wire import ASSOCIATE_AC, ASSOCIATE_RJ, RELEASE_RQ, raw
+from tests.receive.wire import ASSOCIATE_AC, ASSOCIATE_RJ, RELEASE_RQ, Raw, raw
 from tests.support import PATIENCE
 
 GOOD = good_instance()
@@ -85,9 +85,14 @@ def test_whoever_trickles_is_aborted(tmp_path: Path, log: Log) -> None:
 def test_whoever_does_not_read_is_closed(tmp_path: Path, log: Log) -> None:
     """A peer that takes no answers may not keep us waiting with them."""
     with hurried(tmp_path, progress=0.4) as adapter, unmoved(adapter):
-        with established(adapter) as peer:
-            peer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            peer.connection.settimeout(PATIENCE)
+        with socket.socket() as connection:
+            # Before it connects: a window that shrinks later would stop us by itself.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(PATIENCE)
+            connection.connect(("127.0.0.1", adapter.port))
+            peer = Raw(connection)
+            peer.send(request())
+            assert peer.read()[0] == ASSOCIATE_AC
             with pytest.raises(ConnectionError):
                 send_for_ever(peer, echo() * 50)
         (line,) = log.wait_for("association.lost")
