@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import Settings, StorageSettings
+from dicom_adapter.config.tls import expiring
 from dicom_adapter.ledger import Ledger, attention, instances, jobs
 from dicom_adapter.model import Disk, Rejection, ServiceStatus
 from dicom_adapter.receive.spool import Spool
@@ -83,6 +84,7 @@ class Overview:
                     "wait for its job processor: configure it again, or discard its groups"
                 )
         yield from self._disk_attention(settings.storage)
+        yield from expiring(settings.dicom.tls, self._clock.now())
 
     def _disk_attention(self, storage: StorageSettings) -> Iterator[str]:
         free, used = self._spool.free(), self._spool.used_fraction()

@@ -18,6 +18,7 @@ from dicom_adapter.config.settings import (
     Settings,
     Source,
     StorageSettings,
+    TlsSettings,
 )
 from dicom_adapter.config.values import (
     Flag,
@@ -55,6 +56,7 @@ __all__ = [
     "Source",
     "StorageSettings",
     "Text",
+    "TlsSettings",
     "Whole",
     "changes",
     "known_pipelines",

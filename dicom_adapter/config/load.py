@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dicom_adapter.config import document, problems, units
+from dicom_adapter.config import document, problems, tls, units
 from dicom_adapter.config.changes import FIXED
 from dicom_adapter.config.document import Document, KeyPath
 from dicom_adapter.config.settings import (
@@ -93,9 +93,12 @@ class _Check:
         pipelines = self._pipelines()
         ae_titles = self._ae_titles(dicom, platform)
         sources = self._sources()
-        self._check_sources(dicom)
+        self._check_sources(dicom, sources)
         self._check_platform(platform, pipelines)
         self._check_ports(dicom, grpc, ae_titles)
+        if self._sound("dicom", "tls") and dicom.tls is not None:
+            self._problems += tls.file_problems(dicom.tls)
+            self._problems += tls.port_problems(dicom.tls, dicom, ae_titles)
         settings = Settings(
             file=self._document.file,
             dicom=dicom,
@@ -286,12 +289,14 @@ class _Check:
 
     # Across sections
 
-    def _check_sources(self, dicom: DicomSettings) -> None:
+    def _check_sources(self, dicom: DicomSettings, sources: Mapping[str, Source]) -> None:
         if dicom.reject_unknown_sources and not self._mapping("sources"):
             self._blame(
                 ("dicom", "reject_unknown_sources"),
                 "would reject everyone: there are no sources; name them, or make it false",
             )
+        if self._sound("dicom"):
+            self._problems += tls.source_problems(dicom, sources)
 
     def _check_platform(
         self, platform: PlatformSettings, pipelines: Mapping[str, Pipeline]
@@ -364,6 +369,8 @@ class _Check:
             return
         taken: list[tuple[KeyPath, int | None]] = [(("dicom", "port"), dicom.port)]
         taken += [(("ae_titles", name, "port"), title.port) for name, title in ae_titles.items()]
+        if dicom.tls is not None:
+            taken.append((("dicom", "tls", "port"), dicom.tls.port))
         for path, number in taken:
             if number == port:
                 self._blame(path, f"must not be {port}: grpc.listen ({grpc.listen}) has it")

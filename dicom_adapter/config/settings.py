@@ -3,13 +3,23 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SerializeAsAny, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    SerializeAsAny,
+    model_validator,
+)
 
+from dicom_adapter.config.certificates import CERTIFICATE, KEY, REVOCATIONS, Pem, pem
 from dicom_adapter.config.sop_classes import AcceptedClasses, IgnoredClass
 from dicom_adapter.config.values import (
+    MAX_PORT,
     AETitleText,
     Argument,
     BindHost,
@@ -84,6 +94,37 @@ class DicomTimeouts(Section):
     )
 
 
+CertificateFile: TypeAlias = Annotated[
+    InstanceOf[Pem], BeforeValidator(pem(CERTIFICATE)), Kind("path")
+]
+KeyFile: TypeAlias = Annotated[InstanceOf[Pem], BeforeValidator(pem(KEY)), Kind("path")]
+CrlFile: TypeAlias = Annotated[InstanceOf[Pem], BeforeValidator(pem(REVOCATIONS)), Kind("path")]
+
+
+class TlsSettings(Section):
+    """The TLS port, beside the plain one."""
+
+    port: Whole = Field(
+        default=2762,
+        ge=1,
+        le=MAX_PORT,
+        description="Where the AE titles without a port of their own are reached by TLS.",
+    )
+    certificate: CertificateFile = Field(
+        description="Our certificate and the intermediate ones behind it, in PEM form."
+    )
+    key: KeyFile = Field(description="Its private key, in PEM form and without a passphrase.")
+    ca: CertificateFile | None = Field(
+        default=None, description="The authorities whose client certificates are trusted."
+    )
+    crl: CrlFile | None = Field(
+        default=None, description="The client certificates that they have revoked."
+    )
+    require_client_certificate: Flag = Field(
+        default=True, description="Whether a client must have a certificate of `ca`."
+    )
+
+
 class DicomSettings(Section):
     """The DICOM listener."""
 
@@ -122,6 +163,7 @@ class DicomSettings(Section):
         default=False,
         description="Whether calling AE title and address must match one of `sources`.",
     )
+    tls: TlsSettings | None = None
     timeouts: DicomTimeouts = DicomTimeouts()
     min_rate: Size = Field(
         default=1024,
@@ -288,6 +330,10 @@ class Source(Section):
 
     ae_title: AETitleText = Field(description="The calling AE title.")
     host: Network = Field(description="The address, or network of addresses, that it calls from.")
+    certificate: Text | None = Field(
+        default=None,
+        description="A name in its client certificate: the common name, or a DNS name.",
+    )
 
 
 def _beside_the_data(validated: Mapping[str, Any]) -> LedgerSettings:

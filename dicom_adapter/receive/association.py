@@ -133,6 +133,11 @@ class Association:
         self._lost = self._lost or why
         self._end()
 
+    def untrusted(self, why: str) -> None:
+        """Take note that there will be none, since TLS could not be agreed upon, and why."""
+        self.conversation.untrusted(why)
+        self._end()
+
     def closed(self) -> None:
         """Sum it up, once the connection is closed and nothing is being prepared any more."""
         self.conversation.closed(self._lost)
@@ -176,7 +181,8 @@ class Association:
     # How it begins and ends.
 
     def _requested(self, request: AssociateRequest) -> None:
-        caller = self.conversation.requested(request.calling, request.called)
+        certificate = self._peer.certificate
+        caller = self.conversation.requested(request.calling, request.called, certificate)
         decision = _refuse_upper_layer(request) or self._services.gate.admit(caller)
         if isinstance(decision, Refusal):
             self._reject(decision)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from dicom_adapter.receive.association import Association
 from dicom_adapter.receive.loop import READ, WRITE, Loop
-from dicom_adapter.receive.transport import Transport
+from dicom_adapter.receive.transport import HandshakeError, Transport
 
 #: How long a peer may take to close the connection, once all is said, before we do, in seconds.
 LINGER_SECONDS = 0.5
@@ -35,10 +35,9 @@ class Connection:
 
     association: Association
 
-    def __init__(self, loop: Loop, owner: Owner, sock: socket.socket, transport: Transport) -> None:
+    def __init__(self, loop: Loop, owner: Owner, transport: Transport) -> None:
         self._loop = loop
         self._owner = owner
-        self._socket = sock
         self._transport = transport
         self._unsent = bytearray()
         self._unsent_since = 0.0
@@ -58,6 +57,11 @@ class Connection:
         self._set_timer()
 
     # The association's side.
+
+    @property
+    def certificate(self) -> frozenset[str]:
+        """The names in the peer's certificate: none without one that was verified."""
+        return self._transport.certificate
 
     def send(self, data: bytes) -> None:
         """Send bytes, now or as soon as the peer takes them."""
@@ -99,7 +103,7 @@ class Connection:
     def _ready(self, events: int) -> None:
         if events & WRITE:
             self._write()
-        if events & READ and not self._is_closed:
+        if (events & READ or self._transport.wants_write) and not self._is_closed:
             self._read()
         if not self._is_closed:
             self._watch()
@@ -112,12 +116,21 @@ class Connection:
             return
         try:
             count = self._transport.receive(self._owner.buffer)
+        except HandshakeError as error:
+            self._refuse(str(error))
+            return
         except OSError:
             count = 0
         if count:
             self._take(self._owner.buffer[:count])
         elif count == 0:
             self.cut("closed without release or abort")
+
+    def _refuse(self, why: str) -> None:
+        self.association.untrusted(why)
+        # What still comes is not read, and the peer has time to read the alert.
+        self._is_paused = True
+        self.hang_up()
 
     def _take(self, data: memoryview) -> None:
         if self._hanging_up is None and data:
@@ -144,15 +157,17 @@ class Connection:
         if self._is_closed:
             return
         # A peer that does not read its answers is not given more of them.
-        wanted = WRITE if self._unsent else 0 if self._is_paused else READ
+        reads = not self._is_paused and not self._unsent
+        writes = self._unsent or self._transport.wants_write
+        wanted = (READ if reads else 0) | (WRITE if writes else 0)
         if wanted == self._watched:
             return
         if not self._watched:
-            self._loop.watch(self._socket, wanted, self._ready)
+            self._loop.watch(self._transport.socket, wanted, self._ready)
         elif wanted:
-            self._loop.change(self._socket, wanted, self._ready)
+            self._loop.change(self._transport.socket, wanted, self._ready)
         else:
-            self._loop.unwatch(self._socket)
+            self._loop.unwatch(self._transport.socket)
         self._watched = wanted
 
     def _close(self) -> None:
@@ -160,8 +175,8 @@ class Connection:
             return
         self._is_closed = True
         if self._watched:
-            self._loop.unwatch(self._socket)
-        self._socket.close()
+            self._loop.unwatch(self._transport.socket)
+        self._transport.close()
         self._owner.closed(self)
         # While it is busy an instance is still being kept, and to be counted.
         if not self.association.busy:
@@ -202,7 +217,7 @@ class Connection:
             self.cut("closed")
         elif self._unsent:
             # Thrown away with what the kernel still holds for it, and would for minutes.
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            self._transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             self.cut("it does not read what it is answered")
         else:
             self.association.expire()

@@ -30,9 +30,16 @@ class Conversation:
         self._refused = 0
         self._ignored = 0
 
-    def requested(self, calling: str, called: str) -> Caller:
+    def untrusted(self, why: str) -> None:
+        """Say why TLS cannot be agreed upon."""
+        self._over = True
+        self.log.warning("TLS refused", action="tls.refused", why=why, port=self._port)
+
+    def requested(self, calling: str, called: str, certificate: frozenset[str]) -> Caller:
         """Take the AE titles into every further line; return who that is."""
-        caller = Caller(calling, called, self._address, self._port)
+        caller = Caller(calling, called, self._address, self._port, certificate)
+        if certificate:
+            self.log = self.log.bind(certificate=sorted(certificate))
         self.log = self.log.bind(calling=caller.calling_ae_title, called=caller.called_ae_title)
         return caller
 

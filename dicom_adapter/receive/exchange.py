@@ -49,6 +49,11 @@ class Parties:
 class Peer(Protocol):
     """The other side, as an association needs it."""
 
+    @property
+    def certificate(self) -> frozenset[str]:
+        """The names in its certificate: none without one that was verified."""
+        ...
+
     def send(self, data: bytes) -> None:
         """Send bytes, now or as soon as the peer takes them."""
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,8 @@ from dicom_adapter.receive.intake import Intake, Limits
 from dicom_adapter.receive.keeper import Keeper, PatientKeeper, PromptKeeper
 from dicom_adapter.receive.loop import READ, Loop
 from dicom_adapter.receive.policy import Policy, Rules
-from dicom_adapter.receive.transport import Plain, prepare
+from dicom_adapter.receive.tls import Tls, refreshed
+from dicom_adapter.receive.transport import HandshakeError, Plain, Transport, prepare
 
 #: How long connections may take to close once they are aborted, in seconds.
 ABORT_SECONDS = 1.0
@@ -57,6 +59,7 @@ class Listener:
         self._intake = intake
         self._connections: set[Connection] = set()
         self._accepting: dict[int, socket.socket] = {}
+        self._tls: ssl.SSLContext | None = None
         self._is_closing = False
         self._all_closed = threading.Event()
 
@@ -101,6 +104,7 @@ class Listener:
     def _configure(self, rules: Rules, sockets: Mapping[int, socket.socket]) -> None:
         self._limits = Limits(rules.dicom.max_instance, rules.reserve)
         self._services = Services(rules.dicom, Policy(rules), self._gate, self._store)
+        self._tls = refreshed(rules.dicom.tls, self._tls)
         self._sockets = sockets
         for port in self._accepting.keys() - sockets:
             self._loop.unwatch(self._accepting.pop(port))
@@ -127,11 +131,25 @@ class Listener:
             self._open(connection, _plain_address(address[0]), port)
 
     def _open(self, sock: socket.socket, address: str, port: int) -> None:
-        prepare(sock)
-        connection = Connection(self._loop, self, sock, Plain(sock))
-        self._connections.add(connection)
         conversation = Conversation(next(self._numbers), address, port)
+        try:
+            transport = self._transport(sock, port)
+        except (OSError, HandshakeError) as error:
+            conversation.untrusted(str(error))
+            sock.close()
+            return
+        connection = Connection(self._loop, self, transport)
+        self._connections.add(connection)
         connection.start(Association(self._services, connection, conversation))
+
+    def _transport(self, sock: socket.socket, port: int) -> Transport:
+        prepare(sock)
+        tls = self._services.dicom.tls
+        if tls is None or port != tls.port:
+            return Plain(sock)
+        if self._tls is None:
+            raise HandshakeError("there is no usable certificate of ours")
+        return Tls(sock, self._tls)
 
     def _wait_for_room(self, port: int, error: OSError) -> None:
         # Not accepted, it would be reported again at once, and again.

@@ -35,13 +35,15 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks for an association, as far as the peer's word and its address tell."""
+    """Who asks for an association, as far as the peer's word, address and certificate tell."""
 
     #: As they were sent: for comparing only, never for a log.
     calling: str = field(repr=False)
     called: str = field(repr=False)
     address: str
     port: int
+    #: The names in the certificate of a peer that came by TLS, in lower case.
+    certificate: frozenset[str] = frozenset()
 
     @property
     def calling_ae_title(self) -> str:
@@ -97,12 +99,17 @@ class Rules:
 
     @property
     def ports(self) -> tuple[int, ...]:
-        """The ports of all AE titles, each once, in their order."""
-        return tuple(dict.fromkeys(map(self.port_of, self.titles.values())))
+        """The ports of all AE titles, each once, in their order; that of TLS is the last."""
+        plain = [self.ports_of(title)[0] for title in self.titles.values()]
+        every = [port for title in self.titles.values() for port in self.ports_of(title)]
+        return tuple(dict.fromkeys([*plain, *every]))
 
-    def port_of(self, title: Title) -> int:
-        """Return the configured port of an AE title."""
-        return self.dicom.port if title.port is None else title.port
+    def ports_of(self, title: Title) -> tuple[int, ...]:
+        """Return the configured ports of an AE title, that of TLS last."""
+        if title.port is not None:
+            return (title.port,)
+        tls = self.dicom.tls
+        return (self.dicom.port,) if tls is None else (self.dicom.port, tls.port)
 
 
 class Policy:
@@ -120,7 +127,7 @@ class Policy:
         if refusal is not None:
             return refusal
         title = self._rules.titles.get(caller.called)
-        if title is None or self._rules.port_of(title) != caller.port:
+        if title is None or caller.port not in self._rules.ports_of(title):
             return Refusal(1, 1, 7, "called AE title not recognized on this port")
         return title
 
@@ -135,8 +142,11 @@ class Policy:
         if not named:
             return Refusal(1, 1, 3, "calling AE title matches no source")
         address = ipaddress.ip_address(caller.address)
-        if not any(address in source.host for source in named):
+        named = [source for source in named if address in source.host]
+        if not named:
             return Refusal(1, 1, 3, "address matches no source of this calling AE title")
+        if not any(_is_certified(caller, source) for source in named):
+            return Refusal(1, 1, 3, "certificate matches no source of this calling AE title")
         return None
 
     def accepts(self, title: Title, abstract_syntax: str) -> bool:
@@ -173,6 +183,11 @@ class Policy:
         """Tell whether a SOP class is one of storage, or private and so may be one."""
         standard = sop_class.startswith(_STANDARD)
         return not standard or sop_class.startswith(_STORAGE) or sop_class in self._storage
+
+
+def _is_certified(caller: Caller, source: Source) -> bool:
+    """Tell whether a caller has the certificate that a source is bound to, if it is to one."""
+    return source.certificate is None or source.certificate.lower() in caller.certificate
 
 
 def choose_transfer_syntax(proposed: Iterable[str]) -> str | None:

@@ -5,8 +5,11 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import structlog
+
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import Settings
+from dicom_adapter.config.tls import expiring
 from dicom_adapter.ledger import Ledger, instances
 from dicom_adapter.model import Rejection
 from dicom_adapter.receive import libraries
@@ -20,6 +23,8 @@ from dicom_adapter.receive.processes import Processes
 from dicom_adapter.receive.recorder import Recorder
 from dicom_adapter.receive.rejections import Rejections
 from dicom_adapter.receive.spool import Spool
+
+log = structlog.get_logger()
 
 Sockets = Mapping[int, socket.socket]
 
@@ -60,6 +65,7 @@ class Receiving:
         """
         self._is_stopped = False
         self._rules = Rules.of(settings)
+        self._clock = clock
         self._rejections = Rejections(clock)
         self._gate = Admissions(self._rules, self._rejections)
         self._ports = Ports(settings.dicom.host)
@@ -88,6 +94,7 @@ class Receiving:
         except BaseException:
             self._ports.close_others(())
             raise
+        self._warn()
         return self._ports.addresses
 
     @property
@@ -108,6 +115,11 @@ class Receiving:
         self._gate.reload(rules)
         self._ports.close_others(rules.ports)
         self._rules = rules
+        self._warn()
+
+    def _warn(self) -> None:
+        for warning in expiring(self._rules.dicom.tls, self._clock.now()):
+            log.warning(warning, action="tls.expiring")
 
     def stop(self, grace: float) -> None:
         """Stop listening, let associations end for `grace` seconds, then abort the rest."""

@@ -8,37 +8,64 @@ from typing import Protocol
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
+class HandshakeError(Exception):
+    """The peer is not one to talk with by TLS: why, in words without anything that it sent."""
+
+
 class Transport(Protocol):
     """Where bytes come from and go to."""
+
+    #: True while a reception goes on only when something can be sent.
+    wants_write: bool
+
+    @property
+    def socket(self) -> socket.socket:
+        """What is to be watched."""
+        ...
+
+    @property
+    def certificate(self) -> frozenset[str]:
+        """The names in the peer's certificate: none without one that was verified."""
+        ...
 
     def receive(self, buffer: memoryview) -> int | None:
         """Fill a buffer; return the count, 0 at the end, None when nothing is there now."""
 
     def send(self, data: memoryview) -> int:
         """Send what goes now; return how much that was."""
+
+    def close(self) -> None:
+        """Close the connection."""
 
 
 class Plain:
     """A TCP connection as it is."""
 
+    certificate: frozenset[str] = frozenset()
+
     def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
+        self.socket = sock
+        self.wants_write = False
 
     def receive(self, buffer: memoryview) -> int | None:
         """Fill a buffer; return the count, 0 at the end, None when nothing is there now."""
         try:
-            count = self._socket.recv_into(buffer)
+            count = self.socket.recv_into(buffer)
         except BlockingIOError:
             return None
-        acknowledge_at_once(self._socket)
+        acknowledge_at_once(self.socket)
         return count
 
     def send(self, data: memoryview) -> int:
         """Send what goes now; return how much that was."""
         try:
-            return self._socket.send(data)
+            return self.socket.send(data)
         except BlockingIOError:
             return 0
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.socket.close()
 
 
 def prepare(sock: socket.socket) -> None:

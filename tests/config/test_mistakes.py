@@ -12,13 +12,15 @@ AET = PIPELINE + "ae_titles: {A: {settings: {a: p}, %s}}"
 
 DICOM_KEYS = (
     "allowed are host, port, processes, max_associations, max_per_calling_ae, max_per_address, "
-    "max_pdu, reject_unknown_sources, timeouts, min_rate, max_instance, private_sop_classes"
+    "max_pdu, reject_unknown_sources, tls, timeouts, min_rate, max_instance, private_sop_classes"
 )
 
 ONE_MISTAKE = {
     # The listener
     "dicom: {prot: 1}": f"1: dicom.prot: is an unknown key; did you mean 'port'?; {DICOM_KEYS}",
-    "dicom: {tls: {port: 2762}}": f"1: dicom.tls: is an unknown key; {DICOM_KEYS}",
+    "dicom: {tsl: {port: 2762}}": (
+        f"1: dicom.tsl: is an unknown key; did you mean 'tls'?; {DICOM_KEYS}"
+    ),
     "dicom: {port: '11112'}": (
         "1: dicom.port: must be a whole number, not '11112': take off the quotes"
     ),
@@ -278,7 +280,7 @@ ONE_MISTAKE = {
     ),
     "sources: {S: {ae_title: A}}": "1: sources.S.host: is missing, and must be given",
     "sources: {S: {ae_title: A, host: 10.1.2.3, port: 104}}": (
-        "1: sources.S.port: is an unknown key; allowed are ae_title, host"
+        "1: sources.S.port: is an unknown key; allowed are ae_title, host, certificate"
     ),
     "destinations: {}": (
         "1: destinations: is an unknown key; allowed are dicom, storage, ledger, platform, grpc, "

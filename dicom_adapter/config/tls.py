@@ -1,0 +1,78 @@
+"""Whether the TLS port can be served as it is configured, and certificates be asked for there."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+
+from dicom_adapter.config.certificates import CertificateError, server_context
+from dicom_adapter.config.document import KeyPath
+from dicom_adapter.config.settings import (
+    AETitle,
+    DicomSettings,
+    Source,
+    TlsSettings,
+)
+
+Problems = Iterator[tuple[KeyPath, str]]
+
+#: So long before its end a certificate is told of: time enough to have another one issued.
+NOTICE = timedelta(days=30)
+
+_TLS = ("dicom", "tls")
+
+
+def file_problems(tls: TlsSettings) -> Problems:
+    """Yield what is wrong with the files, alone or together."""
+    if tls.require_client_certificate and tls.ca is None:
+        cure = "name who vouches for clients, or make require_client_certificate false"
+        yield (*_TLS, "ca"), f"is missing: {cure}"
+    elif tls.crl is not None and tls.ca is None:
+        yield (*_TLS, "crl"), "revokes nothing without dicom.tls.ca"
+    try:
+        server_context(tls)
+    except CertificateError as error:
+        yield (*_TLS, error.key), error.problem
+
+
+def port_problems(
+    tls: TlsSettings, dicom: DicomSettings, ae_titles: Mapping[str, AETitle]
+) -> Problems:
+    """Yield whose plain port the TLS port is already."""
+    taken = {dicom.port: "dicom.port"}
+    taken |= {
+        title.port: f"ae_titles.{title.title}.port"
+        for title in ae_titles.values()
+        if title.port is not None
+    }
+    if tls.port in taken:
+        yield (*_TLS, "port"), f"must not be {tls.port}: {taken[tls.port]} has it"
+
+
+def source_problems(dicom: DicomSettings, sources: Mapping[str, Source]) -> Problems:
+    """Yield which sources are bound to a certificate that nobody looks at."""
+    for name, source in sources.items():
+        path = ("sources", name, "certificate")
+        if source.certificate is None:
+            continue
+        if dicom.tls is None or dicom.tls.ca is None:
+            yield path, "is never seen: it needs dicom.tls with a ca"
+        elif not dicom.reject_unknown_sources:
+            yield path, "is not looked at: it needs dicom.reject_unknown_sources to be true"
+
+
+def expiring(tls: TlsSettings | None, now: datetime) -> Iterator[str]:
+    """Yield what of the files in use ends soon, or has ended."""
+    if tls is None:
+        return
+    ends_at = tls.certificate.ends_at
+    if ends_at is not None and ends_at - now < NOTICE:
+        ends = "has ended" if ends_at <= now else "ends"
+        yield (
+            f"the TLS certificate {ends} on {ends_at:%Y-%m-%d}: replace {tls.certificate} and "
+            "reload (dicom.tls.certificate)"
+        )
+    # It is renewed often, so only that this was forgotten is worth a word.
+    if tls.crl is not None and tls.crl.ends_at is not None and tls.crl.ends_at <= now:
+        yield (
+            f"every TLS client certificate is refused: the CRL has ended on "
+            f"{tls.crl.ends_at:%Y-%m-%d}: replace {tls.crl} and reload (dicom.tls.crl)"
+        )
