@@ -13,6 +13,8 @@ from dicom_adapter.receive.pdu import ProtocolError
 _PDU_HEADER = Struct(">BxI")
 _PDV_HEADER = Struct(">IBB")
 _HEADER = 6
+# How a peer begins that wants TLS (RFC 8446 section 5.1).
+_TLS_HANDSHAKE = 0x16
 # The context and the control header are counted in an item's length.
 _COUNTED = 2
 _COMMAND, _LAST = 0x01, 0x02
@@ -92,7 +94,10 @@ class Framing:
         at = self._take_header(data, at)
         # The first byte alone tells what speaks no DICOM; it may never send a sixth.
         if self._header[0] not in pdu.KNOWN:
-            raise ProtocolError(pdu.UNRECOGNIZED)
+            by_tls = self._header[0] == _TLS_HANDSHAKE
+            raise ProtocolError(
+                pdu.UNRECOGNIZED, "it speaks TLS, and this port does not" if by_tls else ""
+            )
         if len(self._header) < _HEADER:
             return at
         self._kind, self._pdu_left = _PDU_HEADER.unpack(self._header)

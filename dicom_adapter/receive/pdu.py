@@ -55,8 +55,8 @@ _USER_ITEMS = frozenset({0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59})
 class ProtocolError(Exception):
     """The peer broke the upper layer protocol: the reason that its A-ABORT gives."""
 
-    def __init__(self, reason: int) -> None:
-        super().__init__(_REASONS.get(reason, "the peer broke the protocol"))
+    def __init__(self, reason: int, why: str = "") -> None:
+        super().__init__(why or _REASONS.get(reason, "the peer broke the protocol"))
         self.reason = reason
 
 
