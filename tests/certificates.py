@@ -6,8 +6,10 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 DAY = timedelta(days=1)
 CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
@@ -17,7 +19,7 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def write_key(path: Path, key: ec.EllipticCurvePrivateKey, passphrase: bytes = b"") -> None:
+def write_key(path: Path, key: Key, passphrase: bytes = b"") -> None:
     """Write a private key."""
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase:
@@ -44,7 +46,7 @@ class Authority:
         self.path.write_bytes(own.public_bytes(serialization.Encoding.PEM))
 
     def _builder(
-        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, start: datetime, end: datetime
+        self, name: x509.Name, key: Key, start: datetime, end: datetime
     ) -> x509.CertificateBuilder:
         return (
             x509.CertificateBuilder()
@@ -64,9 +66,10 @@ class Authority:
         starts: timedelta = -DAY,
         ends: timedelta = 365 * DAY,
         dns: Sequence[str] = (),
+        key: Key | None = None,
     ) -> x509.Certificate:
         """Issue a certificate, from and to so long after now."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         builder = self._builder(_name(name), key, now + starts, now + ends).add_extension(
             x509.ExtendedKeyUsage([usage]), critical=False
