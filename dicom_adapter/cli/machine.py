@@ -148,6 +148,9 @@ def free_ports(settings: Settings) -> Iterator[Finding]:
         for title in settings.ae_titles.values()
         for key in ["dicom.port" if title.port is None else f"ae_titles.{title.title}.port"]
     ]
+    shared = any(title.port is None for title in settings.ae_titles.values())
+    if settings.dicom.tls is not None and shared:
+        wanted.append((settings.dicom.host, settings.dicom.tls.port, "dicom.tls.port"))
     if settings.grpc.listen is not None:
         host, _, port = settings.grpc.listen.rpartition(":")
         wanted.append((host.strip("[]"), int(port), "grpc.listen"))

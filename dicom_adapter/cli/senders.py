@@ -31,7 +31,14 @@ def _ports(settings: Settings) -> dict[int, list[AETitle]]:
     for title in settings.ae_titles.values():
         port = settings.dicom.port if title.port is None else title.port
         found.setdefault(port, []).append(title)
+    shared = [title for title in settings.ae_titles.values() if title.port is None]
+    if settings.dicom.tls is not None and shared:
+        found[settings.dicom.tls.port] = shared
     return found
+
+
+def _is_tls(settings: Settings, port: int) -> bool:
+    return settings.dicom.tls is not None and port == settings.dicom.tls.port
 
 
 def open_ports(settings: Settings, status: adapter_pb2.Status) -> Iterator[Finding]:
@@ -58,7 +65,7 @@ def _answer(address: str, titles: list[AETitle], settings: Settings) -> Finding:
     host = host.strip("[]")
     reached = "localhost" if ipaddress.ip_address(host).is_unspecified else host
     try:
-        if settings.dicom.reject_unknown_sources:
+        if settings.dicom.reject_unknown_sources or _is_tls(settings, int(port)):
             # A C-ECHO of ours would be rejected, and be shown as a sender that is kept out.
             socket.create_connection((reached, int(port)), CONNECT_SECONDS).close()
         else:
@@ -107,14 +114,23 @@ def _cure(settings: Settings, rejection: adapter_pb2.Rejection) -> str:
     if "max_associations" in rejection.why:
         return "raise dicom.max_associations, or have the sender open fewer"
     if "source" in rejection.why:
-        title = rejection.calling_ae_title
-        # The name of a source is free; one that is there already must not be taken.
-        name = next(n for n in _names(title) if n not in settings.sources)
-        return (
-            f"if it may send, add under sources: "
-            f"{_yaml(name)}: {{ae_title: {_yaml(title)}, host: {_yaml(rejection.address)}}}"
-        )
+        return _source_cure(settings, rejection)
     return "correct the calling AE title at the sender"
+
+
+def _source_cure(settings: Settings, rejection: adapter_pb2.Rejection) -> str:
+    if "certificate" in rejection.why:
+        return (
+            "if it may send, have it call by TLS with the certificate that its source names, or "
+            "correct that name under sources"
+        )
+    title = rejection.calling_ae_title
+    # The name of a source is free; one that is there already must not be taken.
+    name = next(n for n in _names(title) if n not in settings.sources)
+    return (
+        f"if it may send, add under sources: "
+        f"{_yaml(name)}: {{ae_title: {_yaml(title)}, host: {_yaml(rejection.address)}}}"
+    )
 
 
 def _instance_cure(why: str) -> str:
@@ -183,10 +199,11 @@ def addresses(settings: Settings, status: adapter_pb2.Status | None) -> Iterator
     for number, (port, titles) in enumerate(_ports(settings).items()):
         told = real[number] if number < len(real) else port or "any free one"
         names = " or ".join(title.title for title in titles)
+        how = " by TLS" if _is_tls(settings, port) else ""
         yield Finding(
             "good",
             "address",
-            f"senders use AE title {names}, host {' or '.join(own) or 'unknown'}, port {told}",
+            f"senders use AE title {names}, host {' or '.join(own) or 'unknown'}, port {told}{how}",
         )
 
 

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from dicom_adapter.cli.machine import DESCRIPTORS_BESIDE, _is_adapter
+from tests.certificates import SERVER, Authority
 from tests.cli.conftest import Command, Work
 from tests.cli.shell import PROGRAM, Answer, as_nobody, serving
-from tests.receive.support import EXPLICIT, IMPLICIT, MR, VERIFICATION
+from tests.receive.support import EXPLICIT, IMPLICIT, MR, VERIFICATION, free_port
 from tests.support import (
     CONFIG,
     PATIENCE,
@@ -357,3 +358,21 @@ def test_changed_configuration(cli: Command, tmp_path: Path) -> None:
         answer = examined(cli, tmp_path, CONFIG.replace("port: 0", f"port: {port}"))
     assert answer.code == 1
     assert the(answer, "port", "bad")["cure"] == "restart the service"
+
+
+def test_tls(cli: Command, tmp_path: Path) -> None:
+    """Its port is looked at, told to senders, and to one that has not the certificate it needs."""
+    authority = Authority(tmp_path)
+    authority.issue("service", usage=SERVER)
+    port = free_port()
+    tls = f"tls: {{port: {port}, certificate: service.pem, key: service.key, ca: ca.pem}}"
+    text = STRICT.replace("port: 0,", f"port: 0, {tls},")
+    text = text.replace("10.1.2.3}", "127.0.0.1, certificate: ct1.hospital.example}")
+    assert f"{port} (dicom.tls.port) is free" in str(examined(cli, tmp_path, text).rows)
+    with running(tmp_path, text) as service:
+        with association(service.port, calling="CT1") as opened:
+            assert opened.is_rejected
+        answer = cli("doctor", "--json", folder=tmp_path)
+    answers = [row["found"] for row in findings(answer, "port")]
+    assert answers == [f"{service.port} answers", f"{port} answers"]
+    assert the(answer, "sender", "bad")["cure"].startswith("if it may send, have it call by TLS")
