@@ -98,7 +98,8 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    # Nothing is resumed: every client is judged anew, by the authorities and the CRL of now.
+    # Without tickets a session is resumed by this context alone, and so never after a reload, when
+    # there may be another CRL.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
     _load_own(context, files)

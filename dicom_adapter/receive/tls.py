@@ -115,5 +115,11 @@ class Tls:
         except ssl.SSLEOFError as error:
             raise ConnectionResetError from error
         except ssl.SSLError as error:
-            raise HandshakeError(_REASONS.get(error.reason, words(error))) from error
+            raise HandshakeError(_why(error)) from error
         self._is_open = True
+
+
+def _why(error: ssl.SSLError) -> str:
+    said = words(error)
+    _, is_alert, alert = said.partition(" alert ")
+    return f"the peer gives up: {alert}" if is_alert else _REASONS.get(error.reason, said)

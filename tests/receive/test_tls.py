@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -249,6 +250,18 @@ def test_who_is_not_trusted_is_refused(
     assert not log.of("association.rejected")
 
 
+def test_a_client_that_does_not_trust_us_says_so(
+    tmp_path: Path, authority: Authority, log: Log
+) -> None:
+    """Its alert is told: the fault is to be looked for in our certificate, or at the client."""
+    del authority
+    Authority(tmp_path, "other")
+    with served(tmp_path) as (_, port):
+        assert answer(port, client(tmp_path, ca="other.pem"))[0] == 0
+        (line,) = log.wait_for("tls.refused")
+    assert line["why"] == "the peer gives up: unknown ca"
+
+
 def test_a_client_without_certificate_where_none_is_required(
     tmp_path: Path, authority: Authority
 ) -> None:
@@ -349,3 +362,56 @@ def test_stopping_aborts_by_tls(tmp_path: Path, authority: Authority) -> None:
         adapter.listener.stop(0)
         assert peer.read()[0] == ABORT
         assert peer.read()[0] == 0
+
+
+def test_nothing_is_renegotiated(tmp_path: Path, authority: Authority) -> None:
+    """What a client was let in with holds until the end of its connection."""
+    del authority
+    names = [tmp_path / name for name in ("CT1.pem", "CT1.key", "ca.pem")]
+    words: list[str | Path] = [
+        "openssl",
+        "s_client",
+        "-tls1_2",
+        "-cert",
+        names[0],
+        "-key",
+        names[1],
+        "-CAfile",
+    ]
+    with served(tmp_path) as (_, port):
+        done = subprocess.run(
+            [*words, names[2], "-connect", f"127.0.0.1:{port}"],
+            input=b"R\n",
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert b"RENEGOTIATING" in done.stdout + done.stderr
+    assert b"no renegotiation" in done.stderr
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_nothing_is_resumed_beyond_a_reload(
+    tmp_path: Path, authority: Authority, version: ssl.TLSVersion
+) -> None:
+    """Who is revoked by then cannot go on with the session of a connection before it."""
+    late = authority.issue("late")
+    context = client(tmp_path, "late")
+    context.minimum_version = context.maximum_version = version
+    with served(tmp_path) as (adapter, port):
+        with secured(port, context) as peer:
+            peer.send(associate_rq())
+            assert peer.read()[0] == ASSOCIATE_AC
+            assert isinstance(peer.connection, ssl.SSLSocket)
+            session = peer.connection.session
+        authority.revoke(late)
+        adapter.listener.reload(
+            settings_of(tmp_path, (tmp_path / "dicom-adapter.yaml").read_text())
+        )
+        with (
+            suppress(OSError),
+            socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
+            context.wrap_socket(plain, session=session) as again,
+        ):
+            again.sendall(associate_rq())
+            assert not again.recv(1)
