@@ -10,7 +10,7 @@ from dicom_adapter.receive.pdu import ProtocolError
 
 # What is refused is read to its end all the same, for only then may it be answered; but no further
 # than this beyond `max_instance`.
-_PATIENCE_BYTES = 256 * 1024 * 1024
+_PATIENCE_BYTES = 64 * 1024 * 1024
 
 
 class Message:
