@@ -113,7 +113,7 @@ def _cure(settings: Settings, rejection: adapter_pb2.Rejection) -> str:
         return _called_cure(settings, rejection.called_ae_title)
     if "max_associations" in rejection.why:
         return "raise dicom.max_associations, or have the sender open fewer"
-    if "source" in rejection.why:
+    if "source" in rejection.why or "user" in rejection.why:
         return _source_cure(settings, rejection)
     return "correct the calling AE title at the sender"
 
@@ -124,6 +124,8 @@ def _source_cure(settings: Settings, rejection: adapter_pb2.Rejection) -> str:
             "if it may send, have it call by TLS with the certificate that its source names, or "
             "correct that name under sources"
         )
+    if "user" in rejection.why:
+        return "correct user and passcode at the sender, or the user's hash in dicom.users"
     title = rejection.calling_ae_title
     # The name of a source is free; one that is there already must not be taken.
     name = next(n for n in _names(title) if n not in settings.sources)

@@ -96,6 +96,7 @@ class _Check:
         self._check_sources(dicom, sources)
         self._check_platform(platform, pipelines)
         self._check_ports(dicom, grpc, ae_titles)
+        self._check_users(dicom, ae_titles)
         if self._sound("dicom", "tls") and dicom.tls is not None:
             self._problems += tls.file_problems(dicom.tls)
             self._problems += tls.port_problems(dicom.tls, dicom, ae_titles)
@@ -358,6 +359,13 @@ class _Check:
         # What is not written may follow what is: the ledger lies in storage.path.
         for path in [path for path in changed if path in self._document.lines] or changed:
             self._blame(path, "needs a restart: it cannot change while the service runs")
+
+    def _check_users(self, dicom: DicomSettings, ae_titles: Mapping[str, AETitle]) -> None:
+        wanting = [("dicom", "require_user")] if dicom.require_user else []
+        wanting += [("ae_titles", name) for name, title in ae_titles.items() if title.require_user]
+        if not dicom.users and self._sound("dicom", "users"):
+            for path in wanting:
+                self._blame(path, "would reject everyone: there are no dicom.users")
 
     def _check_ports(
         self, dicom: DicomSettings, grpc: GrpcSettings, ae_titles: Mapping[str, AETitle]

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from dicom_adapter.config.certificates import CERTIFICATE, KEY, REVOCATIONS, Pem, pem
+from dicom_adapter.config.passcodes import Passcode, check_passcode
 from dicom_adapter.config.sop_classes import AcceptedClasses, IgnoredClass
 from dicom_adapter.config.values import (
     MAX_PORT,
@@ -98,7 +99,14 @@ CertificateFile: TypeAlias = Annotated[
     InstanceOf[Pem], BeforeValidator(pem(CERTIFICATE)), Kind("path")
 ]
 KeyFile: TypeAlias = Annotated[InstanceOf[Pem], BeforeValidator(pem(KEY)), Kind("path")]
+PasscodeHash: TypeAlias = Annotated[
+    InstanceOf[Passcode], BeforeValidator(check_passcode), Kind("hash of a passcode")
+]
 CrlFile: TypeAlias = Annotated[InstanceOf[Pem], BeforeValidator(pem(REVOCATIONS)), Kind("path")]
+
+
+def _names(users: Mapping[str, Passcode]) -> str:
+    return ", ".join(users) or "none"
 
 
 class TlsSettings(Section):
@@ -164,6 +172,13 @@ class DicomSettings(Section):
         description="Whether calling AE title and address must match one of `sources`.",
     )
     tls: TlsSettings | None = None
+    users: Annotated[Frozen[PasscodeHash], Kind("mapping of names to hashes", _names)] = Field(
+        default={},
+        description="Who may identify itself, with what `dicom-adapter hash-passcode` prints.",
+    )
+    require_user: Flag = Field(
+        default=False, description="Whether a peer must identify itself as one of `users`."
+    )
     timeouts: DicomTimeouts = DicomTimeouts()
     min_rate: Size = Field(
         default=1024,
@@ -311,6 +326,11 @@ class AETitle(Section):
     port: Port | None = Field(
         default=None, description="A port of its own, instead of `dicom.port`."
     )
+    require_user: Flag | None = Field(
+        default=None,
+        description="Whether a peer must identify itself as one of `dicom.users`.",
+        json_schema_extra={"default": "`dicom.require_user`"},
+    )
     ignored_sop_classes: tuple[IgnoredClass, ...] = Field(
         default=(), description="Answered Success and not kept."
     )
@@ -346,7 +366,7 @@ class Settings(Section):
 
     file: str = ""
     """The file that it was read from, for messages."""
-    dicom: DicomSettings = DicomSettings()
+    dicom: DicomSettings = Field(default_factory=DicomSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     ledger: LedgerSettings = Field(default_factory=_beside_the_data)
     platform: PlatformSettings = Field(default_factory=PlatformSettings)

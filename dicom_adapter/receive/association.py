@@ -4,8 +4,10 @@ It knows no socket: bytes come in by `receive`, and go out by its `Peer`.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 from dicom_adapter.config import DicomSettings
 from dicom_adapter.errors import fingerprint
@@ -14,6 +16,7 @@ from dicom_adapter.receive.admission import Gate
 from dicom_adapter.receive.conversation import PEER, US, Conversation
 from dicom_adapter.receive.exchange import Exchange, Parties, Peer, Store
 from dicom_adapter.receive.framing import Framing
+from dicom_adapter.receive.identity import Checked, Identity, proposed
 from dicom_adapter.receive.negotiation import accept
 from dicom_adapter.receive.pdu import AssociateRequest, ProtocolError
 from dicom_adapter.receive.policy import Caller, Policy, Refusal
@@ -27,6 +30,8 @@ class Services:
     policy: Policy
     gate: Gate
     store: Store
+    #: Checks who a peer says it is, and tells the loop whether that is so.
+    check: Callable[[Identity, Checked], None]
 
 
 class State(Enum):
@@ -61,6 +66,7 @@ class Association:
         self._exchange: Exchange | None = None
         self._caller: Caller | None = None
         self._lost = ""
+        self._is_checking = False
         self._opened = self._last_byte = time.monotonic()
 
     @property
@@ -71,7 +77,7 @@ class Association:
     @property
     def busy(self) -> bool:
         """True while an answer is being prepared: until then nothing more is taken."""
-        return self._exchange is not None and self._exchange.busy
+        return self._is_checking or (self._exchange is not None and self._exchange.busy)
 
     # From the connection.
 
@@ -99,6 +105,8 @@ class Association:
     def deadline(self) -> float | None:
         """Return when it expires, on the monotonic clock; None while the peer waits for us."""
         timeouts = self._services.dicom.timeouts
+        if self._is_checking:
+            return None
         if self._state is State.AWAITING:
             return self._opened + timeouts.association
         if self._state is State.ENDED or self._exchange is None or self._exchange.busy:
@@ -183,13 +191,56 @@ class Association:
     def _requested(self, request: AssociateRequest) -> None:
         certificate = self._peer.certificate
         caller = self.conversation.requested(request.calling, request.called, certificate)
+        identity = proposed(request.primitive)
+        found = _refuse_upper_layer(request) or self._services.policy.admit(caller)
+        if isinstance(found, Refusal):
+            # Who gets no further anyhow need not be checked.
+            self._admit(request, caller)
+        elif identity is not None and identity.has_passcode and self._services.dicom.users:
+            self._is_checking = True
+            self._services.check(identity, partial(self._checked, request, caller))
+        elif found.requires_user:
+            self._refuse_user(caller, "no user identity with a passcode, and one is required")
+        else:
+            self._admit(request, caller)
+
+    def _checked(
+        self, request: AssociateRequest, caller: Caller, identity: Identity | None
+    ) -> None:
+        """Go on with an association, now that its user identity is checked."""
+        self._is_checking = False
+        try:
+            if self._state is not State.AWAITING:
+                return
+            if identity is None:
+                self._refuse_user(caller, "user identity: unknown user or wrong passcode")
+            else:
+                self.conversation.identified(identity.name)
+                self._admit(request, caller, answers_user=identity.wants_answer)
+        finally:
+            self._peer.resume()
+
+    def _refuse_user(self, caller: Caller, why: str) -> None:
+        self._services.gate.remember(caller, why)
+        self._reject(Refusal(1, 1, 1, why))
+
+    def _admit(
+        self, request: AssociateRequest, caller: Caller, *, answers_user: bool = False
+    ) -> None:
         decision = _refuse_upper_layer(request) or self._services.gate.admit(caller)
         if isinstance(decision, Refusal):
             self._reject(decision)
             return
         self._caller = caller
         services = self._services
-        accepted = accept(request, decision, caller, services.policy, services.dicom.max_pdu)
+        accepted = accept(
+            request,
+            decision,
+            caller,
+            services.policy,
+            services.dicom.max_pdu,
+            answers_user=answers_user,
+        )
         self._exchange = Exchange(
             Parties(caller, decision, services.dicom),
             {context.number: context for context in accepted.contexts},

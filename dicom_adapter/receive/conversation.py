@@ -43,6 +43,10 @@ class Conversation:
         self.log = self.log.bind(calling=caller.calling_ae_title, called=caller.called_ae_title)
         return caller
 
+    def identified(self, user: str) -> None:
+        """Take the user, whose passcode was right, into every further line."""
+        self.log = self.log.bind(user=user)
+
     def rejected(self, refusal: Refusal) -> None:
         """Say why it is rejected."""
         self._over = True

@@ -15,6 +15,7 @@ from dicom_adapter.receive.association import Association, Services
 from dicom_adapter.receive.connection import Connection
 from dicom_adapter.receive.conversation import Conversation
 from dicom_adapter.receive.exchange import Store
+from dicom_adapter.receive.identity import Checked, Identity, Users
 from dicom_adapter.receive.intake import Intake, Limits
 from dicom_adapter.receive.keeper import Keeper, PatientKeeper, PromptKeeper
 from dicom_adapter.receive.loop import READ, Loop
@@ -57,6 +58,7 @@ class Listener:
         self._numbers = numbers
         self._stored = stored
         self._intake = intake
+        self._users = Users()
         self._connections: set[Connection] = set()
         self._accepting: dict[int, socket.socket] = {}
         self._tls: ssl.SSLContext | None = None
@@ -96,6 +98,7 @@ class Listener:
         self._all_closed.wait(ABORT_SECONDS)
         # What is whole is kept and answered, however long the disk takes.
         self._keeper.stop()
+        self._users.stop()
         self._loop.post(self._cut_all)
         self._loop.stop()
 
@@ -103,7 +106,7 @@ class Listener:
 
     def _configure(self, rules: Rules, sockets: Mapping[int, socket.socket]) -> None:
         self._limits = Limits(rules.dicom.max_instance, rules.reserve)
-        self._services = Services(rules.dicom, Policy(rules), self._gate, self._store)
+        self._services = Services(rules.dicom, Policy(rules), self._gate, self._store, self._check)
         self._tls = refreshed(rules.dicom.tls, self._tls)
         self._sockets = sockets
         for port in self._accepting.keys() - sockets:
@@ -114,6 +117,10 @@ class Listener:
         for port in self._sockets.keys() - self._accepting:
             sock = self._accepting[port] = self._sockets[port]
             self._loop.watch(sock, READ, partial(self._accept, sock, port))
+
+    def _check(self, identity: Identity, done: Checked) -> None:
+        users = self._services.dicom.users
+        self._users.check(users, identity, lambda found: self._loop.post(partial(done, found)))
 
     def _accept(self, sock: socket.socket, port: int, events: int) -> None:
         del events

@@ -4,6 +4,7 @@ pynetdicom negotiates (PS3.7 annex D.3, PS3.8 section 7.1.1); what it is given a
 its answer is decided here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +17,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
     SCP_SCU_RoleSelectionNegotiation,
+    UserIdentityNegotiation,
 )
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
@@ -60,9 +62,24 @@ class Acceptance:
 
 
 def accept(
-    request: AssociateRequest, title: Title, caller: Caller, policy: Policy, max_pdu: int
+    request: AssociateRequest,
+    title: Title,
+    caller: Caller,
+    policy: Policy,
+    max_pdu: int,
+    *,
+    answers_user: bool,
 ) -> Acceptance:
-    """Return the answer to a peer that is let in to an AE title."""
+    """Return the answer to a peer that is let in to an AE title.
+
+    Args:
+        request: What it asks for.
+        title: The AE title that it reaches.
+        caller: Who it is.
+        policy: What may be sent.
+        max_pdu: The longest PDU that is taken, in bytes.
+        answers_user: Whether it is told that its user identity is right (PS3.7 annex D.3.3.7.2).
+    """
     answered, roles = _negotiate(request, title, policy)
     taken = [context for context in answered if context.result == _ACCEPTED]
     refused = [str(c.abstract_syntax) for c in answered if c.result != _ACCEPTED]
@@ -75,7 +92,9 @@ def accept(
         contexts=contexts,
         refused=tuple(refused),
         shut_out=policy.shut_out(title, [c.sop_class_uid for c in contexts], refused),
-        answer=_associate_ac(request, answered, roles, max_pdu),
+        answer=_associate_ac(
+            request, answered, [*roles, *([_user_answer()] if answers_user else [])], max_pdu
+        ),
     )
 
 
@@ -105,10 +124,17 @@ def _negotiate(
     return list(contexts), list(roles)
 
 
+def _user_answer() -> UserIdentityNegotiation:
+    answer = UserIdentityNegotiation()
+    # Of a name and a passcode there is nothing to return.
+    answer.server_response = b""
+    return answer
+
+
 def _associate_ac(
     request: AssociateRequest,
     contexts: list[PresentationContext],
-    roles: list[SCP_SCU_RoleSelectionNegotiation],
+    more: Sequence[SCP_SCU_RoleSelectionNegotiation | UserIdentityNegotiation],
     max_pdu: int,
 ) -> bytes:
     length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
@@ -123,7 +149,7 @@ def _associate_ac(
     answer.result, answer.result_source = 0, 1
     answer.presentation_context_definition_results_list = contexts
     # No asynchronous operations window: one message at a time (PS3.7 annex D.3.3.3).
-    answer.user_information = [length, implementation, version, *roles]
+    answer.user_information = [length, implementation, version, *more]
     pdu = A_ASSOCIATE_AC()
     pdu.from_primitive(answer)
     return bytes(pdu.encode())

@@ -62,6 +62,7 @@ class Title:
 
     title: str
     port: int | None
+    requires_user: bool
     ignored_sop_classes: frozenset[str]
     #: None for all of storage.
     accepted_sop_classes: frozenset[str] | None
@@ -81,11 +82,15 @@ class Rules:
     def of(cls, settings: Settings) -> "Rules":
         """Return the rules of a configuration; the settings of job processors are none of them."""
         return cls(
-            dicom=settings.dicom,
+            # A read-only view cannot be sent to another process.
+            dicom=settings.dicom.model_copy(update={"users": dict(settings.dicom.users)}),
             titles={
                 title.title: Title(
                     title.title,
                     title.port,
+                    settings.dicom.require_user
+                    if title.require_user is None
+                    else title.require_user,
                     frozenset(title.ignored_sop_classes),
                     None
                     if title.accepted_sop_classes is None

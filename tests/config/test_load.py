@@ -76,6 +76,8 @@ def test_every_key(configured: Configure, tmp_path: Path) -> None:
         "max_pdu": 16384,
         "reject_unknown_sources": True,
         "tls": None,
+        "users": {},
+        "require_user": False,
         "timeouts": {"association": 10.0, "idle": 120.0, "progress": 5.0},
         "min_rate": 2048,
         "max_instance": 2**30,

@@ -12,7 +12,8 @@ AET = PIPELINE + "ae_titles: {A: {settings: {a: p}, %s}}"
 
 DICOM_KEYS = (
     "allowed are host, port, processes, max_associations, max_per_calling_ae, max_per_address, "
-    "max_pdu, reject_unknown_sources, tls, timeouts, min_rate, max_instance, private_sop_classes"
+    "max_pdu, reject_unknown_sources, tls, users, require_user, timeouts, min_rate, "
+    "max_instance, private_sop_classes"
 )
 
 ONE_MISTAKE = {
@@ -45,6 +46,15 @@ ONE_MISTAKE = {
     "dicom: {host: scanner}": (
         "1: dicom.host: must be an IP address of this machine, 0.0.0.0 for all of them, or "
         "localhost; not 'scanner'"
+    ),
+    "dicom: {users: {alice: open sesame}}": (
+        "1: dicom.users.alice: must be what `dicom-adapter hash-passcode` prints, not the passcode"
+    ),
+    "dicom: {users: {alice: 12345}}": (
+        "1: dicom.users.alice: must be what `dicom-adapter hash-passcode` prints, not the passcode"
+    ),
+    "dicom: {require_user: true}": (
+        "1: dicom.require_user: would reject everyone: there are no dicom.users"
     ),
     "dicom: {timeouts: {idle: 0}}": "1: dicom.timeouts.idle: must be longer than 0s",
     "dicom: {timeouts: {idel: 1}}": (
@@ -209,11 +219,11 @@ ONE_MISTAKE = {
     AET % "processor: 5": "2: ae_titles.A.processor: must be text, not 5: put it in quotes",
     AET % "title: B": (
         "2: ae_titles.A.title: is an unknown key; allowed are processor, port, "
-        "ignored_sop_classes, accepted_sop_classes, settings"
+        "require_user, ignored_sop_classes, accepted_sop_classes, settings"
     ),
     AET % "duplicates: keep-last": (
         "2: ae_titles.A.duplicates: is an unknown key; allowed are processor, port, "
-        "ignored_sop_classes, accepted_sop_classes, settings"
+        "require_user, ignored_sop_classes, accepted_sop_classes, settings"
     ),
     AET % "port: 50051": (
         "2: ae_titles.A.port: must not be 50051: grpc.listen (127.0.0.1:50051) has it"

@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from dicom_adapter.errors import ConfigError
 from tests.certificates import DAY, SERVER, Authority
+from tests.receive.conftest import log
 from tests.receive.support import Log, free_port
 from tests.receive.test_tls import client, secured, tls
 from tests.receive.wire import ASSOCIATE_AC, RELEASE_RP, RELEASE_RQ, associate_rq
 from tests.reload.test_reload import reload
 from tests.support import CONFIG, Running, running
+
+__all__ = ["log"]
 
 
 @pytest.fixture
@@ -107,23 +109,18 @@ def test_tls_comes_and_goes(tmp_path: Path, authority: Authority, text: str, por
             assert peer.read()[0] == RELEASE_RP
 
 
-def test_what_ends_soon_is_told(tmp_path: Path, authority: Authority, text: str) -> None:
+def test_what_ends_soon_is_told(tmp_path: Path, authority: Authority, text: str, log: Log) -> None:
     """A certificate 30 days before, and a CRL afterwards: in the log, and where people look."""
     authority.issue("service", usage=SERVER, ends=29 * DAY)
     authority.revoke(ends=-DAY)
-    captured = Log()
-    structlog.configure(processors=[captured])
-    try:
-        with running(tmp_path, text) as adapter:
-            told = adapter.service.status().attention
-            assert [line["event"] for line in captured.of("tls.expiring")] == list(told)
-            authority.issue("service", usage=SERVER, ends=31 * DAY)
-            authority.revoke()
-            reload(adapter, text)
-            assert adapter.service.status().attention == ()
-            assert len(captured.of("tls.expiring")) == 2
-    finally:
-        structlog.reset_defaults()
+    with running(tmp_path, text) as adapter:
+        told = adapter.service.status().attention
+        assert [line["event"] for line in log.of("tls.expiring")] == list(told)
+        authority.issue("service", usage=SERVER, ends=31 * DAY)
+        authority.revoke()
+        reload(adapter, text)
+        assert adapter.service.status().attention == ()
+        assert len(log.of("tls.expiring")) == 2
     first, second = told
     assert first.startswith("the TLS certificate ends on ")
     assert "dicom.tls.certificate" in first

@@ -1,0 +1,130 @@
+"""User identity (PS3.7 annex D.3.3.7): right, wrong, absent, and never told to anybody."""
+
+import pickle
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dicom_adapter.config.passcodes import check_passcode, hashed
+from tests.receive.support import Log, config, receiving
+from tests.receive.wire import (
+    ASSOCIATE_AC,
+    ASSOCIATE_RJ,
+    RELEASE_RP,
+    RELEASE_RQ,
+    associate_rq,
+    raw,
+)
+from tests.support import PATIENCE, settings_of
+
+REFUSED = ASSOCIATE_RJ, bytes((0, 1, 1, 1))
+SECRET = b"pass/word"
+USERS = f"users: {{alice: '{hashed(SECRET)}'}}"
+ALICE = 2, b"alice", SECRET
+ANSWER = b"\x59\x00\x00\x02\x00\x00"
+
+
+def identified(
+    kind: int, name: bytes, passcode: bytes = b"", *, wants: bool = True, called: bytes = b"TEST"
+) -> bytes:
+    """Return an A-ASSOCIATE-RQ with a user identity, behind its other user information."""
+    fields = struct.pack(">H", len(name)) + name + struct.pack(">H", len(passcode)) + passcode
+    item = struct.pack(">BxH", 0x58, len(fields) + 2) + bytes((kind, wants)) + fields
+    request = bytearray(associate_rq(called))
+    at = request.index(b"\x50\x00", 74 + 25)
+    (length,) = struct.unpack_from(">H", request, at + 2)
+    struct.pack_into(">H", request, at + 2, length + len(item))
+    struct.pack_into(">L", request, 2, len(request) - 6 + len(item))
+    return bytes(request) + item
+
+
+def answer(port: int, request: bytes) -> tuple[int, bytes]:
+    """Return the answer to an A-ASSOCIATE-RQ; who is let in releases."""
+    with raw(port) as peer:
+        # The release at once, as if the association were a formality.
+        peer.send(request + RELEASE_RQ)
+        found = peer.read()
+        if found[0] == ASSOCIATE_AC:
+            assert peer.read()[0] == RELEASE_RP
+        return found
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_right_passcode_is_let_in(tmp_path: Path, log: Log, processes: int) -> None:
+    """And answered where it is asked for; everybody else is rejected where one is required."""
+    keys = f"{USERS}, require_user: true, processes: {processes}"
+    with receiving(tmp_path, config(keys)) as adapter:
+        kind, content = answer(adapter.port, identified(*ALICE))
+        assert (kind, content.count(ANSWER)) == (ASSOCIATE_AC, 1)
+        kind, content = answer(adapter.port, identified(*ALICE, wants=False))
+        assert (kind, content.count(ANSWER)) == (ASSOCIATE_AC, 0)
+        for wrong in (
+            identified(2, b"alice", b"password"),
+            identified(2, b"bob", SECRET),
+            identified(2, b"\xff\xfe", SECRET),
+            identified(1, b"alice"),
+            identified(5, b"eyJh.eyJz.x"),
+            associate_rq(),
+        ):
+            assert answer(adapter.port, wrong) == REFUSED
+        assert {rejection.why for rejection in adapter.listener.rejections()} == {
+            "user identity: unknown user or wrong passcode",
+            "no user identity with a passcode, and one is required",
+        }
+    if processes == 1:
+        assert [line["user"] for line in log.of("association.accepted")] == ["alice"] * 2
+    for told in (b"bob", SECRET, b"password", b"eyJh"):
+        assert told.decode() not in log.text
+
+
+def test_what_is_not_configured_is_let_in(tmp_path: Path) -> None:
+    """Without an answer, which would say that it is right."""
+    with receiving(tmp_path) as adapter:
+        kind, content = answer(adapter.port, identified(*ALICE))
+    assert (kind, content.count(ANSWER)) == (ASSOCIATE_AC, 0)
+
+
+def test_it_can_be_required_by_an_ae_title_alone(tmp_path: Path) -> None:
+    """Elsewhere nobody needs one; but a wrong one is wrong everywhere."""
+    with receiving(tmp_path, config(USERS, "TEST", "SAFE: require_user: true")) as adapter:
+        assert answer(adapter.port, associate_rq())[0] == ASSOCIATE_AC
+        assert answer(adapter.port, associate_rq(b"SAFE")) == REFUSED
+        assert answer(adapter.port, identified(*ALICE, called=b"SAFE"))[0] == ASSOCIATE_AC
+        assert answer(adapter.port, identified(2, b"alice", b"password")) == REFUSED
+
+
+def test_guessing_holds_up_nobody(tmp_path: Path) -> None:
+    """Passcodes are checked beside the loop; and who goes away meanwhile leaves nothing."""
+    with receiving(tmp_path, config(USERS)) as adapter:
+        for _ in range(20):
+            with raw(adapter.port) as peer:
+                peer.send(identified(2, b"alice", b"password"))
+        begun = time.monotonic()
+        assert answer(adapter.port, associate_rq())[0] == ASSOCIATE_AC
+        assert time.monotonic() - begun < 0.5
+        assert answer(adapter.port, identified(*ALICE))[0] == ASSOCIATE_AC
+        assert adapter.listener.associations() == 0
+
+
+def test_the_command_makes_a_hash(tmp_path: Path) -> None:
+    """Another one each time, of what stands on standard input; it never says the passcode."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dicom_adapter", "hash-passcode"],
+        input=SECRET + b"\n",
+        capture_output=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert SECRET not in done.stdout + done.stderr
+    settings = settings_of(tmp_path, config(f"users: {{alice: '{done.stdout.decode().strip()}'}}"))
+    passcode = settings.dicom.users["alice"]
+    assert check_passcode(str(passcode)) == passcode
+    assert passcode.matches(SECRET)
+    assert not passcode.matches(SECRET + b" ")
+    assert str(hashed(SECRET)) != str(hashed(SECRET))
+    assert pickle.loads(pickle.dumps(passcode)) == passcode  # noqa: S301 - our own
+    assert str(passcode)[-20:] not in repr(settings)
