@@ -14,10 +14,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def hash_passcode() -> None:
-    """Print the hash of a passcode, for `dicom.users`.
-
-    The passcode is asked for, or read from the first line of standard input.
-    """
+    """Print a passcode's hash for dicom.users. It is asked for, or the first line of input."""
     if sys.stdin.isatty():
         passcode = typer.prompt("Passcode", hide_input=True, confirmation_prompt=True, err=True)
     else:

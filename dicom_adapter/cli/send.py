@@ -95,7 +95,7 @@ def echo(
     config: IdleConfigOption = None,
     server: IdleServerOption = None,
 ) -> None:
-    """Send a C-ECHO: does the peer answer, and know both AE titles?"""
+    """Send a C-ECHO: does the peer answer, to both AE titles?"""
     del config, server
     _check_host(to)
     scu.echo(to, calling)

@@ -11,7 +11,7 @@ from tests.cli.conftest import Command
 from tests.support import CONFIG, command
 
 COMMANDS = (
-    "serve", "check", "status", "doctor", "send", "echo", "demo",
+    "serve", "check", "status", "doctor", "send", "echo", "demo", "hash-passcode",
     "jobs list", "jobs show", "jobs logs", "pipelines list", "pipelines show",
     "groups list", "groups complete", "groups discard",
     "submissions list", "submissions retry", "submissions discard",
