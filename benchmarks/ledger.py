@@ -84,6 +84,7 @@ def group(ledger: Ledger, studies: int) -> float:
 
     before = time.process_time()
     host.start()
+    host.work()
     ledger.wait_for(grouped, PATIENCE)
     host.stop(PATIENCE)
     return (time.process_time() - before) / INSTANCES * 1000

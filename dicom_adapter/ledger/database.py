@@ -12,11 +12,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicom_adapter.errors import StartError, UnavailableError
+from dicom_adapter.ledger.prepared import Prepared
 from dicom_adapter.model import Durability
 
 T = TypeVar("T")
@@ -44,6 +45,8 @@ class Ledger:
         self._closed = False
         self._writer = _engine(url, begin="BEGIN IMMEDIATE", synchronous=SYNCHRONOUS[durability])
         self._reader = _engine(url, begin="BEGIN", synchronous=SYNCHRONOUS[durability])
+        # Held: to take it from its pool and give it back takes longer than to write a row.
+        self._held: Connection | None = None
 
     def open(self) -> None:
         """Create the schema or bring it up to date.
@@ -83,6 +86,10 @@ class Ledger:
             self._closed = True
             self._committed.notify_all()
         self._reader.dispose()
+        with self._writing:
+            if self._held is not None:
+                self._held.close()
+                self._held = None
         self._writer.dispose()
 
     @contextmanager
@@ -92,8 +99,11 @@ class Ledger:
         Raises:
             UnavailableError: the ledger cannot be written now (locked, disk full, read-only).
         """
-        with self._turn(), _translated(), self._writer.begin() as connection:
-            yield connection
+        with self._turn(), _translated():
+            if self._held is None:
+                self._held = self._writer.connect()
+            with self._held.begin():
+                yield self._held
         with self._committed:
             self._commits += 1
             self._committed.notify_all()
@@ -183,8 +193,10 @@ def _engine(url: str, begin: str, synchronous: str) -> Engine:
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
 
+    starting = Prepared(text(begin))
+
     @event.listens_for(engine, "begin")
     def start(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        starting.on(connection).run({})
 
     return engine

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
-from itertools import compress
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,14 @@ from sqlalchemy import (
 
 from dicom_adapter.ledger import events
 from dicom_adapter.ledger.database import portions
-from dicom_adapter.ledger.schema import groups, instances, submission_instances, submissions
+from dicom_adapter.ledger.prepared import Prepared
+from dicom_adapter.ledger.schema import (
+    groups,
+    instances,
+    microseconds,
+    submission_instances,
+    submissions,
+)
 from dicom_adapter.model import (
     GroupState,
     InstanceState,
@@ -45,27 +51,37 @@ Locate = Callable[[str], Path]
 
 _FIELDS = tuple(field.name for field in fields(StoredInstance) if field.name != "path")
 _COLUMNS = instances.c[_FIELDS]
+_fields_of = attrgetter(*_FIELDS)
 # What makes two instances the same.
 _IDENTITY = instances.c["ae_title", "sop_instance_uid", "sha256"]
-_identity_of = attrgetter("ae_title", "sop_instance_uid", "sha256")
+_identity_of = itemgetter("ae_title", "sop_instance_uid", "sha256")
 
 
 # Statements of every instance are made once: to put one together takes longer than to run it.
-_INSERT = insert(instances)
-_UNDECIDED = select(*_IDENTITY).where(
-    # One by one, not as a tuple, for which SQLite uses no index; who calls compares them together.
-    instances.c.ae_title.in_(bindparam("ae_titles", expanding=True)),
-    instances.c.sop_instance_uid.in_(bindparam("sop_instance_uids", expanding=True)),
-    # A case, not an `or`: through that, SQLite would find everything that is undecided.
-    case(
-        (instances.c.state == InstanceState.RECEIVED, true()),
-        # Kept, too: what its processor has let go may be removed at any time.
-        (
-            instances.c.state == InstanceState.KEPT,
-            exists().where(groups.c.id == instances.c.group_id, groups.c.state == GroupState.OPEN),
+_ROW = (
+    *_FIELDS,
+    "state",
+    "ready_at",
+    "move_originator_ae_title",
+    "move_originator_message_id",
+)
+_INSERT = Prepared(insert(instances).values({name: bindparam(name) for name in _ROW}))
+_UNDECIDED = Prepared(
+    select(instances.c.seq).where(
+        *(column == bindparam(column.name) for column in _IDENTITY),
+        # A case, not an `or`: through that, SQLite would find everything that is undecided.
+        case(
+            (instances.c.state == InstanceState.RECEIVED, true()),
+            # Kept, too: what its processor has let go may be removed at any time.
+            (
+                instances.c.state == InstanceState.KEPT,
+                exists().where(
+                    groups.c.id == instances.c.group_id, groups.c.state == GroupState.OPEN
+                ),
+            ),
+            else_=false(),
         ),
-        else_=false(),
-    ),
+    )
 )
 _RECEIVED = (
     select(*_COLUMNS, instances.c.attempts)
@@ -97,34 +113,28 @@ def record(tx: Connection, arrivals: Sequence[Received]) -> list[bool]:
     Those that are not are the same bytes as what is waiting, or in an open group, of their AE title
     already, or comes before them here. They are not recorded.
     """
-    identities = [_identity_of(arrival.instance) for arrival in arrivals]
-    found = tx.execute(
-        _UNDECIDED,
-        {
-            "ae_titles": {title for title, _, _ in identities},
-            "sop_instance_uids": {uid for _, uid, _ in identities},
-        },
-    )
-    known = {tuple(row) for row in found}
+    undecided = _UNDECIDED.on(tx)
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
     new = []
-    for identity in identities:
-        new.append(identity not in known)
-        known.add(identity)
-    rows = [_row(arrival) for arrival in compress(arrivals, new)]
-    if rows:
-        tx.execute(_INSERT, rows)
+    for arrival in arrivals:
+        row = _row(arrival)
+        identity = _identity_of(row)
+        is_new = identity not in rows and not undecided.finds(row)
+        new.append(is_new)
+        if is_new:
+            rows[identity] = row
+    _INSERT.on(tx).run_each(list(rows.values()))
     return new
 
 
 def _row(arrival: Received) -> dict[str, Any]:
     title, message_id = arrival.move_originator or (None, None)
-    return {
-        **{name: getattr(arrival.instance, name) for name in _FIELDS},
-        "state": InstanceState.RECEIVED,
-        "ready_at": arrival.instance.received_at,
-        "move_originator_ae_title": title,
-        "move_originator_message_id": message_id,
-    }
+    row = dict(zip(_FIELDS, _fields_of(arrival.instance), strict=True))
+    row["received_at"] = row["ready_at"] = microseconds(arrival.instance.received_at)
+    row["state"] = InstanceState.RECEIVED
+    row["move_originator_ae_title"] = title
+    row["move_originator_message_id"] = message_id
+    return row
 
 
 def last_association(tx: Connection) -> int:

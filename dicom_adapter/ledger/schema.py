@@ -32,6 +32,11 @@ metadata = MetaData(
 )
 
 
+def microseconds(moment: datetime) -> int:
+    """Return an aware time as the tables have it."""
+    return (moment - EPOCH) // MICROSECOND
+
+
 class Moment(TypeDecorator[datetime]):
     """A time as whole microseconds since 1970, UTC: exact, ordered, and alike on every backend."""
 
@@ -41,7 +46,7 @@ class Moment(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
         """Turn an aware time into microseconds."""
         del dialect
-        return None if value is None else (value - EPOCH) // MICROSECOND
+        return None if value is None else microseconds(value)
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ANN401 - the driver's
         """Turn microseconds into an aware time."""
