@@ -124,6 +124,8 @@ def _source_cure(settings: Settings, rejection: adapter_pb2.Rejection) -> str:
             "if it may send, have it call by TLS with the certificate that its source names, or "
             "correct that name under sources"
         )
+    if "token" in rejection.why:
+        return "have the sender identify itself by a token that dicom.jwt describes"
     if "user" in rejection.why:
         return "correct user and passcode at the sender, or the user's hash in dicom.users"
     title = rejection.calling_ae_title

@@ -363,9 +363,11 @@ class _Check:
     def _check_users(self, dicom: DicomSettings, ae_titles: Mapping[str, AETitle]) -> None:
         wanting = [("dicom", "require_user")] if dicom.require_user else []
         wanting += [("ae_titles", name) for name, title in ae_titles.items() if title.require_user]
-        if not dicom.users and self._sound("dicom", "users"):
+        if dicom.users or dicom.jwt is not None:
+            return
+        if self._sound("dicom", "users") and self._sound("dicom", "jwt"):
             for path in wanting:
-                self._blame(path, "would reject everyone: there are no dicom.users")
+                self._blame(path, "would reject everyone: there are neither users nor jwt in dicom")
 
     def _check_ports(
         self, dicom: DicomSettings, grpc: GrpcSettings, ae_titles: Mapping[str, AETitle]

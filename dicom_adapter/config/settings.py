@@ -19,6 +19,7 @@ from pydantic import (
 from dicom_adapter.config.certificates import CERTIFICATE, KEY, REVOCATIONS, Pem, pem
 from dicom_adapter.config.passcodes import Passcode, check_passcode
 from dicom_adapter.config.sop_classes import AcceptedClasses, IgnoredClass
+from dicom_adapter.config.tokens import TokenKey, read_token_key
 from dicom_adapter.config.values import (
     MAX_PORT,
     AETitleText,
@@ -105,6 +106,11 @@ PasscodeHash: TypeAlias = Annotated[
 CrlFile: TypeAlias = Annotated[InstanceOf[Pem], BeforeValidator(pem(REVOCATIONS)), Kind("path")]
 
 
+TokenKeyFile: TypeAlias = Annotated[
+    InstanceOf[TokenKey], BeforeValidator(read_token_key), Kind("path")
+]
+
+
 def _names(users: Mapping[str, Passcode]) -> str:
     return ", ".join(users) or "none"
 
@@ -131,6 +137,14 @@ class TlsSettings(Section):
     require_client_certificate: Flag = Field(
         default=True, description="Whether a client must have a certificate of `ca`."
     )
+
+
+class JwtSettings(Section):
+    """The JSON Web Tokens by which peers may identify themselves."""
+
+    key: TokenKeyFile = Field(description="The public key of who issues them, in PEM form.")
+    issuer: Text = Field(description="Who issues them: their `iss`.")
+    audience: Text = Field(description="Whom they are for: one of their `aud`.")
 
 
 class DicomSettings(Section):
@@ -176,8 +190,10 @@ class DicomSettings(Section):
         default={},
         description="Who may identify itself, with what `dicom-adapter hash-passcode` prints.",
     )
+    jwt: JwtSettings | None = None
     require_user: Flag = Field(
-        default=False, description="Whether a peer must identify itself as one of `users`."
+        default=False,
+        description="Whether a peer must identify itself, as one of `users` or by a token.",
     )
     timeouts: DicomTimeouts = DicomTimeouts()
     min_rate: Size = Field(
@@ -328,7 +344,7 @@ class AETitle(Section):
     )
     require_user: Flag | None = Field(
         default=None,
-        description="Whether a peer must identify itself as one of `dicom.users`.",
+        description="Whether a peer must identify itself, as `dicom.require_user` has it.",
         json_schema_extra={"default": "`dicom.require_user`"},
     )
     ignored_sop_classes: tuple[IgnoredClass, ...] = Field(

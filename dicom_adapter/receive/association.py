@@ -16,7 +16,7 @@ from dicom_adapter.receive.admission import Gate
 from dicom_adapter.receive.conversation import PEER, US, Conversation
 from dicom_adapter.receive.exchange import Exchange, Parties, Peer, Store
 from dicom_adapter.receive.framing import Framing
-from dicom_adapter.receive.identity import Checked, Identity, proposed
+from dicom_adapter.receive.identity import Checked, Identity, Unproven, User, proposed
 from dicom_adapter.receive.negotiation import accept
 from dicom_adapter.receive.pdu import AssociateRequest, ProtocolError
 from dicom_adapter.receive.policy import Caller, Policy, Refusal
@@ -196,33 +196,37 @@ class Association:
         if isinstance(found, Refusal):
             # Who gets no further anyhow need not be checked.
             self._admit(request, caller)
-        elif identity is not None and identity.has_passcode and self._services.dicom.users:
+        elif identity is not None and identity.is_checked(self._services.dicom):
             self._is_checking = True
-            self._services.check(identity, partial(self._checked, request, caller))
+            self._services.check(identity, partial(self._checked, request, caller, identity))
         elif found.requires_user:
-            self._refuse_user(caller, "no user identity with a passcode, and one is required")
+            self._refuse_user(
+                caller,
+                Refusal(1, 1, 1, "no user identity with a proof, and one is required"),
+            )
         else:
             self._admit(request, caller)
 
     def _checked(
-        self, request: AssociateRequest, caller: Caller, identity: Identity | None
+        self, request: AssociateRequest, caller: Caller, claimed: Identity, found: User | Unproven
     ) -> None:
         """Go on with an association, now that its user identity is checked."""
         self._is_checking = False
         try:
             if self._state is not State.AWAITING:
                 return
-            if identity is None:
-                self._refuse_user(caller, "user identity: unknown user or wrong passcode")
+            if isinstance(found, Unproven):
+                # PS3.7 section D.3.3.7.1: permanent, by the ACSE related function.
+                self._refuse_user(caller, Refusal(1, 2, 1, f"user identity: {found.why}"))
             else:
-                self.conversation.identified(identity.name)
-                self._admit(request, caller, answers_user=identity.wants_answer)
+                self.conversation.identified(found.name)
+                self._admit(request, caller, answers_user=claimed.wants_answer)
         finally:
             self._peer.resume()
 
-    def _refuse_user(self, caller: Caller, why: str) -> None:
-        self._services.gate.remember(caller, why)
-        self._reject(Refusal(1, 1, 1, why))
+    def _refuse_user(self, caller: Caller, refusal: Refusal) -> None:
+        self._services.gate.remember(caller, refusal.why)
+        self._reject(refusal)
 
     def _admit(
         self, request: AssociateRequest, caller: Caller, *, answers_user: bool = False

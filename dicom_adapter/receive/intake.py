@@ -162,22 +162,19 @@ class Intake:
             raise _cannot_store(error) from error
 
     def keep(self, receptions: Sequence[Reception]) -> list[Outcome]:
-        """Keep finished receptions; return what became of each. It waits for the disk."""
-        try:
-            errors = self._spool.keep([reception.part for reception in receptions])
-            durable = [
-                reception
-                for reception, error in zip(receptions, errors, strict=True)
-                if error is None
-            ]
-            recorded = iter(self._recorded(durable))
-            return [
-                next(recorded) if error is None else Outcome(error=_cannot_store(error))
-                for error in errors
-            ]
-        finally:
-            for reception in receptions:
-                reception.discard()
+        """Keep finished receptions; return what became of each. It waits for the disk.
+
+        They are to be discarded then, kept or not.
+        """
+        errors = self._spool.keep([reception.part for reception in receptions])
+        durable = [
+            reception for reception, error in zip(receptions, errors, strict=True) if error is None
+        ]
+        recorded = iter(self._recorded(durable))
+        return [
+            next(recorded) if error is None else Outcome(error=_cannot_store(error))
+            for error in errors
+        ]
 
     def _recorded(self, durable: Sequence[Reception]) -> Sequence[Outcome]:
         if not durable:

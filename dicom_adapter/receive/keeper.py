@@ -6,7 +6,7 @@ wait for them, and a lone one waits for nobody.
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
@@ -71,8 +71,12 @@ class PromptKeeper(Keeper):
 
     def _keep(self) -> None:
         batch, self._waiting = self._waiting, []
-        for (_, done), outcome in zip(batch, self._outcomes(batch), strict=True):
-            done(outcome)
+        try:
+            for (_, done), outcome in zip(batch, self._outcomes(batch), strict=True):
+                done(outcome)
+        finally:
+            # While the senders read their answers.
+            _discard(batch)
 
 
 class PatientKeeper(Keeper):
@@ -103,6 +107,7 @@ class PatientKeeper(Keeper):
         while batch := self._next():
             for (_, done), outcome in zip(batch, self._outcomes(batch), strict=True):
                 self._loop.post(partial(done, outcome))
+            _discard(batch)
 
     def _next(self) -> list[tuple[Reception, Done]]:
         with self._changed:
@@ -110,3 +115,8 @@ class PatientKeeper(Keeper):
             batch = self._waiting[:MOST_AT_A_TIME]
             del self._waiting[:MOST_AT_A_TIME]
             return batch
+
+
+def _discard(batch: Sequence[tuple[Reception, Done]]) -> None:
+    for reception, _ in batch:
+        reception.discard()

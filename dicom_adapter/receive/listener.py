@@ -119,8 +119,8 @@ class Listener:
             self._loop.watch(sock, READ, partial(self._accept, sock, port))
 
     def _check(self, identity: Identity, done: Checked) -> None:
-        users = self._services.dicom.users
-        self._users.check(users, identity, lambda found: self._loop.post(partial(done, found)))
+        dicom = self._services.dicom
+        self._users.check(dicom, identity, lambda found: self._loop.post(partial(done, found)))
 
     def _accept(self, sock: socket.socket, port: int, events: int) -> None:
         del events

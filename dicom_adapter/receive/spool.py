@@ -114,7 +114,10 @@ class Spool:
 
     def path_of(self, instance_id: str) -> Path:
         """Return where the file of an instance lies, whether it is there or not."""
-        return self._instances / instance_id[:_FOLDER_DIGITS] / f"{instance_id}.dcm"
+        return Path(self._file_of(instance_id))
+
+    def _file_of(self, instance_id: str) -> str:
+        return f"{self._instances_text}/{instance_id[:_FOLDER_DIGITS]}/{instance_id}.dcm"
 
     def begin(self, instance_id: str) -> Part:
         """Open a file to receive into; OSError when there is no room for one more."""
@@ -154,16 +157,16 @@ class Spool:
 
     def _keep(self, part: Part) -> None:
         part.flush(self.flush)
-        folder = f"{self._instances_text}/{part.id[:_FOLDER_DIGITS]}"
+        file = self._file_of(part.id)
         # A link, not a rename: it refuses to replace a file that is there.
         while True:
             try:
-                os.link(part.path, f"{folder}/{part.id}.dcm")
+                os.link(part.path, file)
             except FileNotFoundError:
                 # A new folder, or one that the reclaimer has just removed since it was empty.
                 if not os.path.exists(part.path):  # noqa: PTH110 - see Spool
                     raise
-                make_folder(Path(folder))
+                make_folder(Path(file).parent)
                 self.flush.folder(self._instances)
             else:
                 return

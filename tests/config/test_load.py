@@ -77,6 +77,7 @@ def test_every_key(configured: Configure, tmp_path: Path) -> None:
         "reject_unknown_sources": True,
         "tls": None,
         "users": {},
+        "jwt": None,
         "require_user": False,
         "timeouts": {"association": 10.0, "idle": 120.0, "progress": 5.0},
         "min_rate": 2048,

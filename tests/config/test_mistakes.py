@@ -12,7 +12,7 @@ AET = PIPELINE + "ae_titles: {A: {settings: {a: p}, %s}}"
 
 DICOM_KEYS = (
     "allowed are host, port, processes, max_associations, max_per_calling_ae, max_per_address, "
-    "max_pdu, reject_unknown_sources, tls, users, require_user, timeouts, min_rate, "
+    "max_pdu, reject_unknown_sources, tls, users, jwt, require_user, timeouts, min_rate, "
     "max_instance, private_sop_classes"
 )
 
@@ -54,7 +54,7 @@ ONE_MISTAKE = {
         "1: dicom.users.alice: must be what `dicom-adapter hash-passcode` prints, not the passcode"
     ),
     "dicom: {require_user: true}": (
-        "1: dicom.require_user: would reject everyone: there are no dicom.users"
+        "1: dicom.require_user: would reject everyone: there are neither users nor jwt in dicom"
     ),
     "dicom: {timeouts: {idle: 0}}": "1: dicom.timeouts.idle: must be longer than 0s",
     "dicom: {timeouts: {idel: 1}}": (

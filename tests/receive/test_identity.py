@@ -1,5 +1,8 @@
 """User identity (PS3.7 annex D.3.3.7): right, wrong, absent, and never told to anybody."""
 
+import base64
+import hmac
+import json
 import pickle
 import struct
 import subprocess
@@ -7,7 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dicom_adapter.config.passcodes import check_passcode, hashed
 from tests.receive.support import Log, config, receiving
@@ -21,7 +27,8 @@ from tests.receive.wire import (
 )
 from tests.support import PATIENCE, settings_of
 
-REFUSED = ASSOCIATE_RJ, bytes((0, 1, 1, 1))
+ABSENT = ASSOCIATE_RJ, bytes((0, 1, 1, 1))
+WRONG = ASSOCIATE_RJ, bytes((0, 1, 2, 1))
 SECRET = b"pass/word"
 USERS = f"users: {{alice: '{hashed(SECRET)}'}}"
 ALICE = 2, b"alice", SECRET
@@ -62,18 +69,18 @@ def test_the_right_passcode_is_let_in(tmp_path: Path, log: Log, processes: int) 
         assert (kind, content.count(ANSWER)) == (ASSOCIATE_AC, 1)
         kind, content = answer(adapter.port, identified(*ALICE, wants=False))
         assert (kind, content.count(ANSWER)) == (ASSOCIATE_AC, 0)
-        for wrong in (
-            identified(2, b"alice", b"password"),
-            identified(2, b"bob", SECRET),
-            identified(2, b"\xff\xfe", SECRET),
-            identified(1, b"alice"),
-            identified(5, b"eyJh.eyJz.x"),
-            associate_rq(),
+        for wrong, rejected in (
+            (identified(2, b"alice", b"password"), WRONG),
+            (identified(2, b"bob", SECRET), WRONG),
+            (identified(2, b"\xff\xfe", SECRET), WRONG),
+            (identified(1, b"alice"), ABSENT),
+            (identified(5, b"eyJh.eyJz.x"), ABSENT),
+            (associate_rq(), ABSENT),
         ):
-            assert answer(adapter.port, wrong) == REFUSED
+            assert answer(adapter.port, wrong) == rejected
         assert {rejection.why for rejection in adapter.listener.rejections()} == {
             "user identity: unknown user or wrong passcode",
-            "no user identity with a passcode, and one is required",
+            "no user identity with a proof, and one is required",
         }
     if processes == 1:
         assert [line["user"] for line in log.of("association.accepted")] == ["alice"] * 2
@@ -92,9 +99,9 @@ def test_it_can_be_required_by_an_ae_title_alone(tmp_path: Path) -> None:
     """Elsewhere nobody needs one; but a wrong one is wrong everywhere."""
     with receiving(tmp_path, config(USERS, "TEST", "SAFE: require_user: true")) as adapter:
         assert answer(adapter.port, associate_rq())[0] == ASSOCIATE_AC
-        assert answer(adapter.port, associate_rq(b"SAFE")) == REFUSED
+        assert answer(adapter.port, associate_rq(b"SAFE")) == ABSENT
         assert answer(adapter.port, identified(*ALICE, called=b"SAFE"))[0] == ASSOCIATE_AC
-        assert answer(adapter.port, identified(2, b"alice", b"password")) == REFUSED
+        assert answer(adapter.port, identified(2, b"alice", b"password")) == WRONG
 
 
 def test_guessing_holds_up_nobody(tmp_path: Path) -> None:
@@ -108,6 +115,59 @@ def test_guessing_holds_up_nobody(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 0.5
         assert answer(adapter.port, identified(*ALICE))[0] == ASSOCIATE_AC
         assert adapter.listener.associations() == 0
+
+
+def public(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return the public half of a key, in PEM form."""
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_right_token_is_let_in(tmp_path: Path, log: Log, processes: int) -> None:
+    """Its subject is the user; late, early, foreign, forged or broken ones are rejected."""
+    key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    (tmp_path / "idp.pem").write_bytes(public(key))
+    now = int(time.time())
+    right = {"sub": "scanner 3", "iss": "idp", "aud": ["us", "you"], "exp": now + 60}
+
+    def token(key: ec.EllipticCurvePrivateKey = key, **claims: object) -> bytes:
+        kept = {name: value for name, value in (right | claims).items() if value is not None}
+        return jwt.encode(kept, key, "ES256").encode()
+
+    unsigned = jwt.encode(right, "", "none").encode()
+    # The public key as if it were a shared secret: whoever knows it could sign with that.
+    parts = b".".join(
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
+        for part in ({"alg": "HS256", "typ": "JWT"}, right)
+    )
+    mac = base64.urlsafe_b64encode(hmac.digest(public(key), parts, "sha256")).rstrip(b"=")
+    wrong = {
+        token(exp=now - 60): "the token has expired",
+        token(nbf=now + 300): "the token is not valid yet",
+        token(aud="them"): "the token is not for dicom.jwt.audience",
+        token(iss="other"): "the token is not of dicom.jwt.issuer",
+        token(other): "the token is not signed with dicom.jwt.key",
+        token(sub=None): "the token lacks one of sub, exp, iss and aud",
+        token(exp=None): "the token lacks one of sub, exp, iss and aud",
+        unsigned: "the token is not valid",
+        parts + b"." + mac: "the token is not valid",
+        b"\xff\xfe": "the token is not valid",
+    }
+    keys = f"jwt: {{key: idp.pem, issuer: idp, audience: us}}, processes: {processes}"
+    with receiving(tmp_path, config(f"{keys}, require_user: true")) as adapter:
+        kind, content = answer(adapter.port, identified(5, token()))
+        assert (kind, content.count(ANSWER)) == (ASSOCIATE_AC, 1)
+        for forged in wrong:
+            assert answer(adapter.port, identified(5, forged)) == WRONG
+        assert answer(adapter.port, identified(*ALICE)) == ABSENT
+        told = {rejection.why for rejection in adapter.listener.rejections()}
+    assert told - {"no user identity with a proof, and one is required"} == {
+        f"user identity: {why}" for why in wrong.values()
+    }
+    if processes == 1:
+        assert [line["user"] for line in log.of("association.accepted")] == ["scanner 3"]
+    for sent in (token(), *wrong):
+        assert sent.decode("latin-1").rpartition(".")[0] not in log.text or b"." not in sent
 
 
 def test_the_command_makes_a_hash(tmp_path: Path) -> None:
