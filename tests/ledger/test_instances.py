@@ -2,7 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from dicom_adapter.ledger import Ledger, events, groups, instances, submissions
 from dicom_adapter.model import GroupState, InstanceState, Received
@@ -100,20 +100,17 @@ def test_instances_that_come_together_are_recorded_in_their_order(ledger: Ledger
 
 def test_duplicates_are_found_by_their_index(ledger: Ledger) -> None:
     """However much waits, nothing but the rows of these very instances is looked at."""
-    plans = []
-
-    def explain(*execution: Any) -> None:  # noqa: ANN401 - SQLAlchemy's event
-        _connection, cursor, statement, parameters, _context, _many = execution
-        if statement.startswith("SELECT"):
-            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            plans.append([row[3] for row in cursor.fetchall() if "instances" in row[3]])
-
+    statements: list[str] = []
     with ledger.write() as tx:
-        event.listen(tx, "before_cursor_execute", explain)
-        instances.record(tx, [Received(make.instance()) for _ in range(100)])
-    (plan,) = plans
-    assert len(plan) == 1
-    assert "ix_instances_identity (ae_title=? AND sop_instance_uid=?)" in plan[0]
+        make.add_instance(tx)
+        driver: Any = tx.connection.driver_connection
+        driver.set_trace_callback(statements.append)
+        instances.record(tx, [Received(make.instance())])
+        driver.set_trace_callback(None)
+        (select,) = [text for text in statements if text.startswith("SELECT")]
+        plan = [row[3] for row in driver.execute(f"EXPLAIN QUERY PLAN {select}")]
+    (used,) = [step for step in plan if "instances" in step]
+    assert "ix_instances_identity (ae_title=? AND sop_instance_uid=?)" in used
 
 
 def test_association_numbers_go_on_after_a_restart(ledger: Ledger) -> None:

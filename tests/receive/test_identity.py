@@ -8,6 +8,8 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import jwt
@@ -16,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dicom_adapter.config.passcodes import check_passcode, hashed
-from tests.receive.support import Log, config, receiving
+from tests.receive.hostile import unmoved
+from tests.receive.support import Log, Receiving, config, receiving
 from tests.receive.wire import (
     ASSOCIATE_AC,
     ASSOCIATE_RJ,
@@ -60,6 +63,18 @@ def answer(port: int, request: bytes) -> tuple[int, bytes]:
         return found
 
 
+@contextmanager
+def warm(adapter: Receiving) -> Iterator[None]:
+    """Have the threads that check passcodes started, which stay."""
+    with ExitStack() as stack:
+        peers = [stack.enter_context(raw(adapter.port)) for _ in range(4)]
+        for peer in peers:
+            peer.send(identified(2, b"alice", b"password"))
+        for peer in peers:
+            assert peer.read() == WRONG
+    yield
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_right_passcode_is_let_in(tmp_path: Path, log: Log, processes: int) -> None:
     """And answered where it is asked for; everybody else is rejected where one is required."""
@@ -90,23 +105,25 @@ def test_the_right_passcode_is_let_in(tmp_path: Path, log: Log, processes: int) 
 
 def test_what_is_not_configured_is_let_in(tmp_path: Path) -> None:
     """Without an answer, which would say that it is right."""
-    with receiving(tmp_path) as adapter:
+    with receiving(tmp_path) as adapter, unmoved(adapter):
         kind, content = answer(adapter.port, identified(*ALICE))
     assert (kind, content.count(ANSWER)) == (ASSOCIATE_AC, 0)
 
 
 def test_it_can_be_required_by_an_ae_title_alone(tmp_path: Path) -> None:
     """Elsewhere nobody needs one; but a wrong one is wrong everywhere."""
-    with receiving(tmp_path, config(USERS, "TEST", "SAFE: require_user: true")) as adapter:
+    keys = config(USERS, "TEST", "SAFE: require_user: true")
+    with receiving(tmp_path, keys) as adapter, warm(adapter), unmoved(adapter):
         assert answer(adapter.port, associate_rq())[0] == ASSOCIATE_AC
         assert answer(adapter.port, associate_rq(b"SAFE")) == ABSENT
         assert answer(adapter.port, identified(*ALICE, called=b"SAFE"))[0] == ASSOCIATE_AC
         assert answer(adapter.port, identified(2, b"alice", b"password")) == WRONG
+        assert answer(adapter.port, identified(2, b"bob", SECRET)) == WRONG
 
 
 def test_guessing_holds_up_nobody(tmp_path: Path) -> None:
     """Passcodes are checked beside the loop; and who goes away meanwhile leaves nothing."""
-    with receiving(tmp_path, config(USERS)) as adapter:
+    with receiving(tmp_path, config(USERS)) as adapter, warm(adapter), unmoved(adapter):
         for _ in range(20):
             with raw(adapter.port) as peer:
                 peer.send(identified(2, b"alice", b"password"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import DAY, SERVER, Authority
+from tests.receive.hostile import unmoved
 from tests.receive.support import (
     CT,
     Log,
@@ -159,7 +160,7 @@ def test_several_processes_serve_tls(tmp_path: Path, authority: Authority) -> No
 def test_who_speaks_no_tls_is_told_apart(tmp_path: Path, authority: Authority, log: Log) -> None:
     """A plain peer on the port of TLS, and TLS on the plain port: one line each, and closed."""
     del authority
-    with served(tmp_path) as (adapter, port):
+    with served(tmp_path) as (adapter, port), unmoved(adapter):
         for words in (associate_rq(), b"GET / HTTP/1.1\r\n\r\n"):
             with raw(port) as peer:
                 begun = time.monotonic()
@@ -187,7 +188,11 @@ def test_a_silent_peer_holds_up_nobody(tmp_path: Path, authority: Authority, log
     hello, nothing = ssl.MemoryBIO(), ssl.MemoryBIO()
     with suppress(ssl.SSLWantReadError):
         context.wrap_bio(nothing, hello).do_handshake()
-    with served(tmp_path, dicom="timeouts: {association: 1s}") as (_, port), ExitStack() as open_:
+    with (
+        served(tmp_path, dicom="timeouts: {association: 1s}") as (adapter, port),
+        unmoved(adapter),
+        ExitStack() as open_,
+    ):
         silent = [open_.enter_context(raw(port)) for _ in range(20)]
         begun = hello.read()
         for number, peer in enumerate(silent):
