@@ -96,6 +96,7 @@ class AETitleSettings(BaseModel):
     priority: Literal["lower", "normal", "higher", "immediate"] = "normal"
     timeout: Annotated[Seconds, Field(ge=SHORTEST_TIMEOUT)] = SHORTEST_TIMEOUT
     max_wait: Seconds | None = None
+    late: Literal["whole-study", "separate"] = "whole-study"
     group_by: Annotated[str, AfterValidator(_group_by)] = "study"
 
     @field_validator("max_wait")
@@ -177,6 +178,8 @@ class AETitleProcessor(JobProcessorBase):
 
     A group is due `timeout` after its last instance; every `pipeline-*` of the settings then makes
     one job of all its instances, and the reclaimer gets them once the platform has taken the jobs.
+    What comes later makes one job more, of all that is still kept of the group or, by `late`, of
+    itself alone.
     """
 
     name = "ae_title"
@@ -194,9 +197,14 @@ class AETitleProcessor(JobProcessorBase):
     def handle_group(self, group: InstanceGroup) -> None:
         """Make one job per pipeline of a group that is due, then let its instances go."""
         priority = Priority.parse(self.settings.priority)
+        is_whole = self.settings.late == "whole-study"
         for pipeline in self.settings.pipelines:
             self.submit_pipeline_job(
-                f"{self.ae_title}-{pipeline}", pipeline, priority, group.instances
+                f"{self.ae_title}-{pipeline}",
+                pipeline,
+                priority,
+                group.whole if is_whole else group.instances,
+                supersedes=group.previous if is_whole else None,
             )
         self.remove_instances(group.instances)
 

@@ -44,7 +44,7 @@ from dicom_adapter.config.values import (
     Whole,
     ledger_url,
 )
-from dicom_adapter.model import Durability
+from dicom_adapter.model import Duplicates, Durability, Resend
 
 _GIB = 1024**3
 _DAY = 86_400.0
@@ -354,6 +354,14 @@ class AETitle(Section):
         default=None,
         description="The only ones that are negotiated.",
         json_schema_extra={"default": "every storage SOP class"},
+    )
+    duplicates: Duplicates = Field(
+        default=Duplicates.KEEP_FIRST,
+        description="Of instances with one SOP Instance UID, but other bytes: what a job gets.",
+    )
+    resend: Resend = Field(
+        default=Resend.PROCESS,
+        description="What comes of the same bytes, sent again after their group was closed.",
     )
     settings: Annotated[SerializeAsAny[InstanceOf[BaseModel]], Kind("mapping")] = Field(
         description="The settings of the job processor.",

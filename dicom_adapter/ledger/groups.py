@@ -44,6 +44,16 @@ _DUE = (
 _NEXT_READY = select(func.min(groups.c.ready_at)).where(
     groups.c.ae_title == bindparam("ae_title"), groups.c.state == GroupState.OPEN
 )
+# The newest of each key comes last.
+_HANDED_OVER = (
+    select(*groups.c["ae_title", "key", "id"])
+    .where(
+        groups.c.ae_title.in_(bindparam("ae_titles", expanding=True)),
+        groups.c.key.in_(bindparam("keys", expanding=True)),
+        groups.c.state == GroupState.DISPATCHED,
+    )
+    .order_by(groups.c.seq)
+)
 _INSERT = insert(groups).values(state=GroupState.OPEN)
 _MOVE = update(groups).where(groups.c.id == bindparam("group"))
 _PUT = update(instance_table).where(instance_table.c.id == bindparam("instance"))
@@ -73,6 +83,7 @@ class _Open:
     last_instance_at: datetime
     ready_at: datetime
     ready_by: datetime | None
+    previous_id: str | None = None
 
     @classmethod
     def by(cls, first: Joining) -> "_Open":
@@ -111,6 +122,7 @@ def join(tx: Connection, joinings: Sequence[Joining]) -> list[str]:
         known[place].take(joining)
         joined.append(known[place].id)
     if opened:
+        _follow(tx, opened)
         tx.execute(_INSERT, [vars(group) for group in opened])
     if found:
         tx.execute(_MOVE, [_moved(group) for group in found])
@@ -118,6 +130,18 @@ def join(tx: Connection, joinings: Sequence[Joining]) -> list[str]:
         members = zip(joinings, joined, strict=True)
         tx.execute(_PUT, [{"instance": j.instance.id, "group_id": group} for j, group in members])
     return joined
+
+
+def _follow(tx: Connection, opened: Sequence[_Open]) -> None:
+    """Have new groups know the one of the same key that was handed over before."""
+    titles = {group.ae_title for group in opened}
+    before = {
+        (row.ae_title, row.key): row.id
+        for keys in portions({group.key for group in opened})
+        for row in tx.execute(_HANDED_OVER, {"ae_titles": titles, "keys": keys})
+    }
+    for group in opened:
+        group.previous_id = before.get((group.ae_title, group.key))
 
 
 def _moved(group: _Open) -> dict[str, object]:
@@ -150,6 +174,10 @@ def get(tx: Connection, group_id: str, locate: Locate) -> InstanceGroup:
         opened_at=row.opened_at,
         last_instance_at=row.last_instance_at,
         instances=instances.of_group(tx, group_id, locate),
+        previous=row.previous_id,
+        earlier=instances.of_groups_before(tx, row.ae_title, row.key, group_id, locate)
+        if row.previous_id
+        else (),
     )
 
 

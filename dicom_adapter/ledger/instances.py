@@ -1,6 +1,6 @@
 """Queries about received instances."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from operator import attrgetter, itemgetter
@@ -14,11 +14,9 @@ from sqlalchemy import (
     bindparam,
     case,
     exists,
-    false,
     func,
     insert,
     select,
-    true,
     update,
 )
 
@@ -26,6 +24,8 @@ from dicom_adapter.ledger import events
 from dicom_adapter.ledger.database import portions
 from dicom_adapter.ledger.prepared import Prepared
 from dicom_adapter.ledger.schema import (
+    EPOCH,
+    MICROSECOND,
     groups,
     instances,
     microseconds,
@@ -38,12 +38,15 @@ from dicom_adapter.model import (
     Keeping,
     QuarantinedInstance,
     Received,
+    Recorded,
+    Resend,
     StoredInstance,
     SubmissionState,
 )
 
 KIND = "instance"
 
+_GONE = (InstanceState.RECLAIMING, InstanceState.RECLAIMED)
 _ON_DISK = tuple(state for state in InstanceState if state != InstanceState.RECLAIMED)
 
 #: Where the file of an instance lies, by the instance's id.
@@ -53,7 +56,6 @@ _FIELDS = tuple(field.name for field in fields(StoredInstance) if field.name != 
 _COLUMNS = instances.c[_FIELDS]
 _fields_of = attrgetter(*_FIELDS)
 # What makes two instances the same.
-_IDENTITY = instances.c["ae_title", "sop_instance_uid", "sha256"]
 _identity_of = itemgetter("ae_title", "sop_instance_uid", "sha256")
 
 
@@ -66,23 +68,19 @@ _ROW = (
     "move_originator_message_id",
 )
 _INSERT = Prepared(insert(instances).values({name: bindparam(name) for name in _ROW}))
-_UNDECIDED = Prepared(
-    select(instances.c.seq).where(
-        *(column == bindparam(column.name) for column in _IDENTITY),
-        # A case, not an `or`: through that, SQLite would find everything that is undecided.
-        case(
-            (instances.c.state == InstanceState.RECEIVED, true()),
-            # Kept, too: what its processor has let go may be removed at any time.
-            (
-                instances.c.state == InstanceState.KEPT,
-                exists().where(
-                    groups.c.id == instances.c.group_id, groups.c.state == GroupState.OPEN
-                ),
-            ),
-            else_=false(),
-        ),
+# All that is kept with the same SOP Instance UID, whatever its bytes.
+_SAME = Prepared(
+    select(instances.c.id, instances.c.sha256, instances.c.state, groups.c.state)
+    .outerjoin_from(instances, groups, groups.c.id == instances.c.group_id)
+    .where(
+        instances.c.ae_title == bindparam("ae_title"),
+        instances.c.sop_instance_uid == bindparam("sop_instance_uid"),
+        instances.c.state != InstanceState.RECLAIMING,
+        instances.c.state != InstanceState.RECLAIMED,
     )
+    .order_by(instances.c.seq)
 )
+_CLOSED = (GroupState.DISPATCHED, GroupState.DISCARDED)
 _RECEIVED = (
     select(*_COLUMNS, instances.c.attempts)
     .where(
@@ -107,24 +105,63 @@ _HANDLED = (
 )
 
 
-def record(tx: Connection, arrivals: Sequence[Received]) -> list[bool]:
-    """Record received instances, due for their processors at once; tell which of them are new.
+def record(tx: Connection, arrivals: Sequence[Received]) -> list[Recorded]:
+    """Record received instances, due for their processors at once; tell what was made of each.
 
-    Those that are not are the same bytes as what is waiting, or in an open group, of their AE title
-    already, or comes before them here. They are not recorded.
+    One that has come before with the same bytes is no new one. Nothing changes where the first is
+    still to be handled; where that was handled and let go, or its group is closed, it is due again.
     """
-    undecided = _UNDECIDED.on(tx)
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    new = []
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    told = []
     for arrival in arrivals:
         row = _row(arrival)
         identity = _identity_of(row)
-        is_new = identity not in rows and not undecided.finds(row)
-        new.append(is_new)
-        if is_new:
+        earlier = rows[identity]["id"] if identity in rows else _known(tx, arrival, row)
+        if earlier is None:
             rows[identity] = row
+        told.append(Recorded(earlier or row["id"], earlier is None))
     _INSERT.on(tx).run_each(list(rows.values()))
-    return new
+    return told
+
+
+def _known(tx: Connection, arrival: Received, row: Mapping[str, Any]) -> str | None:
+    """Return the id of an instance with these bytes that is kept, due again if it has to be."""
+    same = _SAME.on(tx).rows(row)
+    for instance_id, sha256, state, group_state in same:
+        if sha256 == row["sha256"]:
+            is_over = state == InstanceState.RELEASED or (
+                state == InstanceState.KEPT and group_state in _CLOSED
+            )
+            if is_over and arrival.resend == Resend.PROCESS:
+                _come_again(tx, instance_id, state, row)
+            return str(instance_id)
+    if same:
+        at = arrival.instance.received_at
+        reason = f"other bytes than {same[0][0]}, which has the same SOP Instance UID"
+        events.add(
+            tx, KIND, row["id"], "variant", source="", target=row["state"], at=at, reason=reason
+        )
+    return None
+
+
+def _come_again(tx: Connection, instance_id: str, state: str, row: Mapping[str, Any]) -> None:
+    """Have an instance handled once more, as if it had just come for the first time."""
+    at = EPOCH + row["received_at"] * MICROSECOND
+    values = {name: row[name] for name in ("association", "calling_ae_title", "source_address")}
+    tx.execute(
+        update(instances)
+        .where(instances.c.id == instance_id)
+        .values(
+            **values,
+            state=InstanceState.RECEIVED,
+            received_at=at,
+            ready_at=at,
+            attempts=0,
+            reason="",
+            reclaimable_at=None,
+        )
+    )
+    events.add(tx, KIND, instance_id, "resend", source=state, target=InstanceState.RECEIVED, at=at)
 
 
 def _row(arrival: Received) -> dict[str, Any]:
@@ -338,14 +375,24 @@ def reclaiming(tx: Connection) -> list[str]:
 
 def kept(tx: Connection, ids: Iterable[str]) -> set[tuple[str, str]]:
     """Return those of the instances whose files are still in the spool, as (id, sha256)."""
-    gone = [InstanceState.RECLAIMING, InstanceState.RECLAIMED]
     found: set[tuple[str, str]] = set()
     for portion in portions(ids):
         query = select(instances.c.id, instances.c.sha256).where(
-            instances.c.id.in_(portion), instances.c.state.not_in(gone)
+            instances.c.id.in_(portion), instances.c.state.not_in(_GONE)
         )
         found.update((row.id, row.sha256) for row in tx.execute(query))
     return found
+
+
+def gone(tx: Connection, ids: Iterable[str]) -> int:
+    """Return how many of the instances are reclaimed, or about to be."""
+    return sum(
+        tx.scalar(
+            select(func.count()).where(instances.c.id.in_(portion), instances.c.state.in_(_GONE))
+        )
+        or 0
+        for portion in portions(ids)
+    )
 
 
 def keeping(tx: Connection) -> list[Keeping]:
@@ -382,6 +429,25 @@ def keeping(tx: Connection) -> list[Keeping]:
 def of_group(tx: Connection, group_id: str, locate: Locate) -> tuple[StoredInstance, ...]:
     """Return the instances of a group, in the order in which they came."""
     query = select(*_COLUMNS).where(instances.c.group_id == group_id).order_by(instances.c.seq)
+    return tuple(_instance(row, locate) for row in tx.execute(query))
+
+
+def of_groups_before(
+    tx: Connection, ae_title: str, key: str, group_id: str, locate: Locate
+) -> tuple[StoredInstance, ...]:
+    """Return what is still kept of the other groups of a key that were handed over."""
+    query = (
+        select(*_COLUMNS)
+        .join(groups, groups.c.id == instances.c.group_id)
+        .where(
+            groups.c.ae_title == ae_title,
+            groups.c.key == key,
+            groups.c.state == GroupState.DISPATCHED,
+            groups.c.id != group_id,
+            instances.c.state.in_([InstanceState.KEPT, InstanceState.RELEASED]),
+        )
+        .order_by(instances.c.seq)
+    )
     return tuple(_instance(row, locate) for row in tx.execute(query))
 
 

@@ -167,6 +167,7 @@ def known(tx: Connection, ids: Sequence[str]) -> set[str]:
 
 def _with_parts(tx: Connection, rows: Sequence[RowMapping]) -> list[Job]:
     ids = [row["id"] for row in rows]
+    names = _names_of(tx, [row["supersedes"] for row in rows if row["supersedes"]])
     items = _items(tx, ids)
     steps = _by_job(tx, select(job_steps).where(job_steps.c.job_id.in_(ids)), job_steps.c.position)
     outputs = _by_job(
@@ -175,6 +176,7 @@ def _with_parts(tx: Connection, rows: Sequence[RowMapping]) -> list[Job]:
     return [
         _job(
             row,
+            names.get(row["supersedes"], row["supersedes"]),
             items.get(row["id"], ()),
             tuple(
                 JobStep(step["name"], StepState(step["state"]), step["progress"])
@@ -187,6 +189,14 @@ def _with_parts(tx: Connection, rows: Sequence[RowMapping]) -> list[Job]:
         )
         for row in rows
     ]
+
+
+def _names_of(tx: Connection, request_ids: Sequence[str]) -> dict[str, str]:
+    """Return the names of the jobs that request ids have made, by these."""
+    if not request_ids:
+        return {}
+    query = select(jobs.c.request_id, jobs.c.name).where(jobs.c.request_id.in_(request_ids))
+    return {row.request_id: row.name for row in tx.execute(query)}
 
 
 def _by_job(tx: Connection, query: Select[Any], order: Any) -> dict[str, list[RowMapping]]:  # noqa: ANN401 - a column
@@ -220,6 +230,7 @@ def _items(tx: Connection, job_ids: Sequence[str]) -> dict[str, tuple[JobItem, .
 
 def _job(
     row: RowMapping,
+    supersedes: str | None,
     items: tuple[JobItem, ...],
     steps: tuple[JobStep, ...],
     outputs: tuple[JobOutput, ...],
@@ -240,6 +251,7 @@ def _job(
         command=tuple(row["command"]),
         requested=Resources(row["cpus"], row["memory"], row["gpus"]),
         used=used,
+        supersedes=supersedes,
         items=items,
         steps=steps,
         outputs=outputs,

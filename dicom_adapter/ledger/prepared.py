@@ -51,10 +51,10 @@ class Cursor:
         """Run it once for each row of values."""
         self._called(self._cursor.executemany, [self._bound(values) for values in rows])
 
-    def finds(self, values: Mapping[str, Any]) -> bool:
-        """Tell whether it finds anything."""
+    def rows(self, values: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+        """Run it with these values, and return what it finds."""
         self.run(values)
-        return bool(self._cursor.fetchall())
+        return self._cursor.fetchall()
 
     def _bound(self, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a tuple or a mapping
         values = {**self._fixed, **values}

@@ -56,6 +56,7 @@ def add(
             memory=job.requested.memory,
             gpus=job.requested.gpus,
             created_at=job.created_at,
+            supersedes=job.supersedes,
         )
     )
     _add_item(tx, job, inputs)

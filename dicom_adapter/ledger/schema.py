@@ -114,6 +114,8 @@ groups = Table(
     _text("id", unique=True),
     _text("ae_title"),
     _text("key"),
+    # The group of the same key that was handed over before it.
+    Column("previous_id", Text),
     _text("state"),
     _moment("opened_at"),
     _moment("last_instance_at"),
@@ -133,6 +135,7 @@ Index(
     sqlite_where=groups.c.state == "open",
     postgresql_where=groups.c.state == "open",
 )
+Index("ix_groups_key", groups.c.ae_title, groups.c.key)
 Index("ix_groups_work", groups.c.ae_title, groups.c.state, groups.c.ready_at)
 
 submissions = Table(
@@ -152,8 +155,11 @@ submissions = Table(
     _moment("settled_at", nullable=True),
     _text("error", server_default=""),
     Column("job_id", Text),
+    # The submission whose job this one's takes the place of.
+    Column("supersedes", Text),
     sqlite_autoincrement=True,
 )
+Index("ix_submissions_group_id", submissions.c.group_id)
 Index("ix_submissions_work", submissions.c.state, submissions.c.ready_at)
 
 submission_instances = Table(
@@ -195,6 +201,11 @@ jobs = Table(
     Column("cpu_seconds", Float),
     Column("max_rss_bytes", BigInteger),
     Column("wall_seconds", Float),
+    # The request id of the job that this one takes the place of.
+    Column("supersedes", Text),
+    # The attempt that runs now: only who holds it may move the job, and no longer than until then.
+    Column("lease", Text),
+    _moment("leased_until", nullable=True),
     _moment("inputs_reclaimed_at", nullable=True),
     _moment("outputs_reclaimed_at", nullable=True),
     _moment("logs_reclaimed_at", nullable=True),

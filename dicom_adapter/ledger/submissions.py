@@ -1,11 +1,13 @@
 """Queries about submissions: the outbox between the job processors and the platform."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, func, insert, select, update
 
+from dicom_adapter.errors import WrongStateError
 from dicom_adapter.ledger import events, instances
 from dicom_adapter.ledger.schema import submission_instances, submissions
 from dicom_adapter.model import Priority, Submission, SubmissionState
@@ -14,8 +16,25 @@ KIND = "submission"
 UNSETTLED = (SubmissionState.PENDING, SubmissionState.PARKED)
 
 
-def add(tx: Connection, submission: Submission, instance_ids: Sequence[str]) -> None:
-    """Write a submission before its first call to the platform."""
+@dataclass(frozen=True)
+class Submitting:
+    """A submission that is to be written."""
+
+    submission: Submission
+    instance_ids: Sequence[str]
+    #: The group whose jobs this one takes the place of.
+    supersedes: str | None
+
+
+def add(tx: Connection, submitting: Submitting) -> None:
+    """Write a submission before its first call to the platform.
+
+    Raises:
+        WrongStateError: some of its instances are no longer kept.
+    """
+    submission, instance_ids = submitting.submission, submitting.instance_ids
+    if gone := instances.gone(tx, instance_ids):
+        raise WrongStateError(f"{gone} of the instances are not kept any more")
     tx.execute(
         insert(submissions).values(
             id=submission.id,
@@ -27,6 +46,7 @@ def add(tx: Connection, submission: Submission, instance_ids: Sequence[str]) -> 
             state=submission.state,
             created_at=submission.created_at,
             ready_at=submission.ready_at,
+            supersedes=_superseded(tx, submitting),
         )
     )
     tx.execute(
@@ -37,6 +57,17 @@ def add(tx: Connection, submission: Submission, instance_ids: Sequence[str]) -> 
         ],
     )
     instances.hold(tx, submission.id)
+
+
+def _superseded(tx: Connection, submitting: Submitting) -> str | None:
+    """Return the newest submission of that group to the same pipeline."""
+    query = select(submissions.c.id).where(
+        submissions.c.group_id == submitting.supersedes,
+        submissions.c.pipeline == submitting.submission.pipeline,
+        submissions.c.state != SubmissionState.DISCARDED,
+    )
+    found: str | None = tx.scalar(query.order_by(submissions.c.seq.desc()).limit(1))
+    return found
 
 
 def due(tx: Connection, now: datetime, limit: int) -> list[Submission]:

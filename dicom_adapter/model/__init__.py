@@ -1,6 +1,7 @@
 """The frozen values that the rooms hand to one another; they know no table, wire or file format."""
 
 from dicom_adapter.model.instances import (
+    Duplicates,
     GroupState,
     GroupSummary,
     InstanceGroup,
@@ -8,6 +9,8 @@ from dicom_adapter.model.instances import (
     Keeping,
     QuarantinedInstance,
     Received,
+    Recorded,
+    Resend,
     StoredInstance,
 )
 from dicom_adapter.model.jobs import (
@@ -42,6 +45,7 @@ from dicom_adapter.model.service import (
 __all__ = [
     "JOB_NAME_LENGTH",
     "Disk",
+    "Duplicates",
     "Durability",
     "Event",
     "GroupState",
@@ -61,7 +65,9 @@ __all__ = [
     "Priority",
     "QuarantinedInstance",
     "Received",
+    "Recorded",
     "Rejection",
+    "Resend",
     "ResourceUse",
     "Resources",
     "ServiceStatus",

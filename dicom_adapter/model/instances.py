@@ -1,5 +1,6 @@
 """What was received: instances, the groups that they are in, and what is kept of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -63,17 +64,63 @@ class StoredInstance:
         )
 
 
+class Duplicates(StrEnum):
+    """Which of several instances with the same SOP Instance UID, but other bytes, a job gets."""
+
+    KEEP_FIRST = "keep-first"
+    KEEP_LAST = "keep-last"
+    KEEP_BOTH = "keep-both"
+
+    def seen(self, given: Sequence[StoredInstance]) -> list[StoredInstance]:
+        """Return those that a job gets of these, in their order."""
+        if self is Duplicates.KEEP_BOTH:
+            return list(given)
+        chosen: dict[str, StoredInstance] = {}
+        for instance in given:
+            other = chosen.setdefault(instance.sop_instance_uid, instance)
+            if self._is_before(instance, other):
+                chosen[instance.sop_instance_uid] = instance
+        ids = {instance.id for instance in chosen.values()}
+        return [instance for instance in given if instance.id in ids]
+
+    def _is_before(self, one: StoredInstance, other: StoredInstance) -> bool:
+        if self is Duplicates.KEEP_LAST:
+            return one.received_at > other.received_at
+        # An id begins with the time of its first reception; `received_at` is that of its last.
+        return one.id < other.id
+
+
+class Resend(StrEnum):
+    """What comes of the same bytes when they are sent again after their group was closed."""
+
+    PROCESS = "process"
+    IGNORE = "ignore"
+
+
 @dataclass(frozen=True)
 class Received:
     """An instance that was just stored, and the C-MOVE that it came by: whose, and its number."""
 
     instance: StoredInstance
     move_originator: tuple[str, int] | None = None
+    resend: Resend = Resend.PROCESS
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the ledger has made of an instance that was received."""
+
+    #: The id that stands for these bytes: its own, or that of an earlier reception.
+    instance_id: str
+    is_new: bool
 
 
 @dataclass(frozen=True)
 class InstanceGroup:
-    """Instances that belong together, handed to the processor when they are due."""
+    """Instances that belong together, handed to the processor when they are due.
+
+    What comes for a key whose group was handed over already is late: it makes another group.
+    """
 
     id: str
     ae_title: str
@@ -81,6 +128,15 @@ class InstanceGroup:
     opened_at: datetime
     last_instance_at: datetime
     instances: tuple[StoredInstance, ...]
+    #: The id of the group of the same key that was handed over before, for a late one.
+    previous: str | None = None
+    #: What is still kept of all the groups of the key before, in the order in which it came.
+    earlier: tuple[StoredInstance, ...] = ()
+
+    @property
+    def whole(self) -> tuple[StoredInstance, ...]:
+        """What is kept of the groups before, then what is late."""
+        return self.earlier + self.instances
 
 
 @dataclass(frozen=True)

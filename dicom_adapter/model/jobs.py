@@ -79,6 +79,8 @@ class Submission:
     settled_at: datetime | None
     error: str
     job_id: str | None
+    #: The submission whose job this one's takes the place of.
+    supersedes: str | None
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,8 @@ class Job:
     attempts: int
     exit_code: int | None
     error: str
+    #: The name of the job that this one takes the place of, or its request id where it is unknown.
+    supersedes: str | None = None
     items: tuple[JobItem, ...] = ()
     steps: tuple[JobStep, ...] = ()
     outputs: tuple[JobOutput, ...] = ()
@@ -209,6 +213,8 @@ class JobRequest:
     ae_title: str
     inputs: tuple[JobInput, ...]
     arguments: Mapping[str, str] = field(default_factory=dict)
+    #: The request id of the job that this one takes the place of.
+    supersedes: str | None = None
 
     @property
     def files(self) -> list[InputFile]:

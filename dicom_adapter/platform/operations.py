@@ -226,6 +226,7 @@ class JobOperations:
             started_at=None,
             finished_at=None,
             arguments=request.arguments,
+            supersedes=request.supersedes,
             command=pipeline.command,
             timeout=pipeline.timeout,
             requested=Resources(resources.cpus, resources.memory, resources.gpus),
@@ -363,5 +364,9 @@ def _check(request: JobRequest) -> None:
 
 
 def _digest(request: JobRequest) -> str:
-    values = json.dumps(asdict(request), sort_keys=True, default=str)
+    fields = asdict(request)
+    if request.supersedes is None:
+        # As it was before there was this field: a request that was made then may come again.
+        del fields["supersedes"]
+    values = json.dumps(fields, sort_keys=True, default=str)
     return sha256(values.encode()).hexdigest()

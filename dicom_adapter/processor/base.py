@@ -29,7 +29,12 @@ class Core(Protocol):
         """Put an instance into a group."""
 
     def submit_pipeline_job(
-        self, name: str, pipeline: str, priority: Priority, instances: Sequence[StoredInstance]
+        self,
+        name: str,
+        pipeline: str,
+        priority: Priority,
+        instances: Sequence[StoredInstance],
+        supersedes: str | None,
     ) -> str:
         """Submit a job and return the submission's id."""
 
@@ -121,13 +126,23 @@ class JobProcessorBase(ABC):
         pipeline: str,
         priority: Priority,
         instances: Sequence[StoredInstance],
+        *,
+        supersedes: str | None = None,
     ) -> str:
         """Submit a job of one pipeline over instances; return the submission's id.
 
         The submission is kept and repeated until the platform has accepted it, or parked where
-        people see it. The job's name is `name` made safe, with the time behind it.
+        people see it. Of instances with the same SOP Instance UID the job gets those that
+        `duplicates` of the AE title says.
+
+        Args:
+            name: What the job's name begins with: it is made safe, with the time behind it.
+            pipeline: The pipeline.
+            priority: How urgent the job is.
+            instances: The job's inputs.
+            supersedes: The group whose job of this pipeline the new one takes the place of.
         """
-        return self._core.submit_pipeline_job(name, pipeline, priority, instances)
+        return self._core.submit_pipeline_job(name, pipeline, priority, instances, supersedes)
 
     @final
     def remove_instances(self, instances: Iterable[StoredInstance]) -> None:

@@ -14,7 +14,15 @@ from dicom_adapter.clock import Clock
 from dicom_adapter.errors import InvalidArgumentError
 from dicom_adapter.ledger import Ledger, groups, instances, submissions
 from dicom_adapter.ledger.groups import Joining
-from dicom_adapter.model import Priority, StoredInstance, Submission, SubmissionState, job_name
+from dicom_adapter.ledger.submissions import Submitting
+from dicom_adapter.model import (
+    Duplicates,
+    Priority,
+    StoredInstance,
+    Submission,
+    SubmissionState,
+    job_name,
+)
 
 LONGEST_KEY = 1024
 
@@ -27,7 +35,7 @@ class Call:
 
     group_id: str | None = None
     joinings: list[Joining] = field(default_factory=list)
-    submissions: list[tuple[Submission, list[str]]] = field(default_factory=list)
+    submissions: list[Submitting] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
     error: BaseException | None = None
 
@@ -38,6 +46,7 @@ class Calls:
     def __init__(
         self,
         ae_title: str,
+        duplicates: Duplicates,
         ledger: Ledger,
         clock: Clock,
         *,
@@ -45,6 +54,7 @@ class Calls:
         released: Callable[[], None],
     ) -> None:
         self._title = ae_title
+        self._duplicates = duplicates
         self._ledger = ledger
         self._clock = clock
         self._submitted = submitted
@@ -68,8 +78,8 @@ class Calls:
         if joinings:
             groups.join(tx, joinings)
         for call in calls:
-            for submission, ids in call.submissions:
-                submissions.add(tx, submission, ids)
+            for submitting in call.submissions:
+                submissions.add(tx, submitting)
         # Last: an instance that is also submitted must not look free.
         released = [instance_id for call in calls for instance_id in call.released]
         if released:
@@ -101,12 +111,18 @@ class Calls:
             call.joinings.append(Joining(instance, key, after, max_wait))
 
     def submit_pipeline_job(
-        self, name: str, pipeline: str, priority: Priority, instances: Sequence[StoredInstance]
+        self,
+        name: str,
+        pipeline: str,
+        priority: Priority,
+        instances: Sequence[StoredInstance],
+        supersedes: str | None,
     ) -> str:
         """Submit a job; see `JobProcessorBase.submit_pipeline_job`."""
         self._own(instances)
         if not instances:
             raise InvalidArgumentError("instances", "must not be empty")
+        seen = self._duplicates.seen(instances)
         now = self._clock.now()
         with self._asking() as call:
             submission = Submission(
@@ -117,15 +133,17 @@ class Calls:
                 pipeline=pipeline,
                 priority=Priority(priority),
                 state=SubmissionState.PENDING,
-                instances=len(instances),
+                instances=len(seen),
                 attempts=0,
                 created_at=now,
                 ready_at=now,
                 settled_at=None,
                 error="",
                 job_id=None,
+                supersedes=None,
             )
-            call.submissions.append((submission, [instance.id for instance in instances]))
+            ids = [instance.id for instance in seen]
+            call.submissions.append(Submitting(submission, ids, supersedes))
         return submission.id
 
     def remove_instances(self, instances_: Iterable[StoredInstance]) -> None:

@@ -60,14 +60,16 @@ class ProcessorHost:
         released: Callable[[], None],
     ) -> None:
         self._title = title.title
-        self._configured = (title.processor, title.settings)
+        self._configured = (title.processor, title.settings, title.duplicates)
         self._before: ProcessorHost | None = None
         self._ledger = ledger
         self._clock = clock
         self._locate = locate
         self._name = processor.name
         self._log = log.bind(ae_title=title.title, processor=processor.name)
-        self._calls = Calls(title.title, ledger, clock, submitted=submitted, released=released)
+        self._calls = Calls(
+            title.title, title.duplicates, ledger, clock, submitted=submitted, released=released
+        )
         try:
             self._processor = processor(title.title, title.settings, self._calls)
         except Exception as error:
@@ -78,7 +80,11 @@ class ProcessorHost:
 
     def serves(self, title: AETitle) -> bool:
         """Tell whether it works for an AE title just as that is configured."""
-        return not self._worker.stopping and self._configured == (title.processor, title.settings)
+        return not self._worker.stopping and self._configured == (
+            title.processor,
+            title.settings,
+            title.duplicates,
+        )
 
     def start(self) -> None:
         """Start the processor; it is not called yet.

@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 from dicom_adapter.errors import fingerprint
+from dicom_adapter.model import Recorded
 from dicom_adapter.receive.part10 import is_uid
 from dicom_adapter.receive.policy import Caller, Refusal
 
@@ -84,13 +85,13 @@ class Conversation:
         """Say that a C-ECHO was answered."""
         self.log.info("C-ECHO", action="echo")
 
-    def stored(self, instance_id: str | None, sop_class_uid: str) -> None:
-        """Count an instance that is safe; no id: the same bytes wait here already."""
+    def stored(self, recorded: Recorded, sop_class_uid: str) -> None:
+        """Count an instance that is safe."""
         self._stored += 1
         self.log.debug(
-            "instance stored" if instance_id else "instance is here already",
-            action="instance.stored" if instance_id else "instance.duplicate",
-            instance=instance_id,
+            "instance stored" if recorded.is_new else "instance is here already",
+            action="instance.stored" if recorded.is_new else "instance.duplicate",
+            instance=recorded.instance_id,
             sop_class=sop_class_uid,
         )
 

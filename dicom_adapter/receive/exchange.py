@@ -173,6 +173,7 @@ class Exchange:
             sop_instance_uid=command.sop_instance_uid,
             transfer_syntax_uid=message.context.transfer_syntax_uid,
             move_originator=command.move_originator,
+            resend=self._parties.title.resend,
         )
         try:
             message.reception = self._store.intake.begin(arrival, self._store.limits())
@@ -228,11 +229,11 @@ class Exchange:
         if outcome.error is not None:
             self._refuse(message, command, outcome.error)
             return
-        self._conversation.stored(outcome.instance_id, command.sop_class_uid)
+        if outcome.recorded is not None:
+            self._conversation.stored(outcome.recorded, command.sop_class_uid)
         self._answer(message, command, status.SUCCESS)
         # After the answer: it may not reach the peer, but the instance is here all the same.
-        if outcome.instance_id is not None:
-            self._store.stored(self._parties.title.title)
+        self._store.stored(self._parties.title.title)
 
     def _refuse(self, message: Message, command: Command, error: Exception) -> None:
         code, why = status.status_of(error), status.comment_of(error)

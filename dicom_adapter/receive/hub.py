@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dicom_adapter.errors import UnavailableError
-from dicom_adapter.model import Received
+from dicom_adapter.model import Received, Recorded
 from dicom_adapter.receive.admission import Gate
 from dicom_adapter.receive.policy import Caller, Refusal, Title
 from dicom_adapter.receive.recorder import Recorder
@@ -63,7 +63,7 @@ class Hub:
             while True:
                 durable = pipe.recv()
                 try:
-                    answer: list[bool] | Exception = self._recorder.record(durable)
+                    answer: list[Recorded] | Exception = self._recorder.record(durable)
                 except UnavailableError as error:
                     answer = error
                 pipe.send(answer)
@@ -115,15 +115,15 @@ class RemoteRecorder:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
 
-    def record(self, durable: Sequence[Received]) -> Sequence[bool]:
-        """Record instances; tell of each whether it is new, or waits here already.
+    def record(self, durable: Sequence[Received]) -> Sequence[Recorded]:
+        """Record instances; tell what was made of each.
 
         Raises:
             UnavailableError: the ledger cannot be written now.
         """
         try:
             self._pipe.send(durable)
-            answer: list[bool] | UnavailableError = self._pipe.recv()
+            answer: list[Recorded] | UnavailableError = self._pipe.recv()
         except (EOFError, OSError):
             # The service is gone, and nobody here knows whether it has recorded them. So the files
             # must stay, and nothing may be answered: this ends as if both had crashed together.

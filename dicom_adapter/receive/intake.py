@@ -14,7 +14,7 @@ from dicom_adapter.errors import (
     OutOfResourcesError,
     UnavailableError,
 )
-from dicom_adapter.model import Received, StoredInstance
+from dicom_adapter.model import Received, Recorded, Resend, StoredInstance
 from dicom_adapter.receive.part10 import IDENTIFYING, Identity, identity_of
 from dicom_adapter.receive.spool import Spool, new_id
 from dicom_adapter.receive.walk import DeflatedWalk, Walk, walk_of
@@ -35,6 +35,7 @@ class Arrival:
     sop_instance_uid: str = field(repr=False)
     transfer_syntax_uid: str
     move_originator: tuple[str, int] | None = None
+    resend: Resend = Resend.PROCESS
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,16 @@ class Limits:
     reserve: int
 
 
-#: Makes the ledger know instances; tells of each whether it is new, or waits here already.
-Record = Callable[[Sequence[Received]], Sequence[bool]]
+#: Makes the ledger know instances; tells what was made of each.
+Record = Callable[[Sequence[Received]], Sequence[Recorded]]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a received instance."""
 
-    #: Its id; None when the same bytes wait here already, or it was not kept.
-    instance_id: str | None = None
+    #: What the ledger has made of it; None when it was not kept.
+    recorded: Recorded | None = None
     #: Why it was not kept.
     error: Exception | None = None
 
@@ -180,7 +181,9 @@ class Intake:
         if not durable:
             return ()
         try:
-            new = self._record([Received(r.instance, r.arrival.move_originator) for r in durable])
+            told = self._record(
+                [Received(r.instance, r.arrival.move_originator, r.arrival.resend) for r in durable]
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the senders keep their instances
             # Not recorded, so nobody would ever look for the files.
             for reception in durable:
@@ -188,13 +191,11 @@ class Intake:
             if isinstance(error, UnavailableError):
                 error = OutOfResourcesError("the ledger cannot be written")
             return [Outcome(error=error)] * len(durable)
-        for reception, is_new in zip(durable, new, strict=True):
-            if not is_new:
-                self._spool.remove(reception.instance.id)
-        return [
-            Outcome(reception.instance.id if is_new else None)
-            for reception, is_new in zip(durable, new, strict=True)
-        ]
+        for reception, recorded in zip(durable, told, strict=True):
+            if not recorded.is_new:
+                # The file of its first reception stands for it; where that has been lost, its own.
+                self._spool.merge(reception.instance.id, recorded.instance_id)
+        return [Outcome(recorded) for recorded in told]
 
 
 def _want_room(spool: Spool, reserve: int) -> None:

@@ -8,6 +8,7 @@ from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts
 
 from dicom_adapter.config import DicomSettings, Settings, Source
+from dicom_adapter.model import Resend
 from dicom_adapter.receive.pdu import is_ae_title, printable_ae_title
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -63,6 +64,7 @@ class Title:
     title: str
     port: int | None
     requires_user: bool
+    resend: Resend
     ignored_sop_classes: frozenset[str]
     #: None for all of storage.
     accepted_sop_classes: frozenset[str] | None
@@ -91,6 +93,7 @@ class Rules:
                     settings.dicom.require_user
                     if title.require_user is None
                     else title.require_user,
+                    title.resend,
                     frozenset(title.ignored_sop_classes),
                     None
                     if title.accepted_sop_classes is None

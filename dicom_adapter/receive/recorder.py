@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 from dicom_adapter.ledger import Ledger, instances
-from dicom_adapter.model import Received
+from dicom_adapter.model import Received, Recorded
 
 
 class _Waiting:
@@ -12,7 +12,7 @@ class _Waiting:
 
     def __init__(self, received: Sequence[Received]) -> None:
         self.received = received
-        self.new: list[bool] | None = None
+        self.recorded: list[Recorded] | None = None
         self.error: Exception | None = None
 
 
@@ -25,8 +25,8 @@ class Recorder:
         self._adding = threading.Lock()
         self._committing = threading.Lock()
 
-    def record(self, received: Sequence[Received]) -> list[bool]:
-        """Record instances; tell of each whether it is new, or waits here already.
+    def record(self, received: Sequence[Received]) -> list[Recorded]:
+        """Record instances; tell what was made of each.
 
         Raises:
             UnavailableError: the ledger cannot be written now.
@@ -36,21 +36,21 @@ class Recorder:
             self._waiting.append(mine)
         # Whoever comes while another one commits finds all of them recorded, or records them all.
         with self._committing:
-            if mine.new is None and mine.error is None:
+            if mine.recorded is None and mine.error is None:
                 self._commit()
         if mine.error is not None:
             raise mine.error
-        return mine.new or []
+        return mine.recorded or []
 
     def _commit(self) -> None:
         with self._adding:
             batch, self._waiting = self._waiting, []
         try:
             with self._ledger.write() as tx:
-                new = iter(instances.record(tx, [r for w in batch for r in w.received]))
+                told = iter(instances.record(tx, [r for w in batch for r in w.received]))
         except Exception as error:  # noqa: BLE001 - handed to each who waits for it
             for waiting in batch:
                 waiting.error = error
             return
         for waiting in batch:
-            waiting.new = [next(new) for _ in waiting.received]
+            waiting.recorded = [next(told) for _ in waiting.received]

@@ -180,6 +180,20 @@ class Spool:
             self.flush.folder(path.parent)
         remove_if_empty(path.parent)
 
+    def merge(self, instance_id: str, other_id: str) -> None:
+        """Have one file of two with the same bytes: the other one, which is put back if it is lost.
+
+        OSError when it cannot be put back.
+        """
+        file, other = self._file_of(instance_id), self.path_of(other_id)
+        if not other.exists():
+            make_folder(other.parent)
+            self.flush.folder(self._instances)
+            with suppress(FileExistsError):
+                os.link(file, other)
+            self.flush.folder(other.parent)
+        self.remove(instance_id)
+
     def free(self) -> int:
         """Return the bytes that are free on the spool's volume."""
         return shutil.disk_usage(self._instances).free

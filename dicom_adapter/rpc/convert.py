@@ -103,6 +103,7 @@ def to_request(request: JobRequest) -> jobs_pb2.SubmitJobRequest:
         ae_title=request.ae_title,
         items=[jobs_pb2.JobItemRequest(inputs=inputs)],
         arguments=request.arguments,
+        supersedes_request_id=request.supersedes or "",
     )
 
 
@@ -131,6 +132,7 @@ def from_request(message: jobs_pb2.SubmitJobRequest) -> JobRequest:
         ae_title=message.ae_title,
         inputs=inputs,
         arguments=dict(message.arguments),
+        supersedes=message.supersedes_request_id or None,
     )
 
 
@@ -167,6 +169,7 @@ def to_job(job: Job, output_folder: str) -> jobs_pb2.Job:
         attempts=job.attempts,
         exit_code=job.exit_code,
         error=job.error,
+        supersedes=job.supersedes or "",
         outputs=map(_to_output, job.outputs),
         output_folder=output_folder,
         reclaimed={part: _stamp(at) for part, at in job.reclaimed.items()},

@@ -174,6 +174,7 @@ def request_of(submission: Submission, members: Sequence[StoredInstance]) -> Job
         pipeline=submission.pipeline,
         priority=submission.priority,
         ae_title=submission.ae_title,
+        supersedes=submission.supersedes,
         inputs=tuple(
             JobInput(
                 study,

@@ -286,6 +286,7 @@ class SubmitJobRequest(_message.Message):
     AE_TITLE_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
+    SUPERSEDES_REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client, at most 128 characters."""
     name: _builtins.str
@@ -294,6 +295,8 @@ class SubmitJobRequest(_message.Message):
     priority: Global___Priority.ValueType
     ae_title: _builtins.str
     """The AE title that its instances came in by, where there is one."""
+    supersedes_request_id: _builtins.str
+    """The request id of the job that this one takes the place of, if of any."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobItemRequest]:
         """Exactly one for now."""
@@ -310,10 +313,11 @@ class SubmitJobRequest(_message.Message):
         ae_title: _builtins.str = ...,
         items: _abc.Iterable[Global___JobItemRequest] | None = ...,
         arguments: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        supersedes_request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ae_title", b"ae_title", "arguments", b"arguments", "items", b"items", "name", b"name", "pipeline", b"pipeline", "priority", b"priority", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ae_title", b"ae_title", "arguments", b"arguments", "items", b"items", "name", b"name", "pipeline", b"pipeline", "priority", b"priority", "request_id", b"request_id", "supersedes_request_id", b"supersedes_request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -520,6 +524,7 @@ class Job(_message.Message):
     OUTPUTS_FIELD_NUMBER: _builtins.int
     OUTPUT_FOLDER_FIELD_NUMBER: _builtins.int
     RECLAIMED_FIELD_NUMBER: _builtins.int
+    SUPERSEDES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     project: _builtins.str
@@ -535,6 +540,8 @@ class Job(_message.Message):
     error: _builtins.str
     output_folder: _builtins.str
     """Where its outputs lie on the platform's disk; empty when there are none, or none any more."""
+    supersedes: _builtins.str
+    """The job that this one takes the place of: its name, or its request id where it is not here."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -586,10 +593,11 @@ class Job(_message.Message):
         outputs: _abc.Iterable[Global___JobOutput] | None = ...,
         output_folder: _builtins.str = ...,
         reclaimed: _abc.Mapping[_builtins.str, _timestamp_pb2.Timestamp] | None = ...,
+        supersedes: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "created_at", b"created_at", "exit_code", b"exit_code", "finished_at", b"finished_at", "requested", b"requested", "started_at", b"started_at", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "instances", b"instances", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "started_at", b"started_at", "state", b"state", "steps", b"steps", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "instances", b"instances", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "started_at", b"started_at", "state", b"state", "steps", b"steps", "supersedes", b"supersedes", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

@@ -219,12 +219,12 @@ ONE_MISTAKE = {
     AET % "processor: 5": "2: ae_titles.A.processor: must be text, not 5: put it in quotes",
     AET % "title: B": (
         "2: ae_titles.A.title: is an unknown key; allowed are processor, port, "
-        "require_user, ignored_sop_classes, accepted_sop_classes, settings"
+        "require_user, ignored_sop_classes, accepted_sop_classes, duplicates, resend, settings"
     ),
-    AET % "duplicates: keep-last": (
-        "2: ae_titles.A.duplicates: is an unknown key; allowed are processor, port, "
-        "require_user, ignored_sop_classes, accepted_sop_classes, settings"
+    AET % "duplicates: newest": (
+        "2: ae_titles.A.duplicates: must be keep-first, keep-last or keep-both, not 'newest'"
     ),
+    AET % "resend: never": ("2: ae_titles.A.resend: must be process or ignore, not 'never'"),
     AET % "port: 50051": (
         "2: ae_titles.A.port: must not be 50051: grpc.listen (127.0.0.1:50051) has it"
     ),

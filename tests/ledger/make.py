@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from dicom_adapter.ledger import Ledger, groups, instances, queue, submissions
 from dicom_adapter.ledger.groups import Joining
+from dicom_adapter.ledger.submissions import Submitting
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import (
     InputFile,
@@ -21,6 +22,7 @@ from dicom_adapter.model import (
     JobItem,
     Priority,
     Received,
+    Resend,
     Resources,
     StoredInstance,
     Submission,
@@ -71,13 +73,18 @@ def add_instance(tx: Connection, **values: Any) -> StoredInstance:  # noqa: ANN4
     return made
 
 
-def is_duplicate(tx: Connection, made: StoredInstance, **other: Any) -> bool:  # noqa: ANN401 - its fields
-    """Tell whether these bytes would be recorded when they came once more."""
-    again = replace(made, id=uuid4().hex, **other)
+def again(tx: Connection, made: StoredInstance, resend: Resend = Resend.PROCESS) -> str:
+    """Tell what would come of these bytes if they were sent once more: new, due or nothing."""
+    later = replace(made, id=uuid4().hex, received_at=NOW + timedelta(hours=1))
     with tx.begin_nested() as trial:
-        (new,) = instances.record(tx, [Received(again)])
+        (told,) = instances.record(tx, [Received(later, resend=resend)])
+        due = instances.received(tx, later.ae_title, later.received_at, 10, locate)
         trial.rollback()
-    return not new
+    assert told.instance_id == (later.id if told.is_new else made.id)
+    if told.is_new:
+        return "new"
+    times = {instance.id: instance.received_at for instance, _ in due}
+    return "due" if times.get(made.id) == later.received_at else "nothing"
 
 
 def kept(tx: Connection, **values: Any) -> StoredInstance:  # noqa: ANN401 - its fields
@@ -112,14 +119,20 @@ def submission(**values: Any) -> Submission:  # noqa: ANN401 - the fields of a s
         settled_at=None,
         error="",
         job_id=None,
+        supersedes=None,
     )
     return replace(whole, **values)
 
 
-def submit(tx: Connection, ids: Sequence[str], **values: Any) -> Submission:  # noqa: ANN401 - its fields
+def submit(
+    tx: Connection,
+    ids: Sequence[str],
+    supersedes: str | None = None,
+    **values: Any,  # noqa: ANN401 - its fields
+) -> Submission:
     """Record a pending submission of instances."""
     made = submission(**values)
-    submissions.add(tx, made, ids)
+    submissions.add(tx, Submitting(made, ids, supersedes))
     return made
 
 

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import text
 
 from dicom_adapter.ledger import Ledger, events, groups, instances, submissions
-from dicom_adapter.model import GroupState, InstanceState, Received
+from dicom_adapter.model import GroupState, InstanceState, Received, Resend
 from tests.ledger import make
 from tests.ledger.make import NOW, after
 
@@ -52,30 +52,74 @@ def test_a_failed_instance_comes_again_when_its_time_has_come(ledger: Ledger) ->
         assert instances.next_ready(tx, "OTHER") is None
 
 
-def test_the_same_bytes_are_a_duplicate_while_they_are_undecided(ledger: Ledger) -> None:
-    """A duplicate is the same bytes, for the same AE title, waiting or in an open group."""
+def test_the_same_bytes_again_change_nothing_while_they_are_undecided(ledger: Ledger) -> None:
+    """As long as they wait, are set aside, or are in a group that is not closed."""
     with ledger.write() as tx:
         made = make.add_instance(tx)
-        assert make.is_duplicate(tx, made)
-        assert not make.is_duplicate(tx, made, ae_title="OTHER")
-        assert not make.is_duplicate(tx, made, sop_instance_uid="1.2")
-        assert not make.is_duplicate(tx, made, sha256="f" * 64)
+        assert make.again(tx, made) == "nothing"
+        others = (
+            replace(made, ae_title="OTHER"),
+            replace(made, sop_instance_uid="1.2"),
+            replace(made, sha256="f" * 64),
+        )
+        assert [make.again(tx, other) for other in others] == ["new"] * 3
         instances.handled(tx, [made.id])
-        assert not make.is_duplicate(tx, made)
+        assert make.again(tx, made) == "nothing"
         group = make.join(tx, made)
-        assert make.is_duplicate(tx, made)
-        groups.close(tx, group, GroupState.DISPATCHED, at=NOW, actor="system")
-        assert not make.is_duplicate(tx, made)
+        assert make.again(tx, made) == "nothing"
+        groups.close(tx, group, GroupState.PARKED, at=NOW, actor="system")
+        assert make.again(tx, made) == "nothing"
+        aside = make.add_instance(tx)
+        instances.quarantine(tx, aside.id, "no PatientID", 5, NOW)
+        assert make.again(tx, aside) == "nothing"
 
 
-def test_what_was_let_go_is_no_duplicate_in_its_open_group_either(ledger: Ledger) -> None:
-    """What a processor lets go while its group is open is stored anew when it comes again."""
+@pytest.mark.parametrize("target", [GroupState.DISPATCHED, GroupState.DISCARDED])
+def test_the_same_bytes_again_are_due_again_after_their_group_was_closed(
+    ledger: Ledger, target: GroupState
+) -> None:
+    """Under the same id, so there is never a second file; not with `resend: ignore`."""
     with ledger.write() as tx:
         made = make.kept(tx)
-        make.join(tx, made)
-        assert make.is_duplicate(tx, made)
+        groups.close(tx, make.join(tx, made), target, at=NOW, actor="system")
+        assert make.again(tx, made) == "due"
+        assert make.again(tx, made, Resend.IGNORE) == "nothing"
         instances.release(tx, [made.id], NOW)
-        assert not make.is_duplicate(tx, made)
+        assert make.again(tx, made) == "due"
+        assert make.again(tx, made, Resend.IGNORE) == "nothing"
+        instances.begin_reclaim(tx, after(1), 10)
+        assert make.again(tx, made) == "new"
+        instances.end_reclaim(tx, [made.id], NOW)
+        assert make.again(tx, made) == "new"
+
+
+def test_what_comes_again_is_taken_back_from_the_reclaimer(ledger: Ledger) -> None:
+    """And let go anew only by its processor; the history says that it came again."""
+    with ledger.write() as tx:
+        made = make.kept(tx)
+        instances.release(tx, [made.id], NOW)
+        later = replace(made, id="later", received_at=after(9), association=8)
+        (told,) = instances.record(tx, [Received(later)])
+        assert (told.instance_id, told.is_new) == (made.id, False)
+        assert instances.begin_reclaim(tx, after(100), 10) == []
+        ((found, attempts),) = instances.received(tx, "TEST", after(9), 10, make.locate)
+        assert (found, attempts) == (replace(made, received_at=after(9), association=8), 0)
+        history = [(event.action, event.from_state) for event in events.of_subject(tx, made.id)]
+        assert history == [("resend", "released")]
+
+
+def test_other_bytes_under_the_same_uid_are_recorded_with_an_event(ledger: Ledger) -> None:
+    """Which names the first of them."""
+    with ledger.write() as tx:
+        first = make.add_instance(tx)
+        second = replace(first, id="second", sha256="f" * 64)
+        (told,) = instances.record(tx, [Received(second)])
+        assert told.is_new
+        (event,) = events.of_subject(tx, "second")
+    assert (event.action, event.reason) == (
+        "variant",
+        f"other bytes than {first.id}, which has the same SOP Instance UID",
+    )
 
 
 def test_instances_that_come_together_are_recorded_in_their_order(ledger: Ledger) -> None:
@@ -94,7 +138,8 @@ def test_instances_that_come_together_are_recorded_in_their_order(ledger: Ledger
         told = instances.record(tx, [Received(instance) for instance in came])
         assert instances.record(tx, []) == []
         due = [found.id for found, _ in instances.received(tx, "TEST", NOW, 10, make.locate)]
-    assert told == [True, False, True, False, True, True]
+    assert [one.is_new for one in told] == [True, False, True, False, True, True]
+    assert [told[1].instance_id, told[3].instance_id] == [waiting.id, second.id]
     assert due == [waiting.id, second.id, first.id, "other bytes"]
 
 

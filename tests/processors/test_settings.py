@@ -45,6 +45,7 @@ def test_s72_the_default_processor_is_the_ae_title_processor(tmp_path: Path) -> 
         "priority": "normal",
         "timeout": 5.0,
         "max_wait": None,
+        "late": "whole-study",
         "group_by": "study",
         "pipeline-none": "none",
     }
@@ -142,7 +143,7 @@ def test_an_unknown_setting_is_refused(tmp_path: Path, key: str, near: str) -> N
     assert mistakes(tmp_path, text) == [
         (
             f"7: ae_titles.CHEST.settings.{key}: is an unknown key{near}; allowed are priority, "
-            "timeout, max_wait, group_by and pipeline-<name>"
+            "timeout, max_wait, late, group_by and pipeline-<name>"
         )
     ]
 
