@@ -85,7 +85,8 @@ class Duplicates(StrEnum):
 
     def _is_before(self, one: StoredInstance, other: StoredInstance) -> bool:
         if self is Duplicates.KEEP_LAST:
-            return one.received_at > other.received_at
+            # Of the same moment, the one that is given later.
+            return one.received_at >= other.received_at
         # An id begins with the time of its first reception; `received_at` is that of its last.
         return one.id < other.id
 

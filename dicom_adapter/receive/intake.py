@@ -16,7 +16,7 @@ from dicom_adapter.errors import (
 )
 from dicom_adapter.model import Received, Recorded, Resend, StoredInstance
 from dicom_adapter.receive.part10 import IDENTIFYING, Identity, identity_of
-from dicom_adapter.receive.spool import Spool, new_id
+from dicom_adapter.receive.spool import Spool
 from dicom_adapter.receive.walk import DeflatedWalk, Walk, walk_of
 
 # The free space is looked at again after so many bytes of one instance.
@@ -70,7 +70,7 @@ class Reception:
 
     def __init__(self, arrival: Arrival, spool: Spool, limits: Limits, clock: Clock) -> None:
         self.arrival = arrival
-        self.part = spool.begin(new_id(clock.now()))
+        self.part = spool.begin(spool.new_id(clock.now()))
         self._spool = spool
         self._limits = limits
         self._clock = clock

@@ -8,6 +8,7 @@ Nothing that a peer sent ever becomes a part of a path. An id begins with the ti
 comes together lies together: one folder is flushed for all of it.
 """
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,8 @@ T = TypeVar("T")
 
 # Of an id's 32 hexadecimal digits, these count milliseconds since 1970.
 _TIME_DIGITS = 12
-_RANDOM_BYTES = 10
+_RANDOM_BYTES = 5
+_NUMBER_DIGITS = 10
 # So many of them name the folder: another one for each 65 seconds.
 _FOLDER_DIGITS = 8
 # The kernel takes 1024 at a time (IOV_MAX); tiny ones are better put together.
@@ -94,6 +96,7 @@ class Spool:
         # As text: making path objects is a tenth of the work for a small image.
         self._incoming_text = str(self._incoming)
         self._instances_text = str(self._instances)
+        self._ids = Ids()
 
     def open(self) -> None:
         """Make the folders, and sweep what was half received when the service last ended.
@@ -118,6 +121,10 @@ class Spool:
 
     def _file_of(self, instance_id: str) -> str:
         return f"{self._instances_text}/{instance_id[:_FOLDER_DIGITS]}/{instance_id}.dcm"
+
+    def new_id(self, now: datetime) -> str:
+        """Return an id that nothing else has; a later one is greater."""
+        return self._ids.new(now)
 
     def begin(self, instance_id: str) -> Part:
         """Open a file to receive into; OSError when there is no room for one more."""
@@ -204,10 +211,22 @@ class Spool:
         return usage.used / (usage.used + usage.free)
 
 
-def new_id(now: datetime) -> str:
-    """Return an id that nothing else has, 32 hexadecimal digits that begin with the time."""
-    milliseconds = int(now.timestamp() * 1000)
-    return f"{milliseconds:0{_TIME_DIGITS}x}{os.urandom(_RANDOM_BYTES).hex()}"
+class Ids:
+    """Makes ids that nothing else has, 32 hexadecimal digits, in the order of their making.
+
+    They begin with the time; of the same millisecond, a number tells them apart here, and a random
+    one from those that another process or another start of this one makes.
+    """
+
+    def __init__(self) -> None:
+        self._origin = os.urandom(_RANDOM_BYTES).hex()
+        self._numbers = itertools.count()
+
+    def new(self, now: datetime) -> str:
+        """Return another id, of this time."""
+        milliseconds = int(now.timestamp() * 1000)
+        number = next(self._numbers)
+        return f"{milliseconds:0{_TIME_DIGITS}x}{self._origin}{number:0{_NUMBER_DIGITS}x}"
 
 
 def remove_if_empty(folder: Path) -> None:
