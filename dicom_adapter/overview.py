@@ -7,9 +7,10 @@ from importlib.metadata import version
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import Settings, StorageSettings
 from dicom_adapter.config.tls import expiring
-from dicom_adapter.ledger import Ledger, attention, instances, jobs
+from dicom_adapter.ledger import Ledger, attention, jobs, stock
 from dicom_adapter.model import Disk, Rejection, ServiceStatus
 from dicom_adapter.receive.spool import Spool
+from dicom_adapter.upkeep import Upkeep
 
 # So long a failed job is told of: who looks once a day sees each of them.
 FAILED_LATELY = timedelta(days=1)
@@ -19,9 +20,10 @@ GIB = 1024**3
 class Overview:
     """Knows what there is to tell of a service since its start, which is now."""
 
-    def __init__(self, ledger: Ledger, spool: Spool, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, spool: Spool, upkeep: Upkeep, clock: Clock) -> None:
         self._ledger = ledger
         self._spool = spool
+        self._upkeep = upkeep
         self._clock = clock
         self._started_at = clock.now()
 
@@ -37,7 +39,7 @@ class Overview:
     ) -> ServiceStatus:
         """Return the status of a service that runs by these settings."""
         with self._ledger.read() as tx:
-            keeping, job_counts = tuple(instances.keeping(tx)), jobs.counts(tx)
+            keeping, job_counts = tuple(stock.keeping(tx)), jobs.counts(tx)
         return ServiceStatus(
             version=version("dicom-adapter"),
             started_at=self._started_at,
@@ -74,6 +76,9 @@ class Overview:
         ):
             if count:
                 yield f"{count} {thing} is {what}" if count == 1 else f"{count} {thing}s are {what}"
+        if unmended := sum(self._upkeep.unmended.values()):
+            files = "file of the spool does" if unmended == 1 else "files of the spool do"
+            yield f"{unmended} {files} not agree with the ledger: see `fsck`"
         if failed:
             jobs_have = "job has" if failed == 1 else "jobs have"
             yield f"{failed} {jobs_have} failed since yesterday: see `jobs list --state failed`"

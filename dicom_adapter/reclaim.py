@@ -13,7 +13,7 @@ import structlog
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import Keep, StorageSettings
-from dicom_adapter.ledger import Ledger, instances, jobs, uploads
+from dicom_adapter.ledger import Ledger, jobs, stock, uploads
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.workspace import Workspaces
 from dicom_adapter.receive.spool import Spool
@@ -78,7 +78,7 @@ class Reclaimer:
     def _work(self) -> datetime | None:
         now = self._clock.now()
         with self._ledger.read() as tx:
-            begun = instances.reclaiming(tx)
+            begun = stock.reclaiming(tx)
         # What a crash or a failed unlink left half removed.
         self._remove_instances(begun)
         removed = sum(self._reclaim_instances(now - self._retain))
@@ -94,7 +94,7 @@ class Reclaimer:
         """Remove instances that may go since `before`, a portion at a time; yield how many."""
         while not self._worker.stopping:
             with self._ledger.write() as tx:
-                ids = instances.begin_reclaim(tx, before, PER_TRANSACTION)
+                ids = stock.begin_reclaim(tx, before, PER_TRANSACTION)
             if not ids:
                 return
             yield self._remove_instances(ids)
@@ -105,7 +105,7 @@ class Reclaimer:
         gone = [instance_id for instance_id in ids if self._unlink(instance_id)]
         if gone:
             with self._ledger.write() as tx:
-                instances.end_reclaim(tx, gone, self._clock.now())
+                stock.end_reclaim(tx, gone, self._clock.now())
             log.info("instances reclaimed", action="reclaimed.instances", instances=len(gone))
         return len(gone)
 
@@ -173,7 +173,7 @@ class Reclaimer:
 
     def _tell_kept(self) -> None:
         with self._ledger.read() as tx:
-            kept = {keeping.reason: keeping.instances for keeping in instances.keeping(tx)}
+            kept = {keeping.reason: keeping.instances for keeping in stock.keeping(tx)}
         if kept:
             log.info("kept in the spool", action="kept", kept=kept)
         else:
@@ -181,8 +181,8 @@ class Reclaimer:
 
     def _next(self, now: datetime) -> datetime | None:
         with self._ledger.read() as tx:
-            delivered, upload = instances.next_reclaimable(tx), uploads.next_unused(tx)
-            again = [now + LOOK_AGAIN for _ in instances.reclaiming(tx)[:1]]
+            delivered, upload = stock.next_reclaimable(tx), uploads.next_unused(tx)
+            again = [now + LOOK_AGAIN for _ in stock.reclaiming(tx)[:1]]
             ends = {part: jobs.next_end(tx, part) for part in self._keep}
         times = again + [at + self._keep[part] for part, at in ends.items() if at is not None]
         if delivered is not None:

@@ -6,7 +6,6 @@ nothing would handle; what is not done stays in the ledger. Reload: what can fai
 that it changes all or nothing.
 """
 
-import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import structlog
 
 from dicom_adapter.clock import Clock, SystemClock
 from dicom_adapter.config import AETitle, Change, Settings, changes
+from dicom_adapter.datafolder import DataFolder
 from dicom_adapter.errors import DicomAdapterError, StartError, WrongStateError
 from dicom_adapter.files import flush_of, make_folder
 from dicom_adapter.ledger import Ledger
@@ -37,6 +37,7 @@ from dicom_adapter.reclaim import Places, Reclaimer
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.rpc.server import AdapterOperations, PlatformOperations, Server
 from dicom_adapter.submit.outbox import Outbox, SubmissionOperations
+from dicom_adapter.upkeep import Upkeep
 
 EMBEDDED = "embedded"
 SOCKET = Path("run", "grpc.sock")
@@ -91,7 +92,8 @@ class Service:
         self._workspaces = Workspaces(self._data / "platform" / "jobs")
         self._uploads = Uploads(self._data / "platform" / "uploads", self.ledger, self.clock)
         self._hosts = Hosts(self._make_host)
-        self._overview = Overview(self.ledger, self._spool, self.clock)
+        self._upkeep = Upkeep(self._spool, self.ledger, adopted=self._hosts.wake)
+        self._overview = Overview(self.ledger, self._spool, self._upkeep, self.clock)
         self._outbox: Outbox | None = None
         self._reclaimer: Reclaimer | None = None
         self._receiving: Receiving | None = None
@@ -168,31 +170,21 @@ class Service:
     # The parts
 
     def _open_storage(self) -> None:
-        try:
-            make_folder(self._data)
-            self._lock()
-        except OSError as error:
-            raise StartError(
-                f"{error.filename}: {error.strerror}: storage.path must be a folder that the "
-                "service may write"
-            ) from error
+        folder = DataFolder(self._data)
+        if self.settings.storage.require_marker:
+            # Before anything is made: in an empty mount point it would hide under the volume.
+            folder.want_marker()
+        self._running.enter_context(folder.held())
         self.ledger.open()
         self._running.callback(self.ledger.close)
+        if folder.is_new and self._upkeep.has_files():
+            # The ledger lies elsewhere, and knows better.
+            folder.want_marker()
+        folder.mark()
         self._spool.open()
         self._workspaces.open()
         self._uploads.open()
-
-    def _lock(self) -> None:
-        descriptor = os.open(self._data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._running.callback(os.close, descriptor)
-        try:
-            # Held by the open file: it ends with the process, however that ends.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StartError(
-                f"{self._data} is in use by another dicom-adapter: stop that one, or choose "
-                "another storage.path"
-            ) from None
+        self._upkeep.mend()
 
     def _start_platform(self) -> PlatformOperations:
         scheduler = Scheduler(
@@ -242,6 +234,7 @@ class Service:
         return AdapterOperations(
             status=self.status,
             reload=self.reload,
+            check=self._upkeep.check,
             groups=GroupOperations(self.ledger, self.clock, self._wake_all),
             submissions=SubmissionOperations(self.ledger, self.clock, self._wake_all),
             quarantine=QuarantineOperations(

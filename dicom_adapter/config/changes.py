@@ -15,6 +15,7 @@ FIXED = (
     ("dicom", "processes"),
     ("storage", "path"),
     ("storage", "durability"),
+    ("storage", "require_marker"),
     ("ledger", "url"),
     ("platform", "address"),
     ("grpc", "listen"),

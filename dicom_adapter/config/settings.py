@@ -229,6 +229,10 @@ class StorageSettings(Section):
         default=5 * _GIB, description="With less free than this, C-STORE is answered 0xA700."
     )
     retain: Seconds = Field(default=0.0, description="How long delivered instances are kept.")
+    require_marker: Flag = Field(
+        default=False,
+        description="Whether a data folder without its marker file is refused, as not mounted.",
+    )
 
 
 class LedgerSettings(Section):

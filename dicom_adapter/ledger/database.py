@@ -17,6 +17,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicom_adapter.errors import StartError, UnavailableError
+from dicom_adapter.files import sync_folder
 from dicom_adapter.ledger.prepared import Prepared
 from dicom_adapter.model import Durability
 
@@ -43,6 +44,7 @@ class Ledger:
         self._committed = threading.Condition()
         self._commits = 0
         self._closed = False
+        self._was_cut_off = False
         self._writer = _engine(url, begin="BEGIN IMMEDIATE", synchronous=SYNCHRONOUS[durability])
         self._reader = _engine(url, begin="BEGIN", synchronous=SYNCHRONOUS[durability])
         # Held: to take it from its pool and give it back takes longer than to write a row.
@@ -56,15 +58,17 @@ class Ledger:
         """
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        self._was_cut_off = _has_log(self._writer)
         try:
             with self._writing, self._writer.begin() as connection:
                 self._refuse_foreign(connection, ScriptDirectory.from_config(config))
+                self._refuse_broken(connection)
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         except DatabaseError as error:
             raise StartError(
                 f"ledger {self._url}: {error.orig}: check that its folder is writable and that the "
-                "file is a ledger, or restore it"
+                "file is a ledger; restore it, or make it anew with `dicom-adapter fsck --rebuild`"
             ) from error
 
     def _refuse_foreign(self, connection: Connection, script: ScriptDirectory) -> None:
@@ -78,6 +82,17 @@ class Ledger:
             raise StartError(
                 f"ledger {self._url}: its schema {current} is newer than this program: "
                 "install the version that wrote it, or a newer one"
+            )
+
+    def _refuse_broken(self, connection: Connection) -> None:
+        # After a clean end there is nothing in the log that is written ahead, so nothing to doubt.
+        if not self._was_cut_off:
+            return
+        problem = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        if problem != "ok":
+            raise StartError(
+                f"ledger {self._url}: it is corrupt: restore it, or make it anew of the files in "
+                "the spool with `dicom-adapter fsck --rebuild`"
             )
 
     def close(self) -> None:
@@ -163,6 +178,28 @@ def portions(ids: Iterable[str]) -> Iterator[list[str]]:
     rest = iter(ids)
     while portion := list(islice(rest, IDS_PER_STATEMENT)):
         yield portion
+
+
+def set_aside(url: str, suffix: str) -> list[Path]:
+    """Rename the files of a ledger, so that another can be made; return them by their new names."""
+    file = _file_of(create_engine(url))
+    moved = []
+    # The database last: what is left of a broken move is still a whole ledger.
+    for part in ("-wal", "-shm", ""):
+        path = Path(f"{file}{part}")
+        if path.exists():
+            moved.append(path.rename(f"{file}.{suffix}{part}"))
+    sync_folder(file.parent)
+    return moved
+
+
+def _file_of(engine: Engine) -> Path:
+    return Path(engine.url.database or "")
+
+
+def _has_log(engine: Engine) -> bool:
+    log = Path(f"{_file_of(engine)}-wal")
+    return log.exists() and log.stat().st_size > 0
 
 
 @contextmanager

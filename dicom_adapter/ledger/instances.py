@@ -10,9 +10,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    and_,
     bindparam,
-    case,
     exists,
     func,
     insert,
@@ -35,7 +33,6 @@ from dicom_adapter.ledger.schema import (
 from dicom_adapter.model import (
     GroupState,
     InstanceState,
-    Keeping,
     QuarantinedInstance,
     Received,
     Recorded,
@@ -46,8 +43,6 @@ from dicom_adapter.model import (
 
 KIND = "instance"
 
-_GONE = (InstanceState.RECLAIMING, InstanceState.RECLAIMED)
-_ON_DISK = tuple(state for state in InstanceState if state != InstanceState.RECLAIMED)
 
 #: Where the file of an instance lies, by the instance's id.
 Locate = Callable[[str], Path]
@@ -328,102 +323,6 @@ def _make_reclaimable(which: ColumnElement[bool], at: datetime) -> Any:  # noqa:
         )
         .values(reclaimable_at=at)
     )
-
-
-def begin_reclaim(tx: Connection, before: datetime, limit: int) -> list[str]:
-    """Mark instances that may be removed since `before`, oldest first, and return their ids.
-
-    Their files are unlinked next; from now on no job can be made of them.
-    """
-    query = (
-        select(instances.c.id)
-        .where(instances.c.state == InstanceState.RELEASED, instances.c.reclaimable_at <= before)
-        .order_by(instances.c.reclaimable_at, instances.c.seq)
-        .limit(limit)
-    )
-    ids = list(tx.scalars(query))
-    tx.execute(
-        update(instances).where(instances.c.id.in_(ids)).values(state=InstanceState.RECLAIMING)
-    )
-    return ids
-
-
-def next_reclaimable(tx: Connection) -> datetime | None:
-    """Return since when the oldest removable instance may be removed."""
-    found: datetime | None = tx.scalar(
-        select(func.min(instances.c.reclaimable_at)).where(
-            instances.c.state == InstanceState.RELEASED
-        )
-    )
-    return found
-
-
-def end_reclaim(tx: Connection, ids: Sequence[str], at: datetime) -> None:
-    """Mark instances whose files are gone; their rows stay as a record."""
-    tx.execute(
-        update(instances)
-        .where(instances.c.id.in_(ids))
-        .values(state=InstanceState.RECLAIMED, reclaimed_at=at)
-    )
-
-
-def reclaiming(tx: Connection) -> list[str]:
-    """Return what was marked for unlinking and may not be unlinked, after a crash or a fault."""
-    query = select(instances.c.id).where(instances.c.state == InstanceState.RECLAIMING)
-    return list(tx.scalars(query.order_by(instances.c.seq)))
-
-
-def kept(tx: Connection, ids: Iterable[str]) -> set[tuple[str, str]]:
-    """Return those of the instances whose files are still in the spool, as (id, sha256)."""
-    found: set[tuple[str, str]] = set()
-    for portion in portions(ids):
-        query = select(instances.c.id, instances.c.sha256).where(
-            instances.c.id.in_(portion), instances.c.state.not_in(_GONE)
-        )
-        found.update((row.id, row.sha256) for row in tx.execute(query))
-    return found
-
-
-def gone(tx: Connection, ids: Iterable[str]) -> int:
-    """Return how many of the instances are reclaimed, or about to be."""
-    return sum(
-        tx.scalar(
-            select(func.count()).where(instances.c.id.in_(portion), instances.c.state.in_(_GONE))
-        )
-        or 0
-        for portion in portions(ids)
-    )
-
-
-def keeping(tx: Connection) -> list[Keeping]:
-    """Return how much is kept for which reason."""
-    reason = case(
-        (instances.c.state == InstanceState.RECEIVED, "waiting for its job processor"),
-        (instances.c.state == InstanceState.QUARANTINED, "in quarantine"),
-        (instances.c.state == InstanceState.RECLAIMING, "being removed"),
-        (
-            and_(instances.c.state == InstanceState.RELEASED, instances.c.reclaimable_at.is_(None)),
-            "waiting for their submission to be accepted",
-        ),
-        (instances.c.state == InstanceState.RELEASED, "delivered, until `retain` has passed"),
-        (groups.c.state == GroupState.OPEN, "in an open group"),
-        (groups.c.state == GroupState.PARKED, "in a parked group"),
-        else_="kept by its job processor",
-    )
-    query = (
-        select(
-            reason.label("reason"),
-            func.count().label("instances"),
-            func.sum(instances.c.size).label("size"),
-            func.min(instances.c.received_at).label("oldest"),
-        )
-        .select_from(instances.outerjoin(groups, groups.c.id == instances.c.group_id))
-        # Named one by one, not "all but reclaimed": the index then skips the record of the past.
-        .where(instances.c.state.in_(_ON_DISK))
-        .group_by(reason)
-        .order_by(reason)
-    )
-    return [Keeping(**row) for row in tx.execute(query).mappings()]
 
 
 def of_group(tx: Connection, group_id: str, locate: Locate) -> tuple[StoredInstance, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Select, func, insert, select, update
 
 from dicom_adapter.errors import WrongStateError
-from dicom_adapter.ledger import events, instances
+from dicom_adapter.ledger import events, instances, stock
 from dicom_adapter.ledger.schema import submission_instances, submissions
 from dicom_adapter.model import Priority, Submission, SubmissionState
 
@@ -33,7 +33,7 @@ def add(tx: Connection, submitting: Submitting) -> None:
         WrongStateError: some of its instances are no longer kept.
     """
     submission, instance_ids = submitting.submission, submitting.instance_ids
-    if gone := instances.gone(tx, instance_ids):
+    if gone := stock.gone(tx, instance_ids):
         raise WrongStateError(f"{gone} of the instances are not kept any more")
     tx.execute(
         insert(submissions).values(

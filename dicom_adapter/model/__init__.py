@@ -36,6 +36,8 @@ from dicom_adapter.model.jobs import (
 )
 from dicom_adapter.model.service import (
     Disk,
+    Disorder,
+    DisorderKind,
     Durability,
     Event,
     Rejection,
@@ -45,6 +47,8 @@ from dicom_adapter.model.service import (
 __all__ = [
     "JOB_NAME_LENGTH",
     "Disk",
+    "Disorder",
+    "DisorderKind",
     "Duplicates",
     "Durability",
     "Event",

@@ -15,6 +15,39 @@ class Durability(StrEnum):
     PROCESS_CRASH = "process-crash"
 
 
+class DisorderKind(StrEnum):
+    """How a file of the spool and the ledger do not agree."""
+
+    #: A file that the ledger did not know, and knows now.
+    ADOPTED = "adopted"
+    #: A file that the ledger did not know, and need not: the same bytes are kept, or delivered.
+    REDUNDANT = "redundant"
+    #: A file that the ledger does not know, and that is no instance of ours.
+    UNKNOWN = "unknown"
+    #: An instance whose file is gone.
+    MISSING = "missing"
+    #: An instance whose file has other bytes than were received.
+    BROKEN = "broken"
+    #: A file that the disk does not give.
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Disorder:
+    """A file and the ledger that do not agree, and what was done about it."""
+
+    kind: DisorderKind
+    #: The instance's id, or the file's name where it has none.
+    instance_id: str
+    #: What was done, or is to be done.
+    cure: str
+
+    @property
+    def needs_person(self) -> bool:
+        """True where it is not mended yet."""
+        return self.kind not in (DisorderKind.ADOPTED, DisorderKind.REDUNDANT)
+
+
 @dataclass(frozen=True)
 class Event:
     """One move of a job, group, submission or instance, for the audit trail."""

@@ -22,7 +22,7 @@ from dicom_adapter.errors import (
     NotFoundError,
     WrongStateError,
 )
-from dicom_adapter.ledger import Ledger, events, instances, jobs, queue
+from dicom_adapter.ledger import Ledger, events, jobs, queue, stock
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.lifecycle import TERMINAL, JobState
 from dicom_adapter.model import (
@@ -135,7 +135,7 @@ class JobOperations:
         self._uploads.receive(file, size, chunks)
 
     def _kept(self, tx: Connection, files: Sequence[InputFile]) -> dict[tuple[str, str], Path]:
-        keys = instances.kept(tx, [file.instance_id for file in files])
+        keys = stock.kept(tx, [file.instance_id for file in files])
         places = {key: self._locate(key[0]) for key in keys}
         # Looked for on the disk as well: a person may have removed it there.
         return {key: path for key, path in places.items() if path.exists()}

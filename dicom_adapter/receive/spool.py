@@ -3,6 +3,7 @@
     incoming/<id>.part            still being received; swept when the service starts
     incoming/<n>/<id>.part        the same, by the nth receiving process; swept when it starts
     instances/<xxxxxxxx>/<id>.dcm stored, durable and never overwritten; <xxxxxxxx> begins the id
+    aside/<id>.dcm                found there, and no instance; for a person to look at
 
 Nothing that a peer sent ever becomes a part of a path. An id begins with the time, so that what
 comes together lies together: one folder is flushed for all of it.
@@ -10,10 +11,11 @@ comes together lies together: one folder is flushed for all of it.
 
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -28,9 +30,10 @@ _TIME_DIGITS = 12
 _RANDOM_BYTES = 5
 _NUMBER_DIGITS = 10
 # So many of them name the folder: another one for each 65 seconds.
-_FOLDER_DIGITS = 8
+FOLDER_DIGITS = 8
 # The kernel takes 1024 at a time (IOV_MAX); tiny ones are better put together.
 _MOST_PIECES = 256
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -93,6 +96,7 @@ class Spool:
         self.flush = flush
         self._incoming = folder / "incoming" / (str(process) if process else "")
         self._instances = folder / "instances"
+        self._aside = folder / "aside"
         # As text: making path objects is a tenth of the work for a small image.
         self._incoming_text = str(self._incoming)
         self._instances_text = str(self._instances)
@@ -120,7 +124,7 @@ class Spool:
         return Path(self._file_of(instance_id))
 
     def _file_of(self, instance_id: str) -> str:
-        return f"{self._instances_text}/{instance_id[:_FOLDER_DIGITS]}/{instance_id}.dcm"
+        return f"{self._instances_text}/{instance_id[:FOLDER_DIGITS]}/{instance_id}.dcm"
 
     def new_id(self, now: datetime) -> str:
         """Return an id that nothing else has; a later one is greater."""
@@ -148,7 +152,7 @@ class Spool:
         """
         errors: list[OSError | None] = [_error_of(self._keep, part) for part in parts]
         for folder in {
-            part.id[:_FOLDER_DIGITS]
+            part.id[:FOLDER_DIGITS]
             for part, error in zip(parts, errors, strict=True)
             if error is None
         }:
@@ -201,6 +205,27 @@ class Spool:
             self.flush.folder(other.parent)
         self.remove(instance_id)
 
+    def folders(self) -> list[str]:
+        """Return the names of the folders of stored instances, oldest first."""
+        return sorted(entry.name for entry in os.scandir(self._instances) if entry.is_dir())
+
+    def files(self, folder: str) -> dict[str, os.stat_result]:
+        """Return the files in such a folder: an instance's by its id, any other by its name."""
+        found = {}
+        with suppress(FileNotFoundError), os.scandir(self._instances / folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    found[_id_in(entry.name, folder)] = entry.stat(follow_symlinks=False)
+        return found
+
+    def set_aside(self, instance_id: str) -> None:
+        """Move an instance's file out of the way, for a person to look at."""
+        make_folder(self._aside)
+        path = self.path_of(instance_id)
+        path.rename(self._aside / path.name)
+        for folder in (self._aside, path.parent):
+            self.flush.folder(folder)
+
     def free(self) -> int:
         """Return the bytes that are free on the spool's volume."""
         return shutil.disk_usage(self._instances).free
@@ -227,6 +252,22 @@ class Ids:
         milliseconds = int(now.timestamp() * 1000)
         number = next(self._numbers)
         return f"{milliseconds:0{_TIME_DIGITS}x}{self._origin}{number:0{_NUMBER_DIGITS}x}"
+
+
+def made_at(instance_id: str) -> datetime:
+    """Return when an id was made."""
+    return datetime.fromtimestamp(int(instance_id[:_TIME_DIGITS], 16) / 1000, UTC)
+
+
+def is_id(text: str) -> bool:
+    """Tell whether a text is an id as they are made here."""
+    return _ID.fullmatch(text) is not None
+
+
+def _id_in(name: str, folder: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    is_ours = f"{dot}{suffix}" == ".dcm" and is_id(stem) and stem.startswith(folder)
+    return stem if is_ours else name
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -9,6 +9,7 @@ from dicom_adapter.config import Change, Pipeline
 from dicom_adapter.errors import InvalidArgumentError, Mistake
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import (
+    Disorder,
     GroupSummary,
     InputFile,
     InputSummary,
@@ -173,6 +174,16 @@ def to_job(job: Job, output_folder: str) -> jobs_pb2.Job:
         outputs=map(_to_output, job.outputs),
         output_folder=output_folder,
         reclaimed={part: _stamp(at) for part, at in job.reclaimed.items()},
+    )
+
+
+def to_disorder(disorder: Disorder) -> adapter_pb2.Disorder:
+    """Return what does not agree as the API's."""
+    return adapter_pb2.Disorder(
+        kind=disorder.kind,
+        instance=disorder.instance_id,
+        needs_person=disorder.needs_person,
+        cure=disorder.cure,
     )
 
 

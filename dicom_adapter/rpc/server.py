@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -11,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from dicom_adapter.config import Change
 from dicom_adapter.errors import ConfigError, InvalidArgumentError, StartError, UnavailableError
 from dicom_adapter.ledger.jobs import JobFilter
-from dicom_adapter.model import Job, ServiceStatus
+from dicom_adapter.model import Disorder, Job, ServiceStatus
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations, version_of
 from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
 from dicom_adapter.rpc import convert
@@ -42,12 +43,21 @@ class PlatformOperations:
     pipelines: PipelineOperations
 
 
+class Check(Protocol):
+    """Compares the spool with the ledger."""
+
+    def __call__(self, *, scrub: bool) -> Iterator[Disorder]:
+        """Mend what can be mended, and yield all that was found."""
+        ...
+
+
 @dataclass(frozen=True)
 class AdapterOperations:
     """What an adapter answers with."""
 
     status: Callable[[], ServiceStatus]
     reload: Callable[[], tuple[Change, ...]]
+    check: Check
     groups: GroupOperations
     submissions: SubmissionOperations
     quarantine: QuarantineOperations
@@ -179,6 +189,14 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
             # In the answer: details of a status go by HTTP trailers, which hold but 8 KiB.
             return adapter_pb2.ReloadResponse(mistakes=map(convert.to_mistake, error.mistakes))
         return adapter_pb2.ReloadResponse(changes=map(convert.to_change, changes))
+
+    def CheckStorage(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.CheckStorageRequest, context: Context
+    ) -> Iterator[adapter_pb2.Disorder]:
+        """Compare the spool with the ledger, and tell what does not agree."""
+        del context
+        for disorder in self._operations.check(scrub=request.scrub):
+            yield convert.to_disorder(disorder)
 
     def ListGroups(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ListGroupsRequest, context: Context

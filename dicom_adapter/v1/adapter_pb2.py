@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64icom_adapter/v1/adapter.proto\x12\x10\x64icom_adapter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x1c\n\rChosenRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"\x1d\n\x0e\x43hosenResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\"\x12\n\x10GetStatusRequest\"\x97\x03\n\x06Status\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstarted_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x64icom\x18\x03 \x03(\t\x12\x0c\n\x04grpc\x18\x04 \x03(\t\x12\x14\n\x0c\x61ssociations\x18\x05 \x01(\x03\x12*\n\x07keeping\x18\x06 \x03(\x0b\x32\x19.dicom_adapter.v1.Keeping\x12$\n\x04\x64isk\x18\x07 \x01(\x0b\x32\x16.dicom_adapter.v1.Disk\x12\x10\n\x08platform\x18\x08 \x01(\t\x12\x30\n\x04jobs\x18\t \x03(\x0b\x32\".dicom_adapter.v1.Status.JobsEntry\x12\x11\n\tattention\x18\n \x03(\t\x12/\n\nrejections\x18\x0b \x03(\x0b\x32\x1b.dicom_adapter.v1.Rejection\x12\x12\n\ndurability\x18\x0c \x01(\t\x1a+\n\tJobsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x0f\n\rReloadRequest\"t\n\x0eReloadResponse\x12/\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1e.dicom_adapter.v1.ConfigChange\x12\x31\n\x08mistakes\x18\x02 \x03(\x0b\x32\x1f.dicom_adapter.v1.ConfigMistake\"+\n\x0c\x43onfigChange\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06\x63hange\x18\x02 \x01(\t\"I\n\rConfigMistake\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\x03\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x0f\n\x07problem\x18\x04 \x01(\t\"f\n\x07Keeping\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x11\n\tinstances\x18\x02 \x01(\x03\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12*\n\x06oldest\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"O\n\x04\x44isk\x12\x0c\n\x04\x66ree\x18\x01 \x01(\x03\x12\x15\n\rused_fraction\x18\x02 \x01(\x01\x12\x11\n\twatermark\x18\x03 \x01(\x01\x12\x0f\n\x07reserve\x18\x04 \x01(\x03\"\x98\x01\n\tRejection\x12\x17\n\x0f\x63\x61lled_ae_title\x18\x01 \x01(\t\x12\x18\n\x10\x63\x61lling_ae_title\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\x12+\n\x07last_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x13\n\x11ListGroupsRequest\"=\n\x12ListGroupsResponse\x12\'\n\x06groups\x18\x01 \x03(\x0b\x32\x17.dicom_adapter.v1.Group\"\x96\x02\n\x05Group\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x65_title\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x11\n\tinstances\x18\x05 \x01(\x03\x12\x0c\n\x04size\x18\x06 \x01(\x03\x12-\n\topened_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10last_instance_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08ready_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\n \x01(\x03\x12\r\n\x05\x65rror\x18\x0b \x01(\t\"\x18\n\x16ListSubmissionsRequest\"L\n\x17ListSubmissionsResponse\x12\x31\n\x0bsubmissions\x18\x01 \x03(\x0b\x32\x1c.dicom_adapter.v1.Submission\"\x8f\x02\n\nSubmission\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x65_title\x18\x02 \x01(\t\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x10\n\x08pipeline\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\t\x12\r\n\x05state\x18\x07 \x01(\t\x12\x11\n\tinstances\x18\x08 \x01(\x03\x12\x10\n\x08\x61ttempts\x18\t \x01(\x03\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08ready_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65rror\x18\x0c \x01(\t\"\x17\n\x15ListQuarantineRequest\"R\n\x16ListQuarantineResponse\x12\x38\n\tinstances\x18\x01 \x03(\x0b\x32%.dicom_adapter.v1.QuarantinedInstance\"\xb0\x02\n\x13QuarantinedInstance\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x65_title\x18\x02 \x01(\t\x12\x18\n\x10\x63\x61lling_ae_title\x18\x03 \x01(\t\x12\x16\n\x0esource_address\x18\x04 \x01(\t\x12\x15\n\rsop_class_uid\x18\x05 \x01(\t\x12\x1a\n\x12study_instance_uid\x18\x06 \x01(\t\x12\x1b\n\x13series_instance_uid\x18\x07 \x01(\t\x12\x18\n\x10sop_instance_uid\x18\x08 \x01(\t\x12\x0c\n\x04size\x18\t \x01(\x03\x12/\n\x0breceived_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x10\n\x08\x61ttempts\x18\x0c \x01(\x03\x32\xd5\x07\n\x0e\x41\x64\x61pterService\x12I\n\tGetStatus\x12\".dicom_adapter.v1.GetStatusRequest\x1a\x18.dicom_adapter.v1.Status\x12K\n\x06Reload\x12\x1f.dicom_adapter.v1.ReloadRequest\x1a .dicom_adapter.v1.ReloadResponse\x12W\n\nListGroups\x12#.dicom_adapter.v1.ListGroupsRequest\x1a$.dicom_adapter.v1.ListGroupsResponse\x12S\n\x0e\x43ompleteGroups\x12\x1f.dicom_adapter.v1.ChosenRequest\x1a .dicom_adapter.v1.ChosenResponse\x12R\n\rDiscardGroups\x12\x1f.dicom_adapter.v1.ChosenRequest\x1a .dicom_adapter.v1.ChosenResponse\x12\x66\n\x0fListSubmissions\x12(.dicom_adapter.v1.ListSubmissionsRequest\x1a).dicom_adapter.v1.ListSubmissionsResponse\x12U\n\x10RetrySubmissions\x12\x1f.dicom_adapter.v1.ChosenRequest\x1a .dicom_adapter.v1.ChosenResponse\x12W\n\x12\x44iscardSubmissions\x12\x1f.dicom_adapter.v1.ChosenRequest\x1a .dicom_adapter.v1.ChosenResponse\x12\x63\n\x0eListQuarantine\x12\'.dicom_adapter.v1.ListQuarantineRequest\x1a(.dicom_adapter.v1.ListQuarantineResponse\x12T\n\x0fRetryQuarantine\x12\x1f.dicom_adapter.v1.ChosenRequest\x1a .dicom_adapter.v1.ChosenResponse\x12V\n\x11\x44iscardQuarantine\x12\x1f.dicom_adapter.v1.ChosenRequest\x1a .dicom_adapter.v1.ChosenResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64icom_adapter/v1/adapter.proto\x12\x10\x64icom_adapter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x1c\n\rChosenRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"\x1d\n\x0e\x43hosenResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\"\x12\n\x10GetStatusRequest\"\x97\x03\n\x06Status\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstarted_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x64icom\x18\x03 \x03(\t\x12\x0c\n\x04grpc\x18\x04 \x03(\t\x12\x14\n\x0c\x61ssociations\x18\x05 \x01(\x03\x12*\n\x07keeping\x18\x06 \x03(\x0b\x32\x19.dicom_adapter.v1.Keeping\x12$\n\x04\x64isk\x18\x07 \x01(\x0b\x32\x16.dicom_adapter.v1.Disk\x12\x10\n\x08platform\x18\x08 \x01(\t\x12\x30\n\x04jobs\x18\t \x03(\x0b\x32\".dicom_adapter.v1.Status.JobsEntry\x12\x11\n\tattention\x18\n \x03(\t\x12/\n\nrejections\x18\x0b \x03(\x0b\x32\x1b.dicom_adapter.v1.Rejection\x12\x12\n\ndurability\x18\x0c \x01(\t\x1a+\n\tJobsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"$\n\x13\x43heckStorageRequest\x12\r\n\x05scrub\x18\x01 \x01(\x08\"N\n\x08\x44isorder\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x14\n\x0cneeds_person\x18\x03 \x01(\x08\x12\x0c\n\x04\x63ure\x18\x04 \x01(\t\"\x0f\n\rReloadRequest\"t\n\x0eReloadResponse\x12/\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1e.dicom_adapter.v1.ConfigChange\x12\x31\n\x08mistakes\x18\x02 \x03(\x0b\x32\x1f.dicom_adapter.v1.ConfigMistake\"+\n\x0c\x43onfigChange\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06\x63hange\x18\x02 \x01(\t\"I\n\rConfigMistake\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\x03\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x0f\n\x07problem\x18\x04 \x01(\t\"f\n\x07Keeping\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x11\n\tinstances\x18\x02 \x01(\x03\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12*\n\x06oldest\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"O\n\x04\x44isk\x12\x0c\n\x04\x66ree\x18\x01 \x01(\x03\x12\x15\n\rused_fraction\x18\x02 \x01(\x01\x12\x11\n\twatermark\x18\x03 \x01(\x01\x12\x0f\n\x07reserve\x18\x04 \x01(\x03\"\x98\x01\n\tRejection\x12\x17\n\x0f\x63\x61lled_ae_title\x18\x01 \x01(\t\x12\x18\n\x10\x63\x61lling_ae_title\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\x12+\n\x07last_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x13\n\x11ListGroupsRequest\"=\n\x12ListGroupsResponse\x12\'\n\x06groups\x18\x01 \x03(\x0b\x32\x17.dicom_adapter.v1.Group\"\x96\x02\n\x05Group\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x65_title\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x11\n\tinstances\x18\x05 \x01(\x03\x12\x0c\n\x04size\x18\x06 \x01(\x03\x12-\n\topened_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10last_instance_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08ready_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\n \x01(\x03\x12\r\n\x05\x65rror\x18\x0b \x01(\t\"\x18\n\x16ListSubmissionsRequest\"L\n\x17ListSubmissionsResponse\x12\x31\n\x0bsubmissions\x18\x01 \x03(\x0b\x32\x1c.dicom_adapter.v1.Submission\"\x8f\x02\n\nSubmission\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x65_title\x18\x02 \x01(\t\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x10\n\x08pipeline\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\t\x12\r\n\x05state\x18\x07 \x01(\t\x12\x11\n\tinstances\x18\x08 \x01(\x03\x12\x10\n\x08\x61ttempts\x18\t \x01(\x03\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08ready_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65rror\x18\x0c \x01(\t\"\x17\n\x15ListQuarantineRequest\"R\n\x16ListQuarantineResponse\x12\x38\n\tinstances\x18\x01 \x03(\x0b\x32%.dicom_adapter.v1.QuarantinedInstance\"\xb0\x02\n\x13QuarantinedInstance\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x65_title\x18\x02 \x01(\t\x12\x18\n\x10\x63\x61lling_ae_title\x18\x03 \x01(\t\x12\x16\n\x0esource_address\x18\x04 \x01(\t\x12\x15\n\rsop_class_uid\x18\x05 \x01(\t\x12\x1a\n\x12study_instance_uid\x18\x06 \x01(\t\x12\x1b\n\x13series_instance_uid\x18\x07 \x01(\t\x12\x18\n\x10sop_instance_uid\x18\x08 \x01(\t\x12\x0c\n\x04size\x18\t \x01(\x03\x12/\n\x0breceived_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x10\n\x08\x61ttempts\x18\x0c \x01(\x03\x32\xaa\x08\n\x0e\x41\x64\x61pterService\x12I\n\tGetStatus\x12\".dicom_adapter.v1.GetStatusRequest\x1a\x18.dicom_adapter.v1.Status\x12K\n\x06Reload\x12\x1f.dicom_adapter.v1.ReloadRequest\x1a .dicom_adapter.v1.ReloadResponse\x12S\n\x0c\x43heckStorage\x12%.dicom_adapter.v1.CheckStorageRequest\x1a\x1a.dicom_adapter.v1.Disorder0\x01\x12W\n\nListGroups\x12#.dicom_adapter.v1.ListGroupsRequest\x1a$.dicom_adapter.v1.ListGroupsResponse\x12S\n\x0e\x43ompleteGroups\x12\x1f.dicom_adapter.v1.ChosenRequest\x1a .dicom_adapter.v1.ChosenResponse\x12R\n\rDiscardGroups\x12\x1f.dicom_adapter.v1.ChosenRequest\x1a .dicom_adapter.v1.ChosenResponse\x12\x66\n\x0fListSubmissions\x12(.dicom_adapter.v1.ListSubmissionsRequest\x1a).dicom_adapter.v1.ListSubmissionsResponse\x12U\n\x10RetrySubmissions\x12\x1f.dicom_adapter.v1.ChosenRequest\x1a .dicom_adapter.v1.ChosenResponse\x12W\n\x12\x44iscardSubmissions\x12\x1f.dicom_adapter.v1.ChosenRequest\x1a .dicom_adapter.v1.ChosenResponse\x12\x63\n\x0eListQuarantine\x12\'.dicom_adapter.v1.ListQuarantineRequest\x1a(.dicom_adapter.v1.ListQuarantineResponse\x12T\n\x0fRetryQuarantine\x12\x1f.dicom_adapter.v1.ChosenRequest\x1a .dicom_adapter.v1.ChosenResponse\x12V\n\x11\x44iscardQuarantine\x12\x1f.dicom_adapter.v1.ChosenRequest\x1a .dicom_adapter.v1.ChosenResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,38 +44,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUS']._serialized_end=574
   _globals['_STATUS_JOBSENTRY']._serialized_start=531
   _globals['_STATUS_JOBSENTRY']._serialized_end=574
-  _globals['_RELOADREQUEST']._serialized_start=576
-  _globals['_RELOADREQUEST']._serialized_end=591
-  _globals['_RELOADRESPONSE']._serialized_start=593
-  _globals['_RELOADRESPONSE']._serialized_end=709
-  _globals['_CONFIGCHANGE']._serialized_start=711
-  _globals['_CONFIGCHANGE']._serialized_end=754
-  _globals['_CONFIGMISTAKE']._serialized_start=756
-  _globals['_CONFIGMISTAKE']._serialized_end=829
-  _globals['_KEEPING']._serialized_start=831
-  _globals['_KEEPING']._serialized_end=933
-  _globals['_DISK']._serialized_start=935
-  _globals['_DISK']._serialized_end=1014
-  _globals['_REJECTION']._serialized_start=1017
-  _globals['_REJECTION']._serialized_end=1169
-  _globals['_LISTGROUPSREQUEST']._serialized_start=1171
-  _globals['_LISTGROUPSREQUEST']._serialized_end=1190
-  _globals['_LISTGROUPSRESPONSE']._serialized_start=1192
-  _globals['_LISTGROUPSRESPONSE']._serialized_end=1253
-  _globals['_GROUP']._serialized_start=1256
-  _globals['_GROUP']._serialized_end=1534
-  _globals['_LISTSUBMISSIONSREQUEST']._serialized_start=1536
-  _globals['_LISTSUBMISSIONSREQUEST']._serialized_end=1560
-  _globals['_LISTSUBMISSIONSRESPONSE']._serialized_start=1562
-  _globals['_LISTSUBMISSIONSRESPONSE']._serialized_end=1638
-  _globals['_SUBMISSION']._serialized_start=1641
-  _globals['_SUBMISSION']._serialized_end=1912
-  _globals['_LISTQUARANTINEREQUEST']._serialized_start=1914
-  _globals['_LISTQUARANTINEREQUEST']._serialized_end=1937
-  _globals['_LISTQUARANTINERESPONSE']._serialized_start=1939
-  _globals['_LISTQUARANTINERESPONSE']._serialized_end=2021
-  _globals['_QUARANTINEDINSTANCE']._serialized_start=2024
-  _globals['_QUARANTINEDINSTANCE']._serialized_end=2328
-  _globals['_ADAPTERSERVICE']._serialized_start=2331
-  _globals['_ADAPTERSERVICE']._serialized_end=3312
+  _globals['_CHECKSTORAGEREQUEST']._serialized_start=576
+  _globals['_CHECKSTORAGEREQUEST']._serialized_end=612
+  _globals['_DISORDER']._serialized_start=614
+  _globals['_DISORDER']._serialized_end=692
+  _globals['_RELOADREQUEST']._serialized_start=694
+  _globals['_RELOADREQUEST']._serialized_end=709
+  _globals['_RELOADRESPONSE']._serialized_start=711
+  _globals['_RELOADRESPONSE']._serialized_end=827
+  _globals['_CONFIGCHANGE']._serialized_start=829
+  _globals['_CONFIGCHANGE']._serialized_end=872
+  _globals['_CONFIGMISTAKE']._serialized_start=874
+  _globals['_CONFIGMISTAKE']._serialized_end=947
+  _globals['_KEEPING']._serialized_start=949
+  _globals['_KEEPING']._serialized_end=1051
+  _globals['_DISK']._serialized_start=1053
+  _globals['_DISK']._serialized_end=1132
+  _globals['_REJECTION']._serialized_start=1135
+  _globals['_REJECTION']._serialized_end=1287
+  _globals['_LISTGROUPSREQUEST']._serialized_start=1289
+  _globals['_LISTGROUPSREQUEST']._serialized_end=1308
+  _globals['_LISTGROUPSRESPONSE']._serialized_start=1310
+  _globals['_LISTGROUPSRESPONSE']._serialized_end=1371
+  _globals['_GROUP']._serialized_start=1374
+  _globals['_GROUP']._serialized_end=1652
+  _globals['_LISTSUBMISSIONSREQUEST']._serialized_start=1654
+  _globals['_LISTSUBMISSIONSREQUEST']._serialized_end=1678
+  _globals['_LISTSUBMISSIONSRESPONSE']._serialized_start=1680
+  _globals['_LISTSUBMISSIONSRESPONSE']._serialized_end=1756
+  _globals['_SUBMISSION']._serialized_start=1759
+  _globals['_SUBMISSION']._serialized_end=2030
+  _globals['_LISTQUARANTINEREQUEST']._serialized_start=2032
+  _globals['_LISTQUARANTINEREQUEST']._serialized_end=2055
+  _globals['_LISTQUARANTINERESPONSE']._serialized_start=2057
+  _globals['_LISTQUARANTINERESPONSE']._serialized_end=2139
+  _globals['_QUARANTINEDINSTANCE']._serialized_start=2142
+  _globals['_QUARANTINEDINSTANCE']._serialized_end=2446
+  _globals['_ADAPTERSERVICE']._serialized_start=2449
+  _globals['_ADAPTERSERVICE']._serialized_end=3515
 # @@protoc_insertion_point(module_scope)

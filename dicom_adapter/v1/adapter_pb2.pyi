@@ -165,6 +165,58 @@ class Status(_message.Message):
 Global___Status: _TypeAlias = Status  # noqa: Y015
 
 @_typing.final
+class CheckStorageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCRUB_FIELD_NUMBER: _builtins.int
+    scrub: _builtins.bool
+    """Also read every file, and compare its bytes with what was received."""
+    def __init__(
+        self,
+        *,
+        scrub: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scrub", b"scrub"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckStorageRequest: _TypeAlias = CheckStorageRequest  # noqa: Y015
+
+@_typing.final
+class Disorder(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NEEDS_PERSON_FIELD_NUMBER: _builtins.int
+    CURE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """adopted, redundant, unknown, missing, broken or unreadable."""
+    instance: _builtins.str
+    """The instance's id, or the file's name where it has none."""
+    needs_person: _builtins.bool
+    """Whether it is not mended yet."""
+    cure: _builtins.str
+    """What was done, or is to be done."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        instance: _builtins.str = ...,
+        needs_person: _builtins.bool = ...,
+        cure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cure", b"cure", "instance", b"instance", "kind", b"kind", "needs_person", b"needs_person"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Disorder: _TypeAlias = Disorder  # noqa: Y015
+
+@_typing.final
 class ReloadRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -45,6 +45,11 @@ class AdapterServiceStub:
                 request_serializer=dicom__adapter_dot_v1_dot_adapter__pb2.ReloadRequest.SerializeToString,
                 response_deserializer=dicom__adapter_dot_v1_dot_adapter__pb2.ReloadResponse.FromString,
                 _registered_method=True)
+        self.CheckStorage = channel.unary_stream(
+                '/dicom_adapter.v1.AdapterService/CheckStorage',
+                request_serializer=dicom__adapter_dot_v1_dot_adapter__pb2.CheckStorageRequest.SerializeToString,
+                response_deserializer=dicom__adapter_dot_v1_dot_adapter__pb2.Disorder.FromString,
+                _registered_method=True)
         self.ListGroups = channel.unary_unary(
                 '/dicom_adapter.v1.AdapterService/ListGroups',
                 request_serializer=dicom__adapter_dot_v1_dot_adapter__pb2.ListGroupsRequest.SerializeToString,
@@ -105,6 +110,13 @@ class AdapterServiceServicer:
     def Reload(self, request, context):
         """Goes by the configuration as it is now. FAILED_PRECONDITION, and nothing changed, when something
         of it cannot start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckStorage(self, request, context):
+        """Compares the spool with the ledger, mends what can be mended, and tells what did not agree.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,6 +194,11 @@ def add_AdapterServiceServicer_to_server(servicer, server):
                     servicer.Reload,
                     request_deserializer=dicom__adapter_dot_v1_dot_adapter__pb2.ReloadRequest.FromString,
                     response_serializer=dicom__adapter_dot_v1_dot_adapter__pb2.ReloadResponse.SerializeToString,
+            ),
+            'CheckStorage': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckStorage,
+                    request_deserializer=dicom__adapter_dot_v1_dot_adapter__pb2.CheckStorageRequest.FromString,
+                    response_serializer=dicom__adapter_dot_v1_dot_adapter__pb2.Disorder.SerializeToString,
             ),
             'ListGroups': grpc.unary_unary_rpc_method_handler(
                     servicer.ListGroups,
@@ -284,6 +301,33 @@ class AdapterService:
             '/dicom_adapter.v1.AdapterService/Reload',
             dicom__adapter_dot_v1_dot_adapter__pb2.ReloadRequest.SerializeToString,
             dicom__adapter_dot_v1_dot_adapter__pb2.ReloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckStorage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dicom_adapter.v1.AdapterService/CheckStorage',
+            dicom__adapter_dot_v1_dot_adapter__pb2.CheckStorageRequest.SerializeToString,
+            dicom__adapter_dot_v1_dot_adapter__pb2.Disorder.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,8 @@ class AdapterServiceStub:
     """Goes by the configuration as it is now. FAILED_PRECONDITION, and nothing changed, when something
     of it cannot start.
     """
+    CheckStorage: _grpc.UnaryStreamMultiCallable[_adapter_pb2.CheckStorageRequest, _adapter_pb2.Disorder]
+    """Compares the spool with the ledger, mends what can be mended, and tells what did not agree."""
     ListGroups: _grpc.UnaryUnaryMultiCallable[_adapter_pb2.ListGroupsRequest, _adapter_pb2.ListGroupsResponse]
     """Returns the groups that are open or parked, oldest first."""
     CompleteGroups: _grpc.UnaryUnaryMultiCallable[_adapter_pb2.ChosenRequest, _adapter_pb2.ChosenResponse]
@@ -64,6 +66,8 @@ class AdapterServiceAsyncStub(AdapterServiceStub):
     """Goes by the configuration as it is now. FAILED_PRECONDITION, and nothing changed, when something
     of it cannot start.
     """
+    CheckStorage: _aio.UnaryStreamMultiCallable[_adapter_pb2.CheckStorageRequest, _adapter_pb2.Disorder]  # type: ignore[assignment]
+    """Compares the spool with the ledger, mends what can be mended, and tells what did not agree."""
     ListGroups: _aio.UnaryUnaryMultiCallable[_adapter_pb2.ListGroupsRequest, _adapter_pb2.ListGroupsResponse]  # type: ignore[assignment]
     """Returns the groups that are open or parked, oldest first."""
     CompleteGroups: _aio.UnaryUnaryMultiCallable[_adapter_pb2.ChosenRequest, _adapter_pb2.ChosenResponse]  # type: ignore[assignment]
@@ -99,6 +103,14 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         """Goes by the configuration as it is now. FAILED_PRECONDITION, and nothing changed, when something
         of it cannot start.
         """
+
+    @_abc_1.abstractmethod
+    def CheckStorage(
+        self,
+        request: _adapter_pb2.CheckStorageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_adapter_pb2.Disorder], _abc.AsyncIterator[_adapter_pb2.Disorder]]:
+        """Compares the spool with the ledger, mends what can be mended, and tells what did not agree."""
 
     @_abc_1.abstractmethod
     def ListGroups(

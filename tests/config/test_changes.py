@@ -78,7 +78,7 @@ def test_what_needs_a_restart_is_named_with_its_line(
     file = tmp_path / "adapter.yaml"
     file.write_text(
         'grpc: {listen: null}\nlog: {format: text, level: debug}\nledger: {url: "sqlite:///other"}'
-        "\nstorage: {path: elsewhere, durability: process-crash}\n"
+        "\nstorage: {path: elsewhere, durability: process-crash, require_marker: true}\n"
         'platform: {address: "host:1"}\n'
         "dicom: {host: 127.0.0.1, processes: 2,\n  prot: 1}\n"
         "ae_titles: {A: {settings: {pipeline-a: p}}}\n",
@@ -95,6 +95,7 @@ def test_what_needs_a_restart_is_named_with_its_line(
         "3: ledger.url",
         "4: storage.durability",
         "4: storage.path",
+        "4: storage.require_marker",
         "5: platform.address",
         "6: dicom.host",
         "6: dicom.processes",

@@ -34,7 +34,8 @@ dicom:
   max_per_calling_ae: 2
   max_per_address: 3
   private_sop_classes: [1.2.3.4]
-storage: {path: spool, durability: process-crash, watermark: 70%, reserve: 1GB, retain: 1h}
+storage: {path: spool, durability: process-crash, watermark: 70%, reserve: 1GB, retain: 1h,
+  require_marker: true}
 ledger: {url: "sqlite:///other/ledger.db"}
 platform:
   address: embedded
@@ -91,6 +92,7 @@ def test_every_key(configured: Configure, tmp_path: Path) -> None:
         "durability": "process-crash",
         "watermark": 0.7,
         "reserve": 10**9,
+        "require_marker": True,
         "retain": 3600.0,
     }
     assert found.ledger.url == f"sqlite:///{tmp_path}/other/ledger.db"

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection
 
-from dicom_adapter.ledger import Ledger, groups, instances, queue, submissions
+from dicom_adapter.ledger import Ledger, groups, instances, queue, stock, submissions
 from dicom_adapter.ledger.groups import Joining
 from dicom_adapter.ledger.submissions import Submitting
 from dicom_adapter.lifecycle import JobState
@@ -174,13 +174,13 @@ def add_job(tx: Connection, request_id: str = "", **values: Any) -> Job:  # noqa
 def reasons(ledger: Ledger) -> dict[str, int]:
     """Return how many instances are kept for which reason."""
     with ledger.read() as tx:
-        return {keeping.reason: keeping.instances for keeping in instances.keeping(tx)}
+        return {keeping.reason: keeping.instances for keeping in stock.keeping(tx)}
 
 
 def reclaimable(ledger: Ledger, at: datetime) -> list[str]:
     """Mark what may go now, as the reclaimer does, and return the ids."""
     with ledger.write() as tx:
-        return instances.begin_reclaim(tx, at, 1000)
+        return stock.begin_reclaim(tx, at, 1000)
 
 
 def state_of(tx: Connection, instance_id: str) -> InstanceState:

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from dicom_adapter.ledger import Ledger, events, groups, instances, schema
+from dicom_adapter.ledger import Ledger, events, groups, instances, schema, stock
 from dicom_adapter.ledger.groups import Joining
 from dicom_adapter.model import GroupState, StoredInstance
 from tests.ledger import make
@@ -206,7 +206,7 @@ def test_a_group_may_hold_more_instances_than_a_statement_can_name(ledger: Ledge
         sent = make.submit(tx, ids)
         assert [m.id for m in instances.of_submission(tx, sent.id, make.locate)] == ids
         assert groups.discard(tx, group, after(1), "ann")
-        assert instances.begin_reclaim(tx, after(1), 1) == []
+        assert stock.begin_reclaim(tx, after(1), 1) == []
 
 
 def _copy_instance(tx: Connection, times: int) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from dicom_adapter.ledger import Ledger, events, groups, instances, submissions
+from dicom_adapter.ledger import Ledger, events, groups, instances, stock, submissions
 from dicom_adapter.model import GroupState, InstanceState, Received, Resend
 from tests.ledger import make
 from tests.ledger.make import NOW, after
@@ -87,9 +87,9 @@ def test_the_same_bytes_again_are_due_again_after_their_group_was_closed(
         instances.release(tx, [made.id], NOW)
         assert make.again(tx, made) == "due"
         assert make.again(tx, made, Resend.IGNORE) == "nothing"
-        instances.begin_reclaim(tx, after(1), 10)
+        stock.begin_reclaim(tx, after(1), 10)
         assert make.again(tx, made) == "new"
-        instances.end_reclaim(tx, [made.id], NOW)
+        stock.end_reclaim(tx, [made.id], NOW)
         assert make.again(tx, made) == "new"
 
 
@@ -101,7 +101,7 @@ def test_what_comes_again_is_taken_back_from_the_reclaimer(ledger: Ledger) -> No
         later = replace(made, id="later", received_at=after(9), association=8)
         (told,) = instances.record(tx, [Received(later)])
         assert (told.instance_id, told.is_new) == (made.id, False)
-        assert instances.begin_reclaim(tx, after(100), 10) == []
+        assert stock.begin_reclaim(tx, after(100), 10) == []
         ((found, attempts),) = instances.received(tx, "TEST", after(9), 10, make.locate)
         assert (found, attempts) == (replace(made, received_at=after(9), association=8), 0)
         history = [(event.action, event.from_state) for event in events.of_subject(tx, made.id)]
@@ -237,14 +237,14 @@ def test_the_oldest_goes_first_and_is_never_taken_twice(ledger: Ledger) -> None:
         made = [make.kept(tx) for _ in range(4)]
         instances.release(tx, [made[2].id], after(1))
         instances.release(tx, [made[0].id, made[3].id], after(2))
-        assert instances.next_reclaimable(tx) == after(1)
-        assert instances.begin_reclaim(tx, after(2), 2) == [made[2].id, made[0].id]
-        assert instances.begin_reclaim(tx, after(2), 2) == [made[3].id]
-        assert instances.begin_reclaim(tx, after(2), 2) == []
-        assert instances.next_reclaimable(tx) is None
-        assert instances.reclaiming(tx) == [made[0].id, made[2].id, made[3].id]
-        instances.end_reclaim(tx, [made[0].id, made[2].id], after(3))
-        assert instances.reclaiming(tx) == [made[3].id]
+        assert stock.next_reclaimable(tx) == after(1)
+        assert stock.begin_reclaim(tx, after(2), 2) == [made[2].id, made[0].id]
+        assert stock.begin_reclaim(tx, after(2), 2) == [made[3].id]
+        assert stock.begin_reclaim(tx, after(2), 2) == []
+        assert stock.next_reclaimable(tx) is None
+        assert stock.reclaiming(tx) == [made[0].id, made[2].id, made[3].id]
+        stock.end_reclaim(tx, [made[0].id, made[2].id], after(3))
+        assert stock.reclaiming(tx) == [made[3].id]
         assert make.state_of(tx, made[0].id) == InstanceState.RECLAIMED
 
 
@@ -252,12 +252,12 @@ def test_what_is_gone_cannot_be_used(ledger: Ledger) -> None:
     """An instance is there until the reclaimer marks it, also when it is released."""
     with ledger.write() as tx:
         made = make.kept(tx)
-        assert instances.kept(tx, [made.id, "unknown"]) == {(made.id, made.sha256)}
+        assert stock.kept(tx, [made.id, "unknown"]) == {(made.id, made.sha256)}
         instances.release(tx, [made.id], NOW)
-        assert instances.kept(tx, [made.id]) == {(made.id, made.sha256)}
-        assert instances.kept(tx, map(str, range(40_000))) == set()
-        instances.begin_reclaim(tx, NOW, 1)
-        assert instances.kept(tx, [made.id]) == set()
+        assert stock.kept(tx, [made.id]) == {(made.id, made.sha256)}
+        assert stock.kept(tx, map(str, range(40_000))) == set()
+        stock.begin_reclaim(tx, NOW, 1)
+        assert stock.kept(tx, [made.id]) == set()
 
 
 def test_what_is_not_released_is_never_taken(ledger: Ledger) -> None:
@@ -284,11 +284,11 @@ def test_why_each_instance_is_kept(ledger: Ledger) -> None:
         make.submit(tx, [pending.id])
         instances.release(tx, [pending.id], NOW)
         instances.release(tx, [gone.id], after(1))
-        instances.end_reclaim(tx, instances.begin_reclaim(tx, after(1), 1), after(1))
+        stock.end_reclaim(tx, stock.begin_reclaim(tx, after(1), 1), after(1))
         instances.release(tx, [going.id], after(2))
-        instances.begin_reclaim(tx, after(2), 1)
+        stock.begin_reclaim(tx, after(2), 1)
         instances.release(tx, [delivered.id], after(3))
-        found = {k.reason: (k.instances, k.size, k.oldest) for k in instances.keeping(tx)}
+        found = {k.reason: (k.instances, k.size, k.oldest) for k in stock.keeping(tx)}
     one = (1, 1000, NOW)
     assert found == {
         "waiting for its job processor": (2, 1024, NOW),

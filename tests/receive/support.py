@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,7 +98,14 @@ class Receiving:
         return [instance for instance, _ in found]
 
     def files(self) -> list[Path]:
-        """Return every file under the data folder that is not the ledger's."""
+        """Return every file under the data folder that is not the ledger's.
+
+        What was refused is removed after the answer: it is awaited that nothing of it is left.
+        """
+        incoming = self.folder / "data/spool/incoming"
+        until = time.monotonic() + PATIENCE
+        while any(incoming.iterdir()) and time.monotonic() < until:
+            time.sleep(0.005)
         return sorted(
             path
             for path in (self.folder / "data").rglob("*")

@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import text
 
 from dicom_adapter.config import Keep, StorageSettings
-from dicom_adapter.ledger import Ledger, instances, submissions
+from dicom_adapter.ledger import Ledger, stock, submissions
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import InputFile, Job, JobInput
 from dicom_adapter.receive.spool import Spool
@@ -129,7 +129,7 @@ def test_what_a_crash_left_half_removed_is_removed(made: Platform) -> None:
     marked, unlinked, kept = (made.store() for _ in range(3))
     made.release(marked, unlinked)
     with made.ledger.write() as tx:
-        assert len(instances.begin_reclaim(tx, made.clock.now(), 10)) == 2
+        assert len(stock.begin_reclaim(tx, made.clock.now(), 10)) == 2
     made.spool.remove(unlinked.instance_id)
     with reclaiming(made, retain=1e6):
         gone(made, marked, unlinked)
