@@ -7,6 +7,7 @@ DicomAdapterError
 ├── NotFoundError                a caller named something that does not exist
 ├── AlreadyExistsError           a caller asked for something that is there already
 ├── WrongStateError              the thing is there, but its state forbids the move
+│   └── StaleLeaseError          the job is no longer held by the attempt that wants to change it
 ├── UnavailableError             the peer does not answer now; try again later
 ├── RefusedInstanceError         a received instance is refused; the sender is told why
 │   ├── OutOfResourcesError      no room or no ledger to keep it in
@@ -70,6 +71,10 @@ class AlreadyExistsError(DicomAdapterError):
 
 class WrongStateError(DicomAdapterError):
     """The thing exists, but its state forbids the move."""
+
+
+class StaleLeaseError(WrongStateError):
+    """The job is no longer held by the attempt that wants to change it."""
 
 
 class UnavailableError(DicomAdapterError):

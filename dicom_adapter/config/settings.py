@@ -283,6 +283,11 @@ class PlatformSettings(Section):
     max_jobs: Whole = Field(
         default=4, ge=1, description="Jobs at a time; 1: strictly one after another."
     )
+    on_lost: Literal["requeue", "fail"] = Field(
+        default="requeue",
+        description="What becomes of a job whose service crashed, or lost its power, while it ran: "
+        "it runs again, or it fails with the reason `lost`.",
+    )
     capacity: Capacity = Field(default_factory=Capacity)
     keep: Keep = Keep()
 

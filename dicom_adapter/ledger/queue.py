@@ -1,14 +1,15 @@
 """Queries that make and move jobs: the job table is the queue."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
 from dicom_adapter.errors import NotFoundError, WrongStateError
-from dicom_adapter.ledger import events
+from dicom_adapter.ledger import events, leases
 from dicom_adapter.ledger.jobs import KIND, get
+from dicom_adapter.ledger.leases import LEASE, Claim
 from dicom_adapter.ledger.schema import (
     job_files,
     job_inputs,
@@ -126,11 +127,19 @@ def _add_item(tx: Connection, job: Job, inputs: Sequence[JobInput]) -> None:
         )
 
 
-def claim_next(tx: Connection, free: Resources, total: Resources, at: datetime) -> Job | None:
-    """Take the first job of the queue if it fits into what is free.
+def claim_next(
+    tx: Connection,
+    free: Resources,
+    total: Resources,
+    at: datetime,
+    *,
+    but: Collection[str] = (),
+) -> Claim | None:
+    """Take the first job of the queue if it fits into what is free, with a lease of its own.
 
     The order is priority, then registration. The first job that the machine can run at all is
-    waited for: a small job behind it does not overtake it, so a big one never starves.
+    waited for: a small job behind it does not overtake it, so a big one never starves. `but` names
+    jobs whose attempt before this one has not ended here.
     """
     first = tx.execute(
         select(jobs.c.id, jobs.c.cpus, jobs.c.memory, jobs.c.gpus)
@@ -139,22 +148,31 @@ def claim_next(tx: Connection, free: Resources, total: Resources, at: datetime) 
             jobs.c.cpus <= total.cpus,
             jobs.c.memory <= total.memory,
             jobs.c.gpus <= total.gpus,
+            jobs.c.id.not_in(sorted(but)),
         )
         .order_by(jobs.c.priority.desc(), jobs.c.seq)
         .limit(1)
     ).one_or_none()
     if first is None or not Resources(first.cpus, first.memory, first.gpus).fits(free):
         return None
+    lease = leases.new_token()
     move(
         tx,
         first.id,
         Action.CLAIM,
         at=at,
         item=ItemState.PROCESSING,
-        values={"started_at": at, "attempts": jobs.c.attempts + 1, "exit_code": None, "error": ""},
+        values={
+            "started_at": at,
+            "attempts": jobs.c.attempts + 1,
+            "exit_code": None,
+            "error": "",
+            "lease": lease,
+            "leased_until": at + LEASE,
+        },
     )
     _reset_steps(tx, first.id)
-    return get(tx, first.id)
+    return Claim(get(tx, first.id), lease)
 
 
 def move(
@@ -167,21 +185,29 @@ def move(
     values: Mapping[str, Any],
     reason: str = "",
     actor: str = "system",
+    lease: str | None = None,
 ) -> None:
     """Move a job by the table of legal moves: one conditional UPDATE and one event.
 
+    An attempt names its lease, and moves the job only while that is the job's; people name none.
+
     Raises:
         NotFoundError: there is no such job.
+        StaleLeaseError: the lease is not the job's any more.
         WrongStateError: the job is in a state where the action is not legal.
     """
     source = tx.scalar(select(jobs.c.state).where(jobs.c.id == job_id))
     if source is None:
         raise NotFoundError(f"no job has the id '{job_id}'")
+    still = [jobs.c.id == job_id, jobs.c.state == source]
+    if lease is not None:
+        leases.check(tx, job_id, lease)
+        still.append(jobs.c.lease == lease)
     target = target_of(JobState(source), action)
+    if target not in leases.HELD:
+        values = {**values, "lease": None, "leased_until": None}
     moved = tx.execute(
-        update(jobs)
-        .where(jobs.c.id == job_id, jobs.c.state == source)
-        .values(state=target, reason=reason, **values)
+        update(jobs).where(*still).values({"state": target, "reason": reason, **values})
     )
     if moved.rowcount != 1:
         raise WrongStateError(f"job {job_id} left the state {source} meanwhile")
@@ -199,13 +225,53 @@ def move(
     )
 
 
-def processing(tx: Connection) -> list[str]:
-    """Return the ids of the jobs that are being processed, as far as the ledger knows."""
-    return list(tx.scalars(select(jobs.c.id).where(jobs.c.state == JobState.PROCESSING)))
+def put_back(tx: Connection, job_id: str, *, at: datetime, lease: str, reason: str) -> JobState:
+    """Put a job whose attempt did not end back into the queue; one that was to end is cancelled.
+
+    Returns where it is now.
+
+    Raises:
+        StaleLeaseError: the lease is not the job's any more.
+    """
+    if state_of(tx, job_id) == JobState.CANCELLING:
+        move(
+            tx,
+            job_id,
+            Action.STOP,
+            at=at,
+            item=ItemState.CANCELLED,
+            values={"finished_at": at},
+            # Why it was to end tells more than why its attempt did.
+            reason=tx.scalar(select(jobs.c.reason).where(jobs.c.id == job_id)) or "",
+            lease=lease,
+        )
+        return JobState.CANCELLED
+    move(
+        tx,
+        job_id,
+        Action.REQUEUE,
+        at=at,
+        item=ItemState.IN_QUEUE,
+        values={"started_at": None},
+        reason=reason,
+        lease=lease,
+    )
+    return JobState.IN_QUEUE
 
 
-def set_step(tx: Connection, job_id: str, name: str, progress: float) -> bool:
-    """Note a step's progress, 0 to 1; the steps before it are done; False for an unknown step."""
+def state_of(tx: Connection, job_id: str) -> JobState | None:
+    """Return the state of a job; None when there is no such job."""
+    state = tx.scalar(select(jobs.c.state).where(jobs.c.id == job_id))
+    return None if state is None else JobState(state)
+
+
+def set_step(tx: Connection, job_id: str, name: str, progress: float, *, lease: str) -> bool:
+    """Note a step's progress, 0 to 1; the steps before it are done; False for an unknown step.
+
+    Raises:
+        StaleLeaseError: the lease is not the job's any more.
+    """
+    leases.check(tx, job_id, lease)
     position = tx.scalar(
         select(job_steps.c.position).where(job_steps.c.job_id == job_id, job_steps.c.name == name)
     )
@@ -222,8 +288,13 @@ def set_step(tx: Connection, job_id: str, name: str, progress: float) -> bool:
     return True
 
 
-def finish_steps(tx: Connection, job_id: str) -> None:
-    """Note that every step is done."""
+def finish_steps(tx: Connection, job_id: str, *, lease: str) -> None:
+    """Note that every step is done.
+
+    Raises:
+        StaleLeaseError: the lease is not the job's any more.
+    """
+    leases.check(tx, job_id, lease)
     tx.execute(
         update(job_steps)
         .where(job_steps.c.job_id == job_id)
@@ -239,8 +310,13 @@ def _reset_steps(tx: Connection, job_id: str) -> None:
     )
 
 
-def add_outputs(tx: Connection, job_id: str, outputs: Sequence[JobOutput]) -> None:
-    """Write what a job produced, in the transaction that finishes it."""
+def add_outputs(tx: Connection, job_id: str, outputs: Sequence[JobOutput], *, lease: str) -> None:
+    """Write what a job produced, in the transaction that finishes it.
+
+    Raises:
+        StaleLeaseError: the lease is not the job's any more.
+    """
+    leases.check(tx, job_id, lease)
     if outputs:
         tx.execute(
             insert(job_outputs),

@@ -101,7 +101,13 @@ class Workspace:
 
     def discard_attempt(self) -> None:
         """Remove what an attempt that did not finish has left; the log stays."""
-        for path in (self.work, self.staging, self.output, self.progress):
+        self.discard_staged()
+        for path in (self.output, self.progress):
+            _remove(path)
+
+    def discard_staged(self) -> None:
+        """Remove what never was an output."""
+        for path in (self.work, self.staging):
             _remove(path)
 
     def collect_outputs(self) -> tuple[JobOutput, ...]:
@@ -135,10 +141,13 @@ class Workspace:
         return JobOutput(relative, path.stat().st_size, digest)
 
     def commit_outputs(self) -> None:
-        """Put the staged files where the job's outputs belong; the ledger then makes them its."""
-        self.staging.rename(self.output)
+        """Put the staged files where the job's outputs belong, in the transaction that says so.
+
+        Again, too: where the ledger could not be written after that, they lie there already.
+        """
+        if self.staging.exists():
+            self.staging.rename(self.output)
         sync_folder(self.folder)
-        _remove(self.work)
 
     def last_log_line(self) -> str:
         """Return the last line of the log that says anything, without what moves a cursor."""
@@ -178,6 +187,11 @@ class Workspaces:
     def all_ids(self) -> list[str]:
         """Return the ids of the jobs that have a workspace."""
         return [entry.name for entry in self.folder.iterdir()]
+
+    def was_started(self, job_id: str) -> bool:
+        """Return whether an attempt has left anything in a workspace that nobody else has."""
+        folder = self.folder / job_id
+        return any(os.path.lexists(folder / name) for name in ("output", "log.txt", "job.json"))
 
     def remove(self, job_id: str) -> None:
         """Remove a workspace whole."""

@@ -1,0 +1,114 @@
+"""Puts right what a crash left: jobs that nobody runs any more, their processes and folders."""
+
+import os
+from datetime import datetime
+from typing import Literal
+
+import structlog
+from sqlalchemy import Connection
+
+from dicom_adapter.clock import Clock
+from dicom_adapter.ledger import Ledger, jobs, leases, queue
+from dicom_adapter.ledger.leases import Lost
+from dicom_adapter.lifecycle import Action, JobState, Reason
+from dicom_adapter.model import ItemState
+from dicom_adapter.platform.executor import end_processes
+from dicom_adapter.platform.workspace import Workspaces
+
+OnLost = Literal["requeue", "fail"]
+
+CRASHED = "the service ended while it ran"
+EXPIRED = "whoever ran it stopped renewing its lease"
+CURE = "platform.on_lost is 'fail', so it was not run again: send the study again"
+
+log = structlog.get_logger()
+
+
+class Recovery:
+    """Finds the jobs whose attempt is gone; none of them stays as it is."""
+
+    def __init__(self, ledger: Ledger, clock: Clock, workspaces: Workspaces) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._workspaces = workspaces
+
+    def at_start(self, on_lost: OnLost) -> None:
+        """Put right what an earlier run of this data folder left: nothing in it runs now."""
+        survivors = end_processes(f"{self._workspaces.folder}{os.sep}")
+        with self._ledger.write() as tx:
+            lost = leases.take_over(tx, self._clock.now(), all_held=True)
+        for job in lost:
+            self._settle(job, on_lost, CRASHED)
+        self._sweep()
+        if lost or survivors:
+            log.warning(
+                "jobs of an earlier run were put right",
+                action="platform.recovered",
+                jobs=len(lost),
+                processes=survivors,
+            )
+
+    def while_running(self, on_lost: OnLost, own: list[str]) -> datetime | None:
+        """Take over the jobs of others whose lease has run out; return when the next one does."""
+        with self._ledger.read() as tx:
+            end = leases.next_end(tx, own)
+        if end is None or end > self._clock.now():
+            return end
+        with self._ledger.write() as tx:
+            lost = leases.take_over(tx, self._clock.now(), but=own)
+        for job in lost:
+            # Fenced off already: what it still does cannot change the job.
+            end_processes(str(self._workspaces.of(job.job_id).manifest))
+            self._settle(job, on_lost, EXPIRED)
+        with self._ledger.read() as tx:
+            return leases.next_end(tx, own)
+
+    def _settle(self, job: Lost, on_lost: OnLost, why: str) -> None:
+        # Before the move: whoever takes the job then has its folder. A crash in between changes
+        # nothing, the job is found again.
+        self._workspaces.of(job.job_id).discard_attempt()
+        with self._ledger.write() as tx:
+            state = self._move(tx, job, on_lost, why)
+        log.warning(
+            "job was lost with its attempt", action="job.lost", job=job.name, now=state, why=why
+        )
+
+    def _move(self, tx: Connection, job: Lost, on_lost: OnLost, why: str) -> JobState:
+        now = self._clock.now()
+        # Looked at here: a person may have asked for its end meanwhile.
+        running = queue.state_of(tx, job.job_id) == JobState.PROCESSING
+        if not running or on_lost == "requeue":
+            return queue.put_back(tx, job.job_id, at=now, lease=job.lease, reason=Reason.LOST)
+        queue.move(
+            tx,
+            job.job_id,
+            Action.FAIL,
+            at=now,
+            item=ItemState.FAILED,
+            values={"finished_at": now, "error": f"{why}; {CURE}"},
+            reason=Reason.LOST,
+            lease=job.lease,
+        )
+        return JobState.FAILED
+
+    def _sweep(self) -> None:
+        """Remove the folders of submissions that the crash cut off: nobody was told of them."""
+        folders = self._workspaces.all_ids()
+        with self._ledger.read() as tx:
+            known = jobs.known(tx, folders)
+        left = 0
+        for folder in folders:
+            if folder in known:
+                continue
+            if self._workspaces.was_started(folder):
+                # It was a job once: the ledger is an older one, and this may be all there is of it.
+                left += 1
+            else:
+                self._workspaces.remove(folder)
+        if left:
+            log.warning(
+                "folders of jobs that the ledger does not know were left where they are",
+                action="platform.unknown_workspaces",
+                folders=left,
+                path=str(self._workspaces.folder),
+            )
