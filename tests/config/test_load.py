@@ -41,6 +41,7 @@ platform:
   address: embedded
   executor: local
   max_jobs: 1
+  on_lost: fail
   capacity: {cpus: 8, memory: 64GiB, gpus: 2}
   keep: {inputs: 1d, outputs: 2d, logs: 0s}
 grpc: {listen: "[::1]:0"}
@@ -100,6 +101,7 @@ def test_every_key(configured: Configure, tmp_path: Path) -> None:
         "address": "embedded",
         "executor": "local",
         "max_jobs": 1,
+        "on_lost": "fail",
         "capacity": {"cpus": 8, "memory": 64 * 1024**3, "gpus": 2},
         "keep": {"inputs": 86_400.0, "outputs": 172_800.0, "logs": 0.0},
     }

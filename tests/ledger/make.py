@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from dicom_adapter.ledger import Ledger, groups, instances, queue, stock, submissions
 from dicom_adapter.ledger.groups import Joining
+from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.ledger.submissions import Submitting
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import (
@@ -169,6 +170,20 @@ def add_job(tx: Connection, request_id: str = "", **values: Any) -> Job:  # noqa
     """Put a job of one input into the queue."""
     inputs = (JobInput("1.2.3", "1.2.3.4", "all", (InputFile("i1", "0" * 64, "1.2.3.5"),)),)
     return queue.add(tx, job(**values), inputs, request_id or uuid4().hex, "digest")
+
+
+def claimed(tx: Connection, at: datetime = NOW) -> Claim:
+    """Take the next job of the queue; there must be one."""
+    room = Resources(1000, 1000 * MIB, 1000)
+    claim = queue.claim_next(tx, room, room, at)
+    assert claim is not None
+    return claim
+
+
+def lease_of(tx: Connection, job_id: str) -> str:
+    """Return the token of a job's lease, empty when nobody holds it."""
+    row = tx.exec_driver_sql(f"SELECT lease FROM jobs WHERE id = '{job_id}'").one()  # noqa: S608 - our own id
+    return row.lease or ""
 
 
 def reasons(ledger: Ledger) -> dict[str, int]:

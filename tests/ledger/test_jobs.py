@@ -31,7 +31,7 @@ def claim(ledger: Ledger, free: Resources = MACHINE, total: Resources = MACHINE)
     """Take the next job and return its name, empty when none fits."""
     with ledger.write() as tx:
         taken = queue.claim_next(tx, free, total, NOW)
-    return taken.name if taken else ""
+    return taken.job.name if taken else ""
 
 
 def finish(ledger: Ledger, job: Job, at: float = 0) -> None:
@@ -149,7 +149,7 @@ def test_a_claim_begins_an_attempt(ledger: Ledger) -> None:
         job = make.add_job(tx, steps=(JobStep("a", StepState.WAITING, 0.0),))
     claim(ledger)
     with ledger.write() as tx:
-        queue.set_step(tx, job.id, "a", 0.5)
+        queue.set_step(tx, job.id, "a", 0.5, lease=make.lease_of(tx, job.id))
         queue.move(
             tx,
             job.id,
@@ -159,10 +159,11 @@ def test_a_claim_begins_an_attempt(ledger: Ledger) -> None:
             values={"error": "it was drained"},
             reason="drain",
         )
-        assert queue.processing(tx) == []
-        taken = queue.claim_next(tx, MACHINE, MACHINE, after(7))
-        assert queue.processing(tx) == [job.id]
-    assert taken is not None
+        assert make.lease_of(tx, job.id) == ""
+        claimed = queue.claim_next(tx, MACHINE, MACHINE, after(7))
+        assert claimed is not None
+        assert claimed.lease == make.lease_of(tx, job.id)
+    taken = claimed.job
     assert (taken.attempts, taken.started_at, taken.error, taken.reason) == (2, after(7), "", "")
     assert taken.steps == (JobStep("a", StepState.WAITING, 0.0),)
     assert taken.items[0].state == "processing"
@@ -195,8 +196,9 @@ def test_a_finished_job_has_its_outputs(ledger: Ledger) -> None:
         job = make.add_job(tx, steps=(JobStep("a", StepState.WAITING, 0.0),))
     claim(ledger)
     with ledger.write() as tx:
-        queue.add_outputs(tx, job.id, outputs)
-        queue.finish_steps(tx, job.id)
+        lease = make.lease_of(tx, job.id)
+        queue.add_outputs(tx, job.id, outputs, lease=lease)
+        queue.finish_steps(tx, job.id, lease=lease)
     finish(ledger, job, 3)
     with ledger.read() as tx:
         found = jobs.get(tx, job.id)
@@ -215,10 +217,11 @@ def test_steps_before_the_one_that_runs_are_done(ledger: Ledger) -> None:
     with ledger.write() as tx:
         steps = tuple(JobStep(name, StepState.WAITING, 0.0) for name in ("a", "b", "c"))
         job = make.add_job(tx, steps=steps)
-        assert queue.set_step(tx, job.id, "b", 0.25)
-        assert not queue.set_step(tx, job.id, "d", 1.0)
+        lease = make.claimed(tx).lease
+        assert queue.set_step(tx, job.id, "b", 0.25, lease=lease)
+        assert not queue.set_step(tx, job.id, "d", 1.0, lease=lease)
         found = jobs.get(tx, job.id).steps
-        assert queue.set_step(tx, job.id, "b", 1.0)
+        assert queue.set_step(tx, job.id, "b", 1.0, lease=lease)
         assert jobs.get(tx, job.id).steps[1] == JobStep("b", StepState.DONE, 1.0)
     assert found == (
         JobStep("a", StepState.DONE, 1.0),
@@ -263,7 +266,7 @@ def test_jobs_of_very_many_outputs_make_shorter_pages(
         made = [make.add_job(tx, request_id=str(number)) for number in range(5)]
         for job, count in zip(made, (1, 6, 2, 2, 1), strict=True):
             outputs = [JobOutput(str(n), n, "0" * 64) for n in range(count)]
-            queue.add_outputs(tx, job.id, outputs)
+            queue.add_outputs(tx, job.id, outputs, lease=make.claimed(tx).lease)
     pages, before, more = [], None, True
     while more:
         with ledger.read() as tx:

@@ -63,7 +63,7 @@ def test_a_killed_service_finishes_its_jobs_after_the_start(tmp_path: Path) -> N
         assert (jobs / job_id / "output" / "out").read_text() == "once\n"
     assert MessageToDict(job)["state"] == "JOB_STATE_FINISHED"
     assert job.attempts == 2
-    assert "jobs of an earlier run were put back" in second.log()
+    assert "jobs of an earlier run were put right" in second.log()
 
 
 def test_everything_on_the_disk_is_the_services_alone(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from dicom_adapter.config import Capacity
 from dicom_adapter.errors import UnavailableError
 from dicom_adapter.model import Job, Priority
-from dicom_adapter.platform import scheduler
+from dicom_adapter.platform import records, scheduler
 from dicom_adapter.platform.workspace import Workspace
 from tests.ledger import make
 from tests.platform.harness import MIB, Platform, platform, sh, wait_for_file
@@ -138,7 +138,7 @@ def test_an_end_is_recorded_once_the_ledger_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that is full when a job ends does not leave it processing for ever."""
-    monkeypatch.setattr(scheduler, "LEDGER_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(records, "LEDGER_PAUSE_SECONDS", 0.01)
     with platform(tmp_path, sh(GATE)) as made:
         job = made.until(made.submit(), "processing")
         write, refusals = made.ledger.write, iter(range(3))
