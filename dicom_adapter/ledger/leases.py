@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, func, literal, select, update
 
 from dicom_adapter.errors import StaleLeaseError
-from dicom_adapter.ledger.schema import EPOCH, jobs
+from dicom_adapter.ledger.schema import EPOCH, Moment, jobs
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import Job
 
@@ -112,4 +112,4 @@ def _held_by_others(but: Collection[str]) -> ColumnElement[bool]:
 
 def _end() -> ColumnElement[datetime]:
     # A job that was taken before there were leases has none: it has run out long ago.
-    return func.coalesce(jobs.c.leased_until, EPOCH)
+    return func.coalesce(jobs.c.leased_until, literal(EPOCH, Moment))
