@@ -25,20 +25,26 @@ log = structlog.get_logger()
 
 
 class Recovery:
-    """Finds the jobs whose attempt is gone; none of them stays as it is."""
+    """Finds the jobs whose attempt is gone; none of them stays as it is.
 
-    def __init__(self, ledger: Ledger, clock: Clock, workspaces: Workspaces) -> None:
+    `on_lost` may be changed at any time; it counts for what is found from then on.
+    """
+
+    def __init__(
+        self, on_lost: OnLost, ledger: Ledger, clock: Clock, workspaces: Workspaces
+    ) -> None:
+        self.on_lost = on_lost
         self._ledger = ledger
         self._clock = clock
         self._workspaces = workspaces
 
-    def at_start(self, on_lost: OnLost) -> None:
+    def at_start(self) -> None:
         """Put right what an earlier run of this data folder left: nothing in it runs now."""
         survivors = end_processes(f"{self._workspaces.folder}{os.sep}")
         with self._ledger.write() as tx:
             lost = leases.take_over(tx, self._clock.now(), all_held=True)
         for job in lost:
-            self._settle(job, on_lost, CRASHED)
+            self._settle(job, CRASHED)
         self._sweep()
         if lost or survivors:
             log.warning(
@@ -48,7 +54,7 @@ class Recovery:
                 processes=survivors,
             )
 
-    def while_running(self, on_lost: OnLost, own: list[str]) -> datetime | None:
+    def while_running(self, own: list[str]) -> datetime | None:
         """Take over the jobs of others whose lease has run out; return when the next one does."""
         with self._ledger.read() as tx:
             end = leases.next_end(tx, own)
@@ -59,25 +65,25 @@ class Recovery:
         for job in lost:
             # Fenced off already: what it still does cannot change the job.
             end_processes(str(self._workspaces.of(job.job_id).manifest))
-            self._settle(job, on_lost, EXPIRED)
+            self._settle(job, EXPIRED)
         with self._ledger.read() as tx:
             return leases.next_end(tx, own)
 
-    def _settle(self, job: Lost, on_lost: OnLost, why: str) -> None:
+    def _settle(self, job: Lost, why: str) -> None:
         # Before the move: whoever takes the job then has its folder. A crash in between changes
         # nothing, the job is found again.
         self._workspaces.of(job.job_id).discard_attempt()
         with self._ledger.write() as tx:
-            state = self._move(tx, job, on_lost, why)
+            state = self._move(tx, job, why)
         log.warning(
             "job was lost with its attempt", action="job.lost", job=job.name, now=state, why=why
         )
 
-    def _move(self, tx: Connection, job: Lost, on_lost: OnLost, why: str) -> JobState:
+    def _move(self, tx: Connection, job: Lost, why: str) -> JobState:
         now = self._clock.now()
         # Looked at here: a person may have asked for its end meanwhile.
         running = queue.state_of(tx, job.job_id) == JobState.PROCESSING
-        if not running or on_lost == "requeue":
+        if not running or self.on_lost == "requeue":
             return queue.put_back(tx, job.job_id, at=now, lease=job.lease, reason=Reason.LOST)
         queue.move(
             tx,

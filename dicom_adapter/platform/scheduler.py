@@ -58,7 +58,6 @@ class Scheduler:
         *,
         ended: Callable[[], None],
     ) -> None:
-        self._go_by(settings)
         self._ledger = ledger
         self._clock = clock
         self._workspaces = workspaces
@@ -68,14 +67,15 @@ class Scheduler:
         self._stopping = threading.Event()
         self._worker = Worker("scheduler", self._work, clock)
         self._heartbeat = Heartbeat(ledger, clock, held=self._leases, lost=self._lose)
-        self._recovery = Recovery(ledger, clock, workspaces)
+        self._recovery = Recovery(settings.on_lost, ledger, clock, workspaces)
         self._records = Records(ledger, clock, workspaces, self._stopping)
+        self._go_by(settings)
 
     def _go_by(self, settings: PlatformSettings) -> None:
         capacity = settings.capacity
         self._total = Resources(capacity.cpus, capacity.memory, capacity.gpus)
         self._max_jobs = settings.max_jobs
-        self._on_lost = settings.on_lost
+        self._recovery.on_lost = settings.on_lost
 
     def reload(self, settings: PlatformSettings) -> None:
         """Go by other settings from now on; jobs that run are let run."""
@@ -84,7 +84,7 @@ class Scheduler:
 
     def start(self) -> None:
         """Put right what a crash left, then start taking jobs."""
-        self._recovery.at_start(self._on_lost)
+        self._recovery.at_start()
         self._heartbeat.start()
         self._worker.start()
 
@@ -128,7 +128,7 @@ class Scheduler:
     def _work(self) -> datetime | None:
         with self._lock:
             own = list(self._runs)
-        next_end = self._recovery.while_running(self._on_lost, own)
+        next_end = self._recovery.while_running(own)
         while not self._worker.stopping:
             with self._lock:
                 free = self._free()

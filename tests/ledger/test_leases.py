@@ -5,6 +5,7 @@ from sqlalchemy import Connection, text
 
 from dicom_adapter.errors import StaleLeaseError
 from dicom_adapter.ledger import Ledger, events, jobs, leases, queue
+from dicom_adapter.ledger.schema import EPOCH
 from dicom_adapter.lifecycle import Action
 from dicom_adapter.model import ItemState, JobOutput, JobStep, StepState
 from tests.ledger import make
@@ -127,7 +128,7 @@ def test_only_leases_that_have_run_out_are_taken_over(ledger: Ledger) -> None:
         assert leases.take_over(tx, after(LEASE - 1), but=[own.id]) == []
         make.claimed(tx)
         tx.execute(text(f"UPDATE jobs SET lease = NULL, leased_until = NULL WHERE id = '{old.id}'"))  # noqa: S608 - our own id
-        assert leases.next_end(tx, [own.id]) == leases.EPOCH
+        assert leases.next_end(tx, [own.id]) == EPOCH
         taken = leases.take_over(tx, after(LEASE), but=[own.id])
         assert [(job.job_id, job.name) for job in taken] == [
             (early.id, early.name),

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from dicom_adapter.config import Capacity, Pipeline, PlatformSettings, Resources
@@ -49,6 +49,7 @@ class Platform:
     folder: Path
     pipelines: Sequence[Pipeline]
     max_jobs: int = 4
+    on_lost: Literal["requeue", "fail"] = "requeue"
     capacity: Capacity = field(default_factory=lambda: Capacity(cpus=4, memory=2048 * MIB, gpus=0))
 
     def __post_init__(self) -> None:
@@ -80,8 +81,15 @@ class Platform:
 
     def new_scheduler(self) -> Scheduler:
         """Make a scheduler as a start of the service does."""
-        settings = PlatformSettings(max_jobs=self.max_jobs, capacity=self.capacity)
-        return Scheduler(settings, self.ledger, self.clock, self.workspaces, ended=self.ended.set)
+        return Scheduler(
+            self.settings(), self.ledger, self.clock, self.workspaces, ended=self.ended.set
+        )
+
+    def settings(self) -> PlatformSettings:
+        """Return what the scheduler goes by."""
+        return PlatformSettings(
+            max_jobs=self.max_jobs, capacity=self.capacity, on_lost=self.on_lost
+        )
 
     def restart(self) -> None:
         """Start again after a stop."""

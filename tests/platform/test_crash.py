@@ -1,15 +1,24 @@
+import os
+import signal
 import stat
+from enum import StrEnum
 from hashlib import sha256
+from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
+import pytest
 from google.protobuf.json_format import MessageToDict
 
+from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.model import InputFile, JobInput, JobRequest, Priority
+from dicom_adapter.platform.workspace import Workspace
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.v1 import jobs_pb2
-from tests.platform.harness import part10, wait_for_file
+from tests.platform.harness import part10, platform, sh, wait_for_file
 from tests.submit.servers import ended, serving
+from tests.support import PATIENCE
 
 CONFIG = """
 grpc: {listen: "127.0.0.1:0"}
@@ -26,6 +35,9 @@ pipelines:
       - FOLDER/go
     resources: {memory: 1MiB}
 """
+
+
+ONCE = 'echo once >> "$DICOM_ADAPTER_OUTPUT/out"'
 
 
 def submit(client: Client, folder: Path) -> str:
@@ -64,6 +76,89 @@ def test_a_killed_service_finishes_its_jobs_after_the_start(tmp_path: Path) -> N
     assert MessageToDict(job)["state"] == "JOB_STATE_FINISHED"
     assert job.attempts == 2
     assert "jobs of an earlier run were put right" in second.log()
+
+
+def test_a_killed_service_fails_its_jobs_where_it_is_told_to(tmp_path: Path) -> None:
+    """With `on_lost: fail` a job that kill -9 cut off ends, says why, and is not run again."""
+    text = CONFIG.replace("FOLDER", str(tmp_path)) + "platform: {on_lost: fail}\n"
+    with serving(tmp_path / "data-1", text) as first:
+        with Client(first.grpc) as client:
+            job_id = submit(client, tmp_path)
+            wait_for_file(tmp_path / "pids")
+        first.kill()
+    survivors = [psutil.Process(int(pid)) for pid in (tmp_path / "pids").read_text().split()]
+    folder = first.folder / "data" / "platform" / "jobs" / job_id
+    assert (folder / "staging" / "out").exists()
+    with serving(tmp_path / "data-1", text) as second, Client(second.grpc) as client:
+        job = ended(client, job_id)
+        assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in survivors)
+        assert {path.name for path in folder.iterdir()} == {"input", "job.json", "log.txt"}
+    assert MessageToDict(job)["state"] == "JOB_STATE_FAILED"
+    assert (job.reason, job.attempts, list(job.outputs)) == ("lost", 1, [])
+    assert job.error.startswith("the service ended while it ran; ")
+
+
+class Moment(StrEnum):
+    """When a platform dies that finishes a job."""
+
+    BEFORE_RENAME = "before the outputs are put where they belong"
+    BEFORE_COMMIT = "between that and the commit of the ledger"
+    AFTER_COMMIT = "right after the commit"
+
+
+def die_finishing(folder: Path, moment: Moment) -> None:
+    """Run a job in this process, and kill the process at a moment of the job's end."""
+    commit, discard = Workspace.commit_outputs, Workspace.discard_staged
+
+    def commit_or_die(workspace: Workspace) -> None:
+        if moment != Moment.BEFORE_RENAME:
+            commit(workspace)
+        if moment != Moment.AFTER_COMMIT:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def discard_or_die(workspace: Workspace) -> None:
+        # The first that is done after the commit; there is no output when it is done before.
+        if workspace.output.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        discard(workspace)
+
+    with (
+        patch.object(Workspace, "commit_outputs", commit_or_die),
+        patch.object(Workspace, "discard_staged", discard_or_die),
+        platform(folder, sh(ONCE)) as made,
+    ):
+        made.until(made.submit(), "never")
+
+
+@pytest.mark.parametrize("moment", Moment)
+def test_outputs_and_state_are_committed_together(tmp_path: Path, moment: Moment) -> None:
+    """A power cut leaves a finished job with its outputs, or one that is run again from nothing."""
+    process = get_context("spawn").Process(target=die_finishing, args=(tmp_path, moment))
+    process.start()
+    process.join(PATIENCE)
+    assert process.exitcode == -signal.SIGKILL
+    with platform(tmp_path, sh(ONCE)) as made:
+        (job,) = made.operations.listed(JobFilter(), 10, "").jobs
+        again = moment != Moment.AFTER_COMMIT
+        ended = made.until(job)
+        assert (ended.state, ended.attempts) == ("finished", 2 if again else 1)
+        assert [output.path for output in ended.outputs] == ["out"]
+        assert made.output_of(job, "out") == "once\n"
+
+
+def test_outputs_of_a_job_that_a_crash_cut_off_are_not_its(tmp_path: Path) -> None:
+    """Outputs that were put in place, but not committed, are gone when their job has failed."""
+    process = get_context("spawn").Process(
+        target=die_finishing, args=(tmp_path, Moment.BEFORE_COMMIT)
+    )
+    process.start()
+    process.join(PATIENCE)
+    (folder,) = (tmp_path / "platform" / "jobs").iterdir()
+    assert (folder / "output" / "out").exists()
+    with platform(tmp_path, sh(ONCE), on_lost="fail") as made:
+        job = made.operations.get(folder.name)
+        assert (job.state, job.reason, job.outputs) == ("failed", "lost", ())
+        assert not (folder / "output").exists()
 
 
 def test_everything_on_the_disk_is_the_services_alone(tmp_path: Path) -> None:

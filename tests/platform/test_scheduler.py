@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import pytest
 from sqlalchemy import Connection, text
+from structlog.testing import capture_logs
 
 from dicom_adapter.config import Capacity
 from dicom_adapter.errors import UnavailableError
@@ -117,7 +118,7 @@ def test_a_drained_job_is_not_finished_by_its_exit_code(tmp_path: Path) -> None:
 
 
 def test_what_a_crash_left_is_put_right(tmp_path: Path) -> None:
-    """A job that the ledger has as processing goes back, and folders that nobody knows go."""
+    """A job that the ledger has as processing goes back; a submission that was cut off goes."""
     with platform(tmp_path, sh("true")) as made:
         made.scheduler.stop(10)
         job = made.submit()
@@ -132,6 +133,42 @@ def test_what_a_crash_left_is_put_right(tmp_path: Path) -> None:
         ended = made.until(job)
         assert not orphan.folder.exists()
     assert (ended.state, ended.attempts, ended.outputs) == ("finished", 2, ())
+
+
+def test_a_job_that_a_crash_left_cancelling_is_cancelled(tmp_path: Path) -> None:
+    """Its processes are gone, so the stop is done: it does not run again, and keeps nothing."""
+    with platform(tmp_path, sh("true"), on_lost="fail") as made:
+        made.scheduler.stop(10)
+        job = made.submit()
+        staging = made.workspaces.of(job.id).staging
+        staging.mkdir()
+        with made.ledger.write() as tx:
+            tx.execute(text("UPDATE jobs SET state = 'cancelling', attempts = 1"))
+        made.restart()
+        ended = made.operations.get(job.id)
+        assert not staging.exists()
+    assert (ended.state, ended.attempts, ended.finished_at) == ("cancelled", 1, made.clock.now())
+
+
+@pytest.mark.parametrize("left", ["output", "log.txt", "job.json"])
+def test_what_a_ledger_does_not_know_is_left_where_it_was_started(
+    tmp_path: Path, left: str
+) -> None:
+    """Results and logs outlive a ledger that was restored from an older copy; one line says so."""
+    with platform(tmp_path, sh("true")) as made, capture_logs() as told:
+        made.scheduler.stop(10)
+        known = made.submit()
+        unknown, cut_off = (made.workspaces.of(digit * 32) for digit in "01")
+        for workspace in (unknown, cut_off):
+            workspace.input.mkdir(parents=True)
+        (unknown.folder / left).touch()
+        made.restart()
+        made.until(known)
+        assert unknown.input.exists()
+        assert (unknown.folder / left).exists()
+        assert not cut_off.folder.exists()
+    lines = [line for line in told if line["action"] == "platform.unknown_workspaces"]
+    assert [(line["folders"], line["log_level"]) for line in lines] == [(1, "warning")]
 
 
 def test_an_end_is_recorded_once_the_ledger_can_be_written(
