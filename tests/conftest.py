@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 #: What a test may need of the machine, by its marker: a program on the PATH, and its package.
-NEEDS = {"dcmtk": "storescu", "orthanc": "Orthanc"}
+NEEDS = {"dcmtk": "storescu", "orthanc": "Orthanc", "strace": "strace"}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,210 @@
+"""A service as a process of its own, to be killed, frozen and started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from tests.receive.support import free_port
+from tests.support import PATIENCE
+
+T = TypeVar("T")
+REPOSITORY = Path(__file__).parents[2]
+# Nothing tells of the end of another process's work: it is looked at so often.
+_LOOK_SECONDS = 0.01
+
+#: Every instance stays, so that every one can be looked at.
+CONFIG = """
+dicom: {{host: 127.0.0.1, port: {port}, processes: {processes}}}
+grpc: {{listen: null}}
+log: {{level: warning}}
+storage: {{path: {storage}, durability: {durability}, reserve: 0, watermark: 100%, retain: 1d}}
+ledger: {{url: "sqlite:///{ledger}"}}
+platform: {{max_jobs: 2}}
+pipelines:
+  copy: {{command: ["true"], resources: {{memory: 1MiB}}}}
+ae_titles:
+  TEST: {{settings: {{timeout: 5, late: separate, pipeline-copy: copy}}}}
+"""
+
+
+def wait_until(look: Callable[[], T], seconds: float = PATIENCE) -> T:
+    """Return what `look` returns once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"not so within {seconds} s: {found!r}"
+        time.sleep(_LOOK_SECONDS)
+    return found
+
+
+class Adapter:
+    """A service over the data in a folder, which outlives its processes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        processes: int = 1,
+        durability: str = "power-loss",
+        program: Sequence[str] = ("dicom_adapter",),
+        storage: Path | None = None,
+        ledger: Path | None = None,
+    ) -> None:
+        """Write its configuration.
+
+        Args:
+            folder: Where configuration and log are.
+            processes: How many of them receive.
+            durability: What an acknowledged instance survives.
+            program: The module that is run, and its words before `serve`.
+            storage: The data folder; in `folder` unless it is named.
+            ledger: The ledger's file; in the data folder unless it is named.
+        """
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.port = free_port()
+        self.storage = storage or folder / "data"
+        self.ledger = ledger or self.storage / "ledger.db"
+        self._program = program
+        self.process: subprocess.Popen[str] | None = None
+        text = CONFIG.format(
+            port=self.port,
+            processes=processes,
+            storage=self.storage,
+            durability=durability,
+            ledger=self.ledger,
+        )
+        (folder / "dicom-adapter.yaml").write_text(text, "utf-8")
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return (self.folder / "serve.log").read_text("utf-8")
+
+    def start(self) -> None:
+        """Start it; when this returns, it listens."""
+        with (self.folder / "serve.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self._program, "serve"],
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().startswith("ready "), self.log
+
+    def all_of_it(self) -> list[psutil.Process]:
+        """Return the service and its receiving processes."""
+        assert self.process is not None
+        with suppress(psutil.NoSuchProcess):
+            service = psutil.Process(self.process.pid)
+            return [service, *service.children()]
+        return []
+
+    def kill(self) -> None:
+        """End all of it as no program can foresee."""
+        assert self.process is not None
+        everything = self.all_of_it()
+        for process in everything:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.gone(everything)
+
+    def gone(self, everything: Sequence[psutil.Process]) -> None:
+        """Wait until all processes have ended: the receiving ones end when their service has."""
+        assert self.process is not None
+        self.process.wait(PATIENCE)
+        self.process.communicate()
+        self.process = None
+        assert psutil.wait_procs(everything, PATIENCE)[1] == []
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Hold every thread of it until the block ends; none is in a system call meanwhile."""
+        everything = self.all_of_it()
+        for process in everything:
+            process.suspend()
+        try:
+            wait_until(lambda: all(_is_stopped(process.pid) for process in everything))
+            yield
+        finally:
+            for process in everything:
+                process.resume()
+
+
+@contextmanager
+def started(adapter: Adapter) -> Iterator[Adapter]:
+    """Start a service; whatever runs of it at the end of the block is killed."""
+    try:
+        adapter.start()
+        yield adapter
+    finally:
+        if adapter.process is not None:
+            adapter.kill()
+
+
+class Strike:
+    """What is to happen at a system call: told to strace, as it counts them from now on."""
+
+    def __init__(
+        self, processes: Sequence[psutil.Process], calls: str, inject: str, log: Path
+    ) -> None:
+        """Begin to watch.
+
+        Args:
+            processes: Who makes the calls.
+            calls: Their names.
+            inject: What is injected into which of them: `signal=KILL:when=3`.
+            log: A file for the calls that were made.
+        """
+        self._log = log
+        watched = [word for process in processes for word in ("-p", str(process.pid))]
+        words = [f"--trace={calls}", f"--inject={calls}:{inject}", "--output", str(log)]
+        self._strace = subprocess.Popen(
+            ["strace", "-f", "-qq", *words, *watched], stderr=subprocess.DEVNULL
+        )
+        wait_until(lambda: all(_is_watched(process.pid) for process in processes))
+
+    def end(self) -> list[str]:
+        """Let the processes go, if they still are; return the calls that were made."""
+        self._strace.send_signal(signal.SIGTERM)
+        self._strace.wait(PATIENCE)
+        return self._log.read_text("utf-8", "replace").splitlines()
+
+
+@contextmanager
+def struck(
+    adapter: Adapter, calls: str, inject: str, which: Sequence[psutil.Process] = ()
+) -> Iterator[Strike]:
+    """Strike a service at its system calls until the block ends."""
+    strike = Strike(which or adapter.all_of_it(), calls, inject, adapter.folder / "strace.log")
+    try:
+        yield strike
+    finally:
+        strike.end()
+
+
+def _threads(pid: int) -> list[str]:
+    found = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                found.append((task / "status").read_text("utf-8"))
+    return found
+
+
+def _is_stopped(pid: int) -> bool:
+    return all("\nState:\tT" in status or "\nState:\tt" in status for status in _threads(pid))
+
+
+def _is_watched(pid: int) -> bool:
+    return all("\nTracerPid:\t0\n" not in status for status in _threads(pid))

@@ -1,0 +1,38 @@
+"""What torture has counted, over all tests and all processes that run them."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tests.torture.check import Found
+from tests.torture.oracle import Oracle
+
+#: The name of the property by which a test's figures come to the one that prints them.
+PROPERTY = "torture"
+
+
+@dataclass
+class Tally:
+    """The figures of one test."""
+
+    figures: Counter[str] = field(default_factory=Counter)
+
+    def add(self, oracle: Oracle, found: Found, **more: int) -> None:
+        """Count what was sent and what was found of it, and kills or cuts."""
+        self.figures.update(
+            sent=oracle.times_sent.total(),
+            acknowledged=len(oracle.acknowledged),
+            lost=len(found.lost),
+            duplicated=len(found.duplicated),
+            orphans=found.orphans,
+        )
+        self.figures.update(more)
+
+
+def summary(figures: Counter[str]) -> str:
+    """Return the figures as one line."""
+    return (
+        f"{figures['kills']} kills, {figures['cuts']} power cuts and {figures['faults']} faults "
+        f"survived; {figures['sent']} instances sent, {figures['acknowledged']} acknowledged, "
+        f"{figures['lost']} lost, {figures['duplicated']} duplicated; "
+        f"{figures['orphans']} files left of what was never acknowledged"
+    )
