@@ -1,9 +1,9 @@
 """A service as a process of its own, to be killed, frozen and started again."""
 
 import os
-import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +19,8 @@ T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[2]
 # Nothing tells of the end of another process's work: it is looked at so often.
 _LOOK_SECONDS = 0.01
+LONGEST_STRIKE = 10 * PATIENCE
+LET_GO_SECONDS = 0.5
 
 #: Every instance stays, so that every one can be looked at.
 CONFIG = """
@@ -152,45 +154,49 @@ def started(adapter: Adapter) -> Iterator[Adapter]:
             adapter.kill()
 
 
-class Strike:
-    """What is to happen at a system call: told to strace, as it counts them from now on."""
-
-    def __init__(
-        self, processes: Sequence[psutil.Process], calls: str, inject: str, log: Path
-    ) -> None:
-        """Begin to watch.
-
-        Args:
-            processes: Who makes the calls.
-            calls: Their names.
-            inject: What is injected into which of them: `signal=KILL:when=3`.
-            log: A file for the calls that were made.
-        """
-        self._log = log
-        watched = [word for process in processes for word in ("-p", str(process.pid))]
-        words = [f"--trace={calls}", f"--inject={calls}:{inject}", "--output", str(log)]
-        self._strace = subprocess.Popen(
-            ["strace", "-f", "-qq", *words, *watched], stderr=subprocess.DEVNULL
-        )
-        wait_until(lambda: all(_is_watched(process.pid) for process in processes))
-
-    def end(self) -> list[str]:
-        """Let the processes go, if they still are; return the calls that were made."""
-        self._strace.send_signal(signal.SIGTERM)
-        self._strace.wait(PATIENCE)
-        return self._log.read_text("utf-8", "replace").splitlines()
-
-
 @contextmanager
-def struck(
-    adapter: Adapter, calls: str, inject: str, which: Sequence[psutil.Process] = ()
-) -> Iterator[Strike]:
-    """Strike a service at its system calls until the block ends."""
-    strike = Strike(which or adapter.all_of_it(), calls, inject, adapter.folder / "strace.log")
+def struck(adapter: Adapter, calls: str, inject: str) -> Iterator[Path]:
+    """Strike a service at its system calls, until the block ends.
+
+    Args:
+        adapter: The service, all processes of it.
+        calls: Names of system calls, parted by commas.
+        inject: What strace is to do at them, as it counts them from now on: `signal=KILL:when=3`.
+
+    Yields the file that all of these calls are written to.
+    """
+    everything, log = adapter.all_of_it(), adapter.folder / "strace.log"
+    words = [f"--trace={calls}", f"--inject={calls}:{inject}", "--output", str(log)]
+    for process in everything:
+        words += ["-p", str(process.pid)]
+    strace = subprocess.Popen(["strace", "-f", "-qq", *words], stderr=subprocess.DEVNULL)
+    watch = threading.Thread(target=_let_the_dead_go, args=(strace, everything))
     try:
-        yield strike
+        wait_until(lambda: all(_is_watched(process.pid) for process in everything))
+        watch.start()
+        yield log
     finally:
-        strike.end()
+        strace.terminate()
+        watch.join()
+
+
+def _let_the_dead_go(strace: "subprocess.Popen[bytes]", traced: Sequence[psutil.Process]) -> None:
+    # Of a process that dies while it is being attached to, strace may wait for a thread for ever;
+    # and as long as it does, that thread keeps the sockets open.
+    wait_until(lambda: strace.poll() is not None or any(map(has_ended, traced)), LONGEST_STRIKE)
+    try:
+        strace.wait(LET_GO_SECONDS)
+    except subprocess.TimeoutExpired:
+        strace.kill()
+        strace.wait()
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Tell whether a process has ended, also where nobody has waited for it yet."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _threads(pid: int) -> list[str]:

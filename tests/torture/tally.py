@@ -14,18 +14,21 @@ PROPERTY = "torture"
 class Tally:
     """The figures of one test."""
 
-    figures: Counter[str] = field(default_factory=Counter)
+    #: A plain dictionary: it is sent from the process that runs the test.
+    figures: dict[str, int] = field(default_factory=dict)
 
     def add(self, oracle: Oracle, found: Found, **more: int) -> None:
         """Count what was sent and what was found of it, and kills or cuts."""
-        self.figures.update(
+        figures = Counter(self.figures)
+        figures.update(
             sent=oracle.times_sent.total(),
             acknowledged=len(oracle.acknowledged),
             lost=len(found.lost),
             duplicated=len(found.duplicated),
             orphans=found.orphans,
         )
-        self.figures.update(more)
+        figures.update(more)
+        self.figures.update(figures)
 
 
 def summary(figures: Counter[str]) -> str:

@@ -6,14 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import pytest
 
 from tests.receive.support import CT
 from tests.receive.wire import Raw, raw, store_rq
 from tests.support import SUCCESS, files_in
 from tests.torture import check
-from tests.torture.adapter import Adapter, started, struck, wait_until
+from tests.torture.adapter import Adapter, has_ended, started, struck, wait_until
 from tests.torture.oracle import Oracle, Senders, Sent, associate, store
 from tests.torture.tally import Tally
 
@@ -143,7 +142,7 @@ def test_crashes_at_any_moment(
             for number in range(rounds):
                 oracle.wait_for(len(oracle.acknowledged) + 1 + secrets.randbelow(100))
                 # By turns: at any instruction, or at any call that changes what is outside.
-                _kill_at_some_call(adapter) if number % 2 else adapter.kill()
+                _kill_at_some_call(adapter) if (number + processes) % 2 else adapter.kill()
                 adapter.start()
             oracle.wait_for(len(oracle.acknowledged) + 10)
         check.settle(adapter, at_once=False)
@@ -152,19 +151,10 @@ def test_crashes_at_any_moment(
     assert found.wrong == []
 
 
-CALLS = [
-    "openat",
-    "writev",
-    "fdatasync",
-    "link",
-    "mkdir",
-    "fsync",
-    "pwrite64",
-    "sendto",
-    "recvfrom",
-    "unlink",
-    "write",
-]
+CALLS = (
+    *("openat", "writev", "fdatasync", "link", "mkdir", "fsync"),
+    *("pwrite64", "sendto", "recvfrom", "unlink", "write"),
+)
 
 
 def _kill_at_some_call(adapter: Adapter) -> None:
@@ -173,12 +163,5 @@ def _kill_at_some_call(adapter: Adapter) -> None:
     with struck(adapter, call, f"signal=KILL:when={when}"):
         # Some are rare: then it is killed by hand, after a while of work.
         with suppress(AssertionError):
-            wait_until(lambda: any(_has_ended(process) for process in everything), 1)
+            wait_until(lambda: any(has_ended(process) for process in everything), 1)
         adapter.kill()
-
-
-def _has_ended(process: psutil.Process) -> bool:
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
