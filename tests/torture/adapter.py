@@ -129,6 +129,10 @@ class Adapter:
         self.process = None
         assert psutil.wait_procs(everything, PATIENCE)[1] == []
 
+    def is_frozen(self) -> bool:
+        """Tell whether every thread of it is held."""
+        return all(_is_stopped(process.pid) for process in self.all_of_it())
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Hold every thread of it until the block ends; none is in a system call meanwhile."""
@@ -136,7 +140,7 @@ class Adapter:
         for process in everything:
             process.suspend()
         try:
-            wait_until(lambda: all(_is_stopped(process.pid) for process in everything))
+            wait_until(self.is_frozen)
             yield
         finally:
             for process in everything:

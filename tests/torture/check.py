@@ -3,10 +3,12 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+
+import grpc
 
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.v1 import adapter_pb2
@@ -83,7 +85,8 @@ def _completed(adapter: Adapter, client: Client) -> bool:
         return False
     with reading(adapter.ledger) as tx:
         groups = [group for (group,) in tx.execute("select id from groups where state = 'open'")]
-    if groups:
+    # A group that is due meanwhile is handed over without being asked.
+    with suppress(grpc.RpcError):
         client.adapter.CompleteGroups(adapter_pb2.ChosenRequest(ids=groups))
     return True
 
@@ -93,8 +96,12 @@ def kept(
 ) -> Found:
     """Compare the instances on the disk with what their senders were told."""
     found = Found()
-    with reading(ledger) as tx:
-        rows = tx.execute("select id, sop_instance_uid, sha256 from instances").fetchall()
+    rows = []
+    try:
+        with reading(ledger) as tx:
+            rows = tx.execute("select id, sop_instance_uid, sha256 from instances").fetchall()
+    except sqlite3.Error as error:
+        found.other.append(f"the ledger: {error}")
     paths = {path.stem: path for path in files_in(storage / "spool" / "instances")}
     found.orphans = len(paths.keys() - {instance for instance, *_ in rows})
     for (uid, _), times in Counter(row[1:] for row in rows).items():
@@ -125,9 +132,15 @@ def _is_whole(
     return sha256(data_set_of(path)).hexdigest() == made[uid].sha256
 
 
-def all_of(adapter: Adapter, oracle: Oracle) -> Found:
-    """Check a service that has settled, and is sent nothing."""
-    found = kept(adapter.storage, adapter.ledger, oracle.told(), oracle.made)
+def all_of(
+    adapter: Adapter, oracle: Oracle, acknowledged: Mapping[str, Sent] | None = None
+) -> Found:
+    """Check a service that has settled, and is sent nothing.
+
+    What had been acknowledged when the power went is named; otherwise it is all that is by now.
+    """
+    acknowledged = oracle.told() if acknowledged is None else acknowledged
+    found = kept(adapter.storage, adapter.ledger, acknowledged, oracle.made)
     with reading(adapter.ledger) as tx:
         rows = dict(tx.execute("select id, sop_instance_uid from instances"))
         times = dict(tx.execute(_WORKED_ON))

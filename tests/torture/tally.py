@@ -17,16 +17,12 @@ class Tally:
     #: A plain dictionary: it is sent from the process that runs the test.
     figures: dict[str, int] = field(default_factory=dict)
 
-    def add(self, oracle: Oracle, found: Found, **more: int) -> None:
-        """Count what was sent and what was found of it, and kills or cuts."""
+    def add(self, found: Found, oracle: Oracle | None = None, **more: int) -> None:
+        """Count what was found, what was sent, and kills or cuts."""
         figures = Counter(self.figures)
-        figures.update(
-            sent=oracle.times_sent.total(),
-            acknowledged=len(oracle.acknowledged),
-            lost=len(found.lost),
-            duplicated=len(found.duplicated),
-            orphans=found.orphans,
-        )
+        figures.update(lost=len(found.lost), duplicated=len(found.duplicated))
+        if oracle is not None:
+            figures.update(sent=oracle.times_sent.total(), acknowledged=len(oracle.acknowledged))
         figures.update(more)
         self.figures.update(figures)
 
@@ -36,6 +32,5 @@ def summary(figures: Counter[str]) -> str:
     return (
         f"{figures['kills']} kills, {figures['cuts']} power cuts and {figures['faults']} faults "
         f"survived; {figures['sent']} instances sent, {figures['acknowledged']} acknowledged, "
-        f"{figures['lost']} lost, {figures['duplicated']} duplicated; "
-        f"{figures['orphans']} files left of what was never acknowledged"
+        f"{figures['lost']} lost, {figures['duplicated']} duplicated"
     )
