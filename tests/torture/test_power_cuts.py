@@ -3,6 +3,7 @@
 Spool and ledger lie on disks of their own, so that neither's flush writes what the other needs.
 """
 
+import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -10,11 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.receive.wire import raw
+from tests.support import SUCCESS
 from tests.torture import check
-from tests.torture.adapter import Adapter, started
+from tests.torture.adapter import Adapter, started, struck, wait_until
 from tests.torture.check import Found
 from tests.torture.disks import Disk, why_there_are_none
-from tests.torture.oracle import Oracle, Sent
+from tests.torture.mutants import MUTANTS
+from tests.torture.oracle import Oracle, Senders, Sent, associate, store
+from tests.torture.tally import Tally
 
 pytestmark = pytest.mark.timeout(3600)
 
