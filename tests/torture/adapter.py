@@ -143,8 +143,7 @@ class Adapter:
             wait_until(self.is_frozen)
             yield
         finally:
-            for process in everything:
-                process.resume()
+            thaw(everything)
 
 
 @contextmanager
@@ -182,6 +181,15 @@ def struck(adapter: Adapter, calls: str, inject: str) -> Iterator[Path]:
     finally:
         strace.terminate()
         watch.join()
+        # Another thread may have come to the same call since it was let go on.
+        thaw(everything)
+
+
+def thaw(processes: Sequence[psutil.Process]) -> None:
+    """Let processes go on, if there still are any."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
 
 
 def _let_the_dead_go(strace: "subprocess.Popen[bytes]", traced: Sequence[psutil.Process]) -> None:
