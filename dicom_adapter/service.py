@@ -37,7 +37,7 @@ from dicom_adapter.reclaim import Places, Reclaimer
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.rpc.server import AdapterOperations, PlatformOperations, Server
 from dicom_adapter.submit.outbox import Outbox, SubmissionOperations
-from dicom_adapter.upkeep import Upkeep
+from dicom_adapter.upkeep import Upkeep, logged
 
 EMBEDDED = "embedded"
 SOCKET = Path("run", "grpc.sock")
@@ -234,7 +234,7 @@ class Service:
         return AdapterOperations(
             status=self.status,
             reload=self.reload,
-            check=self._upkeep.check,
+            check=lambda scrub: logged(self._upkeep.check(scrub=scrub)),
             groups=GroupOperations(self.ledger, self.clock, self._wake_all),
             submissions=SubmissionOperations(self.ledger, self.clock, self._wake_all),
             quarantine=QuarantineOperations(

@@ -4,7 +4,7 @@ What can be mended is mended: a file that the ledger does not know is recorded. 
 but what is kept, or was delivered, all the same. What needs a person is in the log and in `status`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -46,8 +46,8 @@ class Upkeep:
 
     def mend(self) -> None:
         """Compare and mend before anything is received; what was found is in the log."""
-        for _ in self.check(is_receiving=False):
-            """Each is told where it is found."""
+        for _ in logged(self.check(is_receiving=False)):
+            """Each is in the log."""
 
     def check(self, *, scrub: bool = False, is_receiving: bool = True) -> Iterator[Disorder]:
         """Compare and mend; yield each disorder.
@@ -62,7 +62,6 @@ class Upkeep:
             known = stock.folders(tx, FOLDER_DIGITS)
         for folder in sorted({*known, *self._spool.folders()}):
             for disorder in self._check_folder(folder, before, scrub=scrub):
-                _tell(disorder)
                 if disorder.needs_person:
                     unmended[disorder.kind] = unmended.get(disorder.kind, 0) + 1
                 yield disorder
@@ -150,11 +149,14 @@ def _unreadable(instance_id: str, error: OSError) -> Disorder:
     return Disorder(DisorderKind.UNREADABLE, instance_id, cure)
 
 
-def _tell(disorder: Disorder) -> None:
-    tell = log.error if disorder.needs_person else log.warning
-    tell(
-        "a file and the ledger do not agree",
-        action=f"upkeep.{disorder.kind}",
-        instance=disorder.instance_id,
-        cure=disorder.cure,
-    )
+def logged(found: Iterable[Disorder]) -> Iterator[Disorder]:
+    """Yield disorders, and have each in the log."""
+    for disorder in found:
+        tell = log.error if disorder.needs_person else log.warning
+        tell(
+            "a file and the ledger do not agree",
+            action=f"upkeep.{disorder.kind}",
+            instance=disorder.instance_id,
+            cure=disorder.cure,
+        )
+        yield disorder
