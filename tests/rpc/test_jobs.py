@@ -331,8 +331,10 @@ def test_a_watched_job_is_told_from_now_to_its_end(served: Served) -> None:
     job = served.platform.until(served.platform.submit("wait"), "processing")
     changes = served.client.jobs.WatchJobs(jobs_pb2.WatchJobsRequest(job=job.name))
     assert next(changes).job.state == jobs_pb2.JOB_STATE_PROCESSING
-    progress = served.platform.workspaces.of(job.id).progress
-    progress.write_text('{"step": "b", "progress": 0.5}\n')
+    workspace = served.platform.workspaces.of(job.id)
+    # Its start removes what an earlier attempt has reported.
+    wait_for_file(workspace.log)
+    workspace.progress.write_text('{"step": "b", "progress": 0.5}\n')
     assert [(s.state, s.progress) for s in next(changes).job.steps] == [
         ("done", 1.0),
         ("running", 0.5),
