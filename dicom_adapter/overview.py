@@ -88,6 +88,13 @@ class Overview:
                     f"AE title {title} is not configured any more, but {count} of its instances "
                     "wait for its job processor: configure it again, or discard its groups"
                 )
+        if set_by := self._clock.was_set_by():
+            ahead = "ahead" if set_by > timedelta() else "back"
+            away = timedelta(seconds=round(abs(set_by).total_seconds()))
+            yield (
+                f"the machine's clock was set {ahead} by {away}: times go by the old one until a "
+                "restart"
+            )
         yield from self._disk_attention(settings.storage)
         yield from expiring(settings.dicom.tls, self._clock.now())
 

@@ -67,6 +67,10 @@ class ManualClock:
             for event in self._waiting:
                 event.set()
 
+    def was_set_by(self) -> timedelta:
+        """Return that nobody has set the machine's clock."""
+        return timedelta()
+
     def wait(self, event: threading.Event, until: datetime | None) -> None:
         """Wait as `Clock` says."""
         with self._lock:

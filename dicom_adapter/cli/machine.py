@@ -103,7 +103,7 @@ def clock(settings: Settings) -> Iterator[Finding]:
             "bad",
             "clock",
             f"it says {now:%Y-%m-%d %H:%M:%S} UTC, but the ledger has seen {newest:%H:%M:%S} on "
-            f"{newest:%Y-%m-%d}: it was set back, and groups wait until it has caught up",
+            f"{newest:%Y-%m-%d}: it was set back; from a restart on groups wait for it",
             "set the clock, and keep it by NTP",
         )
     elif _synchronized() is False:

@@ -31,13 +31,15 @@ def main(descriptors: list[int]) -> None:
         # They come to the whole group at once; the service says when and how to end.
         signal.signal(number, signal.SIG_IGN)
     orders, gate_pipe, recorder_pipe = (Connection(descriptor) for descriptor in descriptors)
-    place, log_settings = orders.recv()
+    place, now, log_settings = orders.recv()
+    # At once: it is the service's time that everything goes by.
+    clock = SystemClock(now)
     logs.configure(log_settings)
     libraries.prepare()
     spool = Spool(place.spool, place.flush, place.process)
     spool.open()
     gate = RemoteGate(gate_pipe)
-    intake = Intake(spool, RemoteRecorder(recorder_pipe).record, SystemClock())
+    intake = Intake(spool, RemoteRecorder(recorder_pipe).record, clock)
     listener = Listener(gate, intake, gate.numbers(), stored=gate.stored)
     _follow(orders, listener)
 

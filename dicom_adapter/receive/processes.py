@@ -19,6 +19,7 @@ from pathlib import Path
 
 import structlog
 
+from dicom_adapter.clock import Clock
 from dicom_adapter.config import LogSettings
 from dicom_adapter.errors import StartError
 from dicom_adapter.files import Flush
@@ -64,9 +65,11 @@ class Stop:
 class Processes:
     """The receiving processes; to be used as `Listener` is."""
 
-    def __init__(self, count: int, hub: Hub, spool: Spool, log_settings: LogSettings) -> None:
+    def __init__(
+        self, count: int, hub: Hub, spool: Spool, clock: Clock, log_settings: LogSettings
+    ) -> None:
         self._children = [
-            _Child(hub, Place(spool.folder, spool.flush, number), log_settings)
+            _Child(hub, Place(spool.folder, spool.flush, number), clock, log_settings)
             for number in range(1, count + 1)
         ]
 
@@ -104,9 +107,10 @@ class Processes:
 class _Child:
     """One receiving process, and the one that replaces it when it dies."""
 
-    def __init__(self, hub: Hub, place: Place, log_settings: LogSettings) -> None:
+    def __init__(self, hub: Hub, place: Place, clock: Clock, log_settings: LogSettings) -> None:
         self._hub = hub
         self._place = place
+        self._clock = clock
         self._log_settings = log_settings
         self.accepts = threading.Event()
         self._stopping = threading.Event()
@@ -186,7 +190,7 @@ class _Child:
         with self._lock:
             self._orders, self._process, self._told = orders, process, set()
             with suppress(OSError):
-                orders.send((self._place, self._log_settings))
+                orders.send((self._place, self._clock.now(), self._log_settings))
             self._tell()
         with suppress(EOFError, OSError):
             orders.recv()

@@ -79,7 +79,7 @@ class Receiving:
             self._acceptor = Listener(self._gate, intake, numbers, stored=stored)
         else:
             hub = Hub(self._gate, recorder, numbers, stored)
-            self._acceptor = Processes(settings.dicom.processes, hub, spool, settings.log)
+            self._acceptor = Processes(settings.dicom.processes, hub, spool, clock, settings.log)
 
     def start(self) -> tuple[str, ...]:
         """Listen; return the HOST:PORT of every port, the first configured one first.
