@@ -3,13 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PROTO := $(wildcard proto/dicom_adapter/v1/*.proto)
 
-.PHONY: default help demo run test lint types imports check bench proto clean
+.PHONY: default help demo run test torture lint types imports check bench proto clean
 
 default: check
 
 help: ## List what can be made.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
-		| while IFS='|' read -r name text; do printf '  make %-6s %s\n' "$$name" "$$text"; done
+		| while IFS='|' read -r name text; do printf '  make %-7s %s\n' "$$name" "$$text"; done
 
 .venv/installed: pyproject.toml .ci/constraints.txt
 	@echo "Making the environment in .venv; this takes a minute or two."
@@ -25,6 +25,9 @@ run: .venv/installed ## Start the adapter and leave it running.
 
 test: .venv/installed ## All tests.
 	$(BIN)/pytest -n 2 --dist worksteal
+
+torture: .venv/installed ## Kills, power cuts, faults and outages, some hundred times; as root.
+	TORTURE=20 SOAK=1200 $(BIN)/pytest -n 2 --dist worksteal -rs tests/torture
 
 lint: .venv/installed
 	$(BIN)/ruff check

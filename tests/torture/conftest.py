@@ -1,11 +1,25 @@
 """Figures of the torture, and how long it lasts."""
 
 import os
+import subprocess
 from collections import Counter
+from functools import cache
 
 import pytest
 
 from tests.torture.tally import PROPERTY, Tally, summary
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, by name, where no process may look into another."""
+    if item.get_closest_marker("strace") is not None and not _may_trace():
+        pytest.skip("no process may be traced here (ptrace)")
+
+
+@cache
+def _may_trace() -> bool:
+    words = ["strace", "--trace=none", "true"]
+    return not subprocess.run(words, check=False, capture_output=True).returncode
 
 
 @pytest.fixture
