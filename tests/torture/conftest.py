@@ -1,6 +1,7 @@
 """Figures of the torture, and how long it lasts."""
 
 import os
+import shutil
 import subprocess
 from collections import Counter
 from functools import cache
@@ -18,6 +19,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @cache
 def _may_trace() -> bool:
+    # Where it is not installed, that is said elsewhere.
+    if shutil.which("strace") is None:
+        return True
     words = ["strace", "--trace=none", "true"]
     return not subprocess.run(words, check=False, capture_output=True).returncode
 
