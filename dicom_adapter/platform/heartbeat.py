@@ -51,9 +51,10 @@ class Heartbeat:
         held = self._held()
         if not held:
             return None
+        at = self._clock.now()
         try:
             with self._ledger.write() as tx:
-                renewed = leases.renew(tx, held, self._clock.now())
+                renewed = leases.renew(tx, held, at)
         except UnavailableError:
             self._note(failing=True)
             return self._clock.now() + RETRY
@@ -61,7 +62,8 @@ class Heartbeat:
         taken = set(held) - renewed
         if taken:
             self._lost(taken)
-        return self._clock.now() + HEARTBEAT
+        # From when it was renewed, however long that took.
+        return at + HEARTBEAT
 
     def _note(self, *, failing: bool) -> None:
         if failing and not self._failing:
