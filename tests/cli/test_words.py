@@ -91,7 +91,7 @@ def test_make_help() -> None:
         text=True,
         check=True,
     )
-    assert "  make run    Start the adapter and leave it running.\n" in ended.stdout
+    assert "  make run     Start the adapter and leave it running.\n" in ended.stdout
     assert "clean" not in ended.stdout
 
 
