@@ -47,9 +47,12 @@ class Work:
     folder: Path
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="package")
 def _quiet() -> Iterator[None]:
-    """A service in this process logs nothing: its lines would stand between a command's."""
+    """A service in this process logs nothing: its lines would stand between a command's.
+
+    For all of these tests at once: what a thread logs between two of them comes into the second.
+    """
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
@@ -91,8 +94,8 @@ def shared() -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="session")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
+@pytest.fixture(scope="package")
+def work(_quiet: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
     """A service with a finished and a failed job, two open groups and one in quarantine."""
     folder = tmp_path_factory.mktemp("work")
     with running(folder, WORK) as service:
