@@ -58,6 +58,7 @@ class Adapter:
         program: Sequence[str] = ("dicom_adapter",),
         storage: Path | None = None,
         ledger: Path | None = None,
+        config: str = CONFIG,
     ) -> None:
         """Write its configuration.
 
@@ -68,6 +69,7 @@ class Adapter:
             program: The module that is run, and its words before `serve`.
             storage: The data folder; in `folder` unless it is named.
             ledger: The ledger's file; in the data folder unless it is named.
+            config: Its configuration, with the places for all of these in braces.
         """
         folder.mkdir(exist_ok=True)
         self.folder = folder
@@ -76,7 +78,7 @@ class Adapter:
         self.ledger = ledger or self.storage / "ledger.db"
         self._program = program
         self.process: subprocess.Popen[str] | None = None
-        text = CONFIG.format(
+        text = config.format(
             port=self.port,
             processes=processes,
             storage=self.storage,

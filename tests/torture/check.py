@@ -63,7 +63,7 @@ def settle(adapter: Adapter, *, at_once: bool = True) -> None:
     """Wait until a service has nothing left to do; no group waits for more, unless it is asked."""
     if at_once:
         with Client(f"unix:{adapter.storage / 'run' / 'grpc.sock'}") as client:
-            wait_until(lambda: _completed(adapter, client))
+            wait_until(lambda: completed(adapter, client))
     wait_until(lambda: not _unfinished(adapter.ledger))
 
 
@@ -79,7 +79,7 @@ def _unfinished(ledger: Path) -> int:
         return sum(count for (count,) in tx.execute(_UNFINISHED))
 
 
-def _completed(adapter: Adapter, client: Client) -> bool:
+def completed(adapter: Adapter, client: Client) -> bool:
     """Have every open group handed over; True when every instance had come to one."""
     if not is_handled(adapter.ledger):
         return False

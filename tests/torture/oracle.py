@@ -32,11 +32,13 @@ class Sent:
     data: bytes = field(repr=False, compare=False)
 
 
-def _template(study: int) -> tuple[str, bytes]:
-    """Return a data set of a study, without pixels, and the UID that stands in it."""
+def _template(study: int, pixels: int) -> tuple[str, bytes]:
+    """Return a data set of a study, with so many bytes of pixels, and the UID that stands in it."""
     uid = _ROOT.ljust(_UID_LENGTH, "1")
     made, content = make_instance(study=f"1.2.3.{study}", SOPInstanceUID=uid), BytesIO()
-    del made.PixelData
+    made.PixelData = bytes(pixels)
+    if not pixels:
+        del made.PixelData
     made.save_as(content, enforce_file_format=True)
     length = int.from_bytes(content.getvalue()[140:144], "little")
     return uid, content.getvalue()[144 + length :]
@@ -45,9 +47,10 @@ def _template(study: int) -> tuple[str, bytes]:
 class Oracle:
     """Makes instances, each another one, and knows of each what its sender was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, pixels: int = 0) -> None:
+        """Make instances with so many bytes of pixels."""
         self._lock = threading.Condition()
-        self._templates = [_template(study) for study in range(STUDIES)]
+        self._templates = [_template(study, pixels) for study in range(STUDIES)]
         self._number = count(int(secrets.token_hex(6), 16))
         self.made: dict[str, Sent] = {}
         self.times_sent: Counter[str] = Counter()
@@ -111,9 +114,18 @@ class Senders:
     An instance whose answer never came is sent again, as every good sender does.
     """
 
-    def __init__(self, oracle: Oracle, port: int, number: int = 4) -> None:
+    def __init__(self, oracle: Oracle, port: int, number: int = 4, pause: float = 0) -> None:
+        """Make them.
+
+        Args:
+            oracle: Makes what they send.
+            port: Where they send it.
+            number: How many they are.
+            pause: Seconds that each waits between two instances.
+        """
         self._oracle = oracle
         self._port = port
+        self._pause = pause
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(number)]
 
@@ -137,4 +149,5 @@ class Senders:
                     unanswered = unanswered or [self._oracle.next()]
                     store(peer, self._oracle, unanswered[0])
                     unanswered = []
+                    self._stopping.wait(self._pause)
             self._stopping.wait(_PAUSE_SECONDS)
