@@ -43,7 +43,12 @@ class Client:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._channel = grpc.insecure_channel(address, options())
+        self._connect()
+
+    def _connect(self) -> None:
+        # Of its own: by default, gRPC would give a new channel the connection of the one before.
+        own = ("grpc.use_local_subchannel_pool", 1)
+        self._channel = grpc.insecure_channel(self.address, [*options(), own])
         self.jobs = JobServiceStub(self._channel)
         self.pipelines = PipelineServiceStub(self._channel)
         self.adapter = AdapterServiceStub(self._channel)
@@ -76,17 +81,32 @@ class Client:
         except grpc.RpcError as error:
             raise from_error(error, self.address) from error
 
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        """As `errors`; where the server is silent, the next call goes by another connection.
+
+        One that a firewall on the way has forgotten swallows every call, and never breaks.
+        """
+        with self.errors():
+            try:
+                yield
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                    self.close()
+                    self._connect()
+                raise
+
     def missing(self, files: Sequence[InputFile]) -> list[InputFile]:
         """Return those of the files that the server does not have; raises as `errors` does."""
         request = jobs_pb2.FindMissingInstancesRequest(instances=map(convert.to_reference, files))
-        with self.errors():
+        with self._answered():
             answer = self.jobs.FindMissingInstances(request, timeout=CALL_SECONDS)
         return list(map(convert.from_reference, answer.missing))
 
     def upload(self, file: InputFile, path: Path) -> None:
         """Send the file of an instance; raises as `errors` does, or OSError."""
         # Opened here, not within the call: gRPC would tell its error as one of the server's.
-        with path.open("rb") as stream, self.errors():
+        with path.open("rb") as stream, self._answered():
             size = os.fstat(stream.fileno()).st_size
             self.jobs.UploadInstance(
                 _upload(file, stream, size), timeout=CALL_SECONDS + size / SLOWEST_UPLOAD
@@ -94,7 +114,7 @@ class Client:
 
     def submit(self, request: JobRequest) -> str:
         """Submit a job and return its id; raises as `errors` does."""
-        with self.errors():
+        with self._answered():
             job = self.jobs.SubmitJob(convert.to_request(request), timeout=CALL_SECONDS)
         return str(job.id)
 

@@ -70,9 +70,9 @@ class Pair:
         port = free_port()
         self.oracle = Oracle(pixels)
         self.proxy = Proxy(free_port(), port)
-        platform = (PLATFORM + _STORAGE).replace("PORT", str(port))
-        self.platform = Adapter(folder / "platform", config=platform)
+        far = (PLATFORM + _STORAGE).replace("PORT", str(port))
         near = (ADAPTER + _STORAGE).replace("PORT", str(self.proxy.port))
+        self.platform = Adapter(folder / "platform", config=far)
         hasty = ("tests.torture.hasty",)
         self.adapter = Adapter(folder / "adapter", config=near, program=hasty)
 
@@ -200,7 +200,7 @@ def slow(pair: Pair) -> None:
 
 def deaf(pair: Pair) -> None:
     """Have what was connected swallow everything, as a firewall does that has forgotten it."""
-    pair.proxy.deafen()
+    wait_until(pair.proxy.deafen)
     _more(pair)
 
 

@@ -113,10 +113,11 @@ class Proxy:
             thread.join()
         self._threads = []
 
-    def deafen(self) -> None:
-        """Have the connections that there are swallow everything from now on."""
+    def deafen(self) -> bool:
+        """Have the connections that there are swallow everything from now on; False without any."""
         with self._lock:
             self._deaf |= self._open
+            return bool(self._deaf)
 
     @contextmanager
     def trap(self, way: Way, is_here: Callable[[int], bool]) -> Iterator[Trap]:
@@ -148,6 +149,9 @@ class Proxy:
         near.settimeout(None)
         # A platform that is down is one that breaks each connection.
         with near, suppress(OSError), socket.create_connection(("127.0.0.1", self._target)) as far:
+            for end in (near, far):
+                # Else what is delayed would be more than what is to be.
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._open |= {near, far}
             if self._cut.is_set():
