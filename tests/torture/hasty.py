@@ -1,6 +1,7 @@
 """The service in a hurry: it gives a call up, and tries again, after a fraction of the time.
 
-`python -m tests.torture.hasty serve ...` runs it. Nothing else about it differs.
+`python -m tests.torture.hasty SECONDS serve ...` runs it, SECONDS being the deadline of its calls.
+Nothing else about it differs.
 """
 
 import sys
@@ -9,8 +10,6 @@ from dicom_adapter.cli import main
 from dicom_adapter.rpc import client
 from dicom_adapter.submit import outbox
 
-#: The deadline of its calls.
-CALL_SECONDS = 1.0
 _MILLISECONDS = {
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.min_reconnect_backoff_ms": 1000,
@@ -18,15 +17,15 @@ _MILLISECONDS = {
 }
 
 
-def hurry() -> None:
+def hurry(deadline: float) -> None:
     """Shorten every wait of the outbox, and of the connection that it uses."""
     options = {**dict(client.options()), **_MILLISECONDS}
     client.options = lambda: list(options.items())
-    client.CALL_SECONDS = CALL_SECONDS
+    client.CALL_SECONDS = deadline
     outbox.FIRST_PAUSE_SECONDS = 0.1
     outbox.LONGEST_PAUSE_SECONDS = 0.5
 
 
 if __name__ == "__main__":
-    hurry()
+    hurry(float(sys.argv.pop(1)))
     sys.exit(main())

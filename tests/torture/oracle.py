@@ -48,7 +48,7 @@ class Oracle:
     """Makes instances, each another one, and knows of each what its sender was told."""
 
     def __init__(self, pixels: int = 0) -> None:
-        """Make instances with so many bytes of pixels."""
+        """Make one, whose instances have so many bytes of pixels."""
         self._lock = threading.Condition()
         self._templates = [_template(study, pixels) for study in range(STUDIES)]
         self._number = count(int(secrets.token_hex(6), 16))

@@ -17,9 +17,8 @@ from tests.support import files_in
 from tests.torture import check
 from tests.torture.adapter import Adapter, wait_until
 from tests.torture.check import Found
-from tests.torture.hasty import CALL_SECONDS
 from tests.torture.oracle import Oracle, Senders
-from tests.torture.proxy import Proxy, Way
+from tests.torture.proxy import Proxy, Trap, Way
 
 PIPELINES = ("copy", "other")
 _STORAGE = """
@@ -53,19 +52,21 @@ group by si.instance_id, s.pipeline
 """
 # Senders that leave some of the machine to the others, and time for groups to be handed over.
 _SENDERS = 2
-_PAUSE_SECONDS = 0.05
-_GROUP_SECONDS = 1.0
+_PAUSE_SECONDS = 0.1
+_GROUP_SECONDS = 0.7
+CALL_SECONDS = 1.0
 
 
 class Pair:
     """An adapter and its platform, either of which may die, and the network between them."""
 
-    def __init__(self, folder: Path, pixels: int = 0) -> None:
+    def __init__(self, folder: Path, pixels: int = 0, deadline: float = CALL_SECONDS) -> None:
         """Write their configurations.
 
         Args:
             folder: Where everything is.
             pixels: Bytes of pixels of each instance.
+            deadline: Seconds after which the adapter gives a call up.
         """
         port = free_port()
         self.oracle = Oracle(pixels)
@@ -73,7 +74,7 @@ class Pair:
         far = (PLATFORM + _STORAGE).replace("PORT", str(port))
         near = (ADAPTER + _STORAGE).replace("PORT", str(self.proxy.port))
         self.platform = Adapter(folder / "platform", config=far)
-        hasty = ("tests.torture.hasty",)
+        hasty = ("tests.torture.hasty", str(deadline))
         self.adapter = Adapter(folder / "adapter", config=near, program=hasty)
 
     def __enter__(self) -> Self:
@@ -116,17 +117,31 @@ class Pair:
         with Client(f"unix:{self.adapter.storage / 'run' / 'grpc.sock'}") as client:
             return check.completed(self.adapter, client)
 
-    def jobs(self) -> int:
-        """Return how many jobs the platform has ever made."""
-        with check.reading(self.platform.ledger) as tx:
-            (count,) = tx.execute("select count(*) from jobs").fetchone()
-        return int(count)
+    @contextmanager
+    def committed(self) -> Iterator[Trap]:
+        """Hold the connection when the platform has committed a job, and nobody was told."""
+        # One connection for all looks: to make one takes longer than what is looked at.
+        with closing(sqlite3.connect(self.platform.ledger, check_same_thread=False)) as tx:
+
+            def jobs() -> int:
+                (count,) = tx.execute("select count(*) from jobs").fetchone()
+                return int(count)
+
+            before = jobs()
+            with self.proxy.trap(Way.DOWN, lambda _: jobs() > before) as trap:
+                yield trap
 
     def attempts(self) -> int:
-        """Return how often a submission has failed so far."""
-        with check.reading(self.adapter.ledger) as tx:
-            (count,) = tx.execute("select sum(attempts) from submissions").fetchone()
-        return count or 0
+        """Return how often submissions have failed so far."""
+        return counted(self.adapter, "select sum(attempts) from submissions")
+
+    def accepted(self) -> int:
+        """Return how many submissions the adapter knows to be accepted."""
+        return counted(self.adapter, "select count(*) from submissions where state = 'accepted'")
+
+    def jobs(self) -> int:
+        """Return how many jobs the platform has ever made."""
+        return counted(self.platform, "select count(*) from jobs")
 
     def settled(self) -> Found:
         """Wait until nothing is left to do anywhere; return what is wrong then."""
@@ -157,6 +172,12 @@ class Pair:
         found.other += [f"not the bytes of its name: {path}" for path in _broken(self.platform)]
         found.other += [f"told {status:04X}: {uid}" for uid, status in self.oracle.refused]
         return found
+
+
+def counted(one: Adapter, query: str) -> int:
+    """Return the number that a query of a ledger has for its answer."""
+    with check.reading(one.ledger) as tx:
+        return int(tx.execute(query).fetchone()[0] or 0)
 
 
 def _broken(platform: Adapter) -> list[Path]:
@@ -206,9 +227,8 @@ def deaf(pair: Pair) -> None:
 
 def cut_before_an_answer(pair: Pair) -> None:
     """Break the connection when a job has been committed, and nobody was told."""
-    jobs = pair.jobs()
     before = pair.attempts()
-    with pair.proxy.trap(Way.DOWN, lambda _: pair.jobs() > jobs) as trap:
+    with pair.committed() as trap:
         trap.wait()
     wait_until(lambda: pair.attempts() > before)
 
