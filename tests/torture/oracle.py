@@ -4,7 +4,7 @@ import secrets
 import threading
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from io import BytesIO
 from itertools import count
@@ -76,7 +76,9 @@ class Oracle:
         """Note what the sender of an instance was told."""
         with self._lock:
             if status == SUCCESS:
-                self.acknowledged[instance.uid] = instance
+                # Without its bytes, of which there would be too many in the end.
+                told = replace(instance, data=b"")
+                self.acknowledged[instance.uid] = self.made[instance.uid] = told
             else:
                 self.refused.append((instance.uid, status))
             self._lock.notify_all()

@@ -24,7 +24,7 @@ from structlog.testing import capture_logs
 
 from dicom_adapter.lifecycle import Action
 from dicom_adapter.model import ItemState
-from tests.torture.bench import PIPELINES, RETAIN, Bench, data_set, file_of, uid
+from tests.torture.bench import PIPELINES, RETAIN, TIMEOUT, Bench, data_set, file_of, uid
 from tests.torture.model import Instance, Model, Submission
 
 pytestmark = pytest.mark.timeout(3600)
@@ -58,6 +58,14 @@ class Adapter(RuleBasedStateMachine):
         """An instance comes, perhaps after its study was handed over."""
         self._numbers += 1
         self._receive(self._numbers, study, data_set(self._numbers, study, 0))
+
+    @rule(study=STUDIES, is_delivered=st.booleans())
+    def hand_over(self, study: int, *, is_delivered: bool) -> None:
+        """An instance comes to its group and on to a submission, as it mostly does."""
+        self.receive(study)
+        self.process(TIMEOUT.total_seconds())
+        if is_delivered:
+            self.submit("")
 
     @precondition(lambda self: self._model.instances)
     @rule(data=st.data())
