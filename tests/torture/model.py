@@ -24,7 +24,8 @@ class Instance:
     study: int
     data: bytes
     received_at: datetime
-    #: Received and not yet in its group, in its group, handed over, being removed, or gone.
+    #: "received" and not yet in its group, "kept" there, handed over and "released", "reclaiming"
+    #: while it is being removed, or "reclaimed".
     state: str = "received"
     group: Group | None = None
     #: Since when nothing needs it.
@@ -33,7 +34,7 @@ class Instance:
     @property
     def is_kept(self) -> bool:
         """True while it must be there with its bytes."""
-        return self.state not in {"going", "gone"}
+        return self.state not in {"reclaiming", "reclaimed"}
 
 
 @dataclass(eq=False)
@@ -97,10 +98,10 @@ class Model:
         if not found:
             self.groups.append(group)
         group.due = max(group.due, instance.received_at + TIMEOUT)
-        instance.group, instance.state = group, "grouped"
+        instance.group, instance.state = group, "kept"
 
     def _hand_over(self, group: Group) -> None:
-        own = [one for one in self.instances if one.group is group and one.state == "grouped"]
+        own = [one for one in self.instances if one.group is group and one.state == "kept"]
         earlier = [
             one
             for one in self.instances
@@ -136,6 +137,6 @@ class Model:
 
     def reclaim(self, now: datetime) -> None:
         """Remove that, and what a crash left half removed."""
-        going = [one for one in self.instances if one.state == "going"]
-        for instance in [*going, *self.removable(now)]:
-            instance.state = "gone"
+        begun = [one for one in self.instances if one.state == "reclaiming"]
+        for instance in [*begun, *self.removable(now)]:
+            instance.state = "reclaimed"

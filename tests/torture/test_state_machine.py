@@ -34,6 +34,8 @@ STEPS = 30
 STUDIES = st.integers(1, 2)
 # Longer than any pause of the outbox, and any time that something is kept.
 _LONG = 3600.0
+# So much is to have come before everything is settled.
+_MANY = 8
 
 
 class Adapter(RuleBasedStateMachine):
@@ -59,10 +61,15 @@ class Adapter(RuleBasedStateMachine):
         self._numbers += 1
         self._receive(self._numbers, study, data_set(self._numbers, study, 0))
 
-    @rule(study=STUDIES, is_delivered=st.booleans())
-    def hand_over(self, study: int, *, is_delivered: bool) -> None:
+    @rule(data=st.data(), study=STUDIES, is_again=st.booleans(), is_delivered=st.booleans())
+    def hand_over(
+        self, data: st.DataObject, study: int, *, is_again: bool, is_delivered: bool
+    ) -> None:
         """An instance comes to its group and on to a submission, as it mostly does."""
-        self.receive(study)
+        if is_again and self._model.instances:
+            self.receive_again(data)
+        else:
+            self.receive(study)
         self.process(TIMEOUT.total_seconds())
         if is_delivered:
             self.submit("")
@@ -87,21 +94,19 @@ class Adapter(RuleBasedStateMachine):
         assert self._model.receive(one).id == instance_id
         assert is_new == (one in self._model.instances)
 
-    @rule(study=STUDIES, is_sent_again=st.booleans())
-    def crash_before_a_row(self, study: int, *, is_sent_again: bool) -> None:
-        """A crash leaves a file that nobody was told of; its sender may come again first."""
+    @rule(study=STUDIES, mend=st.booleans(), leaves=st.booleans(), is_sent_again=st.booleans())
+    def restart(self, study: int, *, mend: bool, leaves: bool, is_sent_again: bool) -> None:
+        """It starts anew; a file may be left that nobody was told of, and its sender come again."""
+        if not leaves:
+            self._restart(mend=mend)
+            return
         self._numbers += 1
         number, data = self._numbers, data_set(self._numbers, study, 0)
         orphan = self._bench.leave_file(number, data)
         self._model.orphans[orphan] = (number, study, data)
-        self._restart(mend=False)
+        self._restart(mend=mend)
         if is_sent_again:
             self._receive(number, study, data)
-
-    @rule(mend=st.booleans())
-    def restart(self, *, mend: bool) -> None:
-        """It starts anew."""
-        self._restart(mend=mend)
 
     def _restart(self, *, mend: bool) -> None:
         self._bench.restart(mend=mend)
@@ -115,9 +120,11 @@ class Adapter(RuleBasedStateMachine):
         self._bench.process()
         self._model.process(self._bench.now())
 
-    @rule(fault=st.sampled_from(["", "", "down", "answer lost", "refused"]))
-    def submit(self, fault: str) -> None:
+    @rule(fault=st.sampled_from(["", "", "down", "answer lost", "refused"]), retry=st.booleans())
+    def submit(self, fault: str, *, retry: bool = True) -> None:
         """What is due is submitted, and accepted, refused, or not answered."""
+        if retry:
+            self._retry()
         now = self._bench.now()
         due = self._bench.due()
         before = self._by_id()
@@ -133,74 +140,74 @@ class Adapter(RuleBasedStateMachine):
             elif fault == "answer lost":
                 submission.has_job = True
 
-    @rule()
-    def retry(self) -> None:
+    def _retry(self) -> None:
         """A person has everything that waits, or is parked, tried again."""
         for submission_id, submission in self._by_id().items():
             if submission.state in {"pending", "parked"}:
                 self._bench.retry(submission_id)
                 submission.state = "pending"
 
-    @rule(is_well=st.booleans())
-    def end_a_job(self, *, is_well: bool) -> None:
-        """A job ends, well or not."""
+    def _end_a_job(self, *, is_well: bool) -> None:
         action, item = (
             (Action.FINISH, ItemState.FINISHED) if is_well else (Action.FAIL, ItemState.FAILED)
         )
         self._bench.end_job(action, item)
 
-    @rule(seconds=st.sampled_from([0.0, RETAIN.total_seconds(), 2 * RETAIN.total_seconds()]))
-    def reclaim(self, seconds: float) -> None:
-        """Time passes, and what nothing needs is removed."""
-        self._bench.clock.advance(seconds)
+    @rule(part=st.sampled_from([0.0, 0.5, 1.0]), is_well=st.sampled_from([None, True, False]))
+    def reclaim(self, part: float, *, is_well: bool | None = None) -> None:
+        """A job may end, and a part of `retain` passes; what nothing needs is removed."""
+        if is_well is not None:
+            self._end_a_job(is_well=is_well)
+        self._bench.clock.advance(part * RETAIN.total_seconds())
         self._bench.reclaim()
         self._model.reclaim(self._bench.now())
 
-    @precondition(lambda self: self._model.removable(self._bench.now()))
-    @rule(most=st.integers(1, 3), unlinked=st.integers(0, 3), mend=st.booleans())
-    def crash_in_reclaim(self, most: int, unlinked: int, *, mend: bool) -> None:
-        """A crash leaves instances marked, and some of them unlinked."""
-        ids = self._bench.crash_in_reclaim(most, unlinked)
+    @precondition(lambda self: self._model.removable(self._bench.now() + RETAIN))
+    @rule(
+        most=st.integers(1, 3), unlinked=st.integers(0, 2), mend=st.booleans(), again=st.booleans()
+    )
+    def crash_in_reclaim(self, most: int, unlinked: int, *, mend: bool, again: bool) -> None:
+        """A crash leaves instances marked, and some of them unlinked; one of them comes again."""
+        self._bench.clock.advance(RETAIN.total_seconds())
         removable = {one.id: one for one in self._model.removable(self._bench.now())}
+        ids = self._bench.crash_in_reclaim(most, unlinked)
         assert len(ids) == min(most, len(removable))
         for instance_id in ids:
-            removable[instance_id].state = "going"
+            removable[instance_id].state = "reclaiming"
         self._restart(mend=mend)
+        for one in [removable[instance_id] for instance_id in ids[:1]] if again else []:
+            self._receive(one.number, one.study, one.data)
 
+    @precondition(lambda self: self._numbers >= _MANY)
     @rule()
     def settle(self) -> None:
         """Once everything works, everything is delivered, and then removed."""
         self._restart(mend=True)
-        self.retry()
         for _ in range(2):
             self.process(_LONG)
             self.submit("")
         assert {one.state for one in self._model.submissions} <= {"accepted"}
-        self.reclaim(_LONG)
+        self.reclaim(1.0)
         assert not self._bench.files()
-        assert {one.state for one in self._model.instances} <= {"gone"}
+        assert {one.state for one in self._model.instances} <= {"reclaimed"}
 
     # What is always so
 
     @invariant()
     def every_instance_is_kept_once(self) -> None:
-        """What is not reclaimed has one row and one file with its bytes; nothing else has one."""
+        """All have one row; what is not reclaimed one file with its bytes, nothing else has one."""
         kept = {one.id: one for one in self._model.instances if one.is_kept}
-        rows = self._bench.rows(
-            "select id, sop_instance_uid, state from instances "
-            "where state not in ('reclaiming', 'reclaimed')"
-        )
-        states = {"received": "received", "grouped": "kept", "released": "released"}
-        expected = [(one.id, uid(one.number), states[one.state]) for one in kept.values()]
+        rows = self._bench.rows("select id, sop_instance_uid, state from instances")
+        expected = [(one.id, uid(one.number), one.state) for one in self._model.instances]
         assert Counter(rows) == Counter(expected)
         files = self._bench.files()
         orphans = self._model.orphans
-        going = {one.id for one in self._model.instances if one.state == "going"}
+        removed = {one.id for one in self._model.instances if one.state == "reclaiming"}
         for instance_id, (number, _, data) in orphans.items():
             assert files.pop(instance_id) == file_of(number, data)
         for instance_id, one in kept.items():
             assert files.pop(instance_id) == file_of(one.number, one.data)
-        assert files.keys() <= going
+        assert files.keys() <= removed
 
     @invariant()
     def every_instance_is_in_its_group(self) -> None:
