@@ -4,6 +4,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -80,8 +81,9 @@ class Pair:
     def __enter__(self) -> Self:
         self.proxy.up()
         try:
-            self.platform.start()
-            self.adapter.start()
+            # Together: neither needs the other for that.
+            with ThreadPoolExecutor(2) as starters:
+                list(starters.map(Adapter.start, (self.platform, self.adapter)))
         except BaseException:
             self.__exit__()
             raise

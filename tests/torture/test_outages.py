@@ -21,7 +21,7 @@ from tests.torture.tally import Tally
 
 pytestmark = pytest.mark.timeout(3600)
 
-FAULTS_AT_RANDOM = 5
+FAULTS_AT_RANDOM = 3
 
 
 @pytest.fixture(scope="module")
