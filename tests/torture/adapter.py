@@ -176,9 +176,10 @@ def struck(adapter: Adapter, calls: str, inject: str) -> Iterator[Path]:
         words += ["-p", str(process.pid)]
     strace = subprocess.Popen(["strace", "-f", "-qq", *words], stderr=subprocess.DEVNULL)
     watch = threading.Thread(target=_let_the_dead_go, args=(strace, everything))
+    watch.start()
     try:
-        wait_until(lambda: all(_is_watched(process.pid) for process in everything))
-        watch.start()
+        # One that ends while it is being attached to is never watched as a whole.
+        wait_until(lambda: any(map(has_ended, everything)) or all(map(_is_watched, everything)))
         yield log
     finally:
         strace.terminate()
@@ -226,5 +227,5 @@ def _is_stopped(pid: int) -> bool:
     return all("\nState:\tT" in status or "\nState:\tt" in status for status in _threads(pid))
 
 
-def _is_watched(pid: int) -> bool:
-    return all("\nTracerPid:\t0\n" not in status for status in _threads(pid))
+def _is_watched(process: psutil.Process) -> bool:
+    return all("\nTracerPid:\t0\n" not in status for status in _threads(process.pid))

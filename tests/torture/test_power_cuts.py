@@ -137,7 +137,8 @@ CALLS = [
     pytest.param("pwrite64", 1, id="D6 when its commit has begun to be written"),
     pytest.param("pwrite64", 14, id="D6 when its commit is written"),
     pytest.param("fdatasync", 2, id="D7 when its commit is flushed"),
-    pytest.param("sendto", 1, id="D8 when it is to be answered"),
+    # By then the thread that answers may have been quicker than the one that stops it.
+    pytest.param("sendto", 1, id="D8 when it is answered"),
 ]
 
 
@@ -166,7 +167,7 @@ def test_a_power_cut_at_a_step(
             ):
                 status = sender.submit(store, peer, oracle, oracle.next())
                 wait_until(adapter.is_frozen)
-                assert not status.done()
+                assert call == "sendto" or not status.done()
                 found = machine.after_a_cut()
             assert status.result() == SUCCESS
         tally.add(found, cuts=1, sent=2, acknowledged=2)
