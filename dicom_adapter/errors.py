@@ -9,6 +9,7 @@ DicomAdapterError
 ├── WrongStateError              the thing is there, but its state forbids the move
 │   └── StaleLeaseError          the job is no longer held by the attempt that wants to change it
 ├── UnavailableError             the peer does not answer now; try again later
+│   └── UncertainError           not done, but a crash may do it after all
 ├── RefusedInstanceError         a received instance is refused; the sender is told why
 │   ├── OutOfResourcesError      no room or no ledger to keep it in
 │   ├── NoInstanceUIDError       the C-STORE command names no SOP instance
@@ -79,6 +80,10 @@ class StaleLeaseError(WrongStateError):
 
 class UnavailableError(DicomAdapterError):
     """The peer does not answer now; the same call may succeed later."""
+
+
+class UncertainError(UnavailableError):
+    """A change was not made, but a crash may make it after all."""
 
 
 class RefusedInstanceError(DicomAdapterError):

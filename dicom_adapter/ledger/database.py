@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from dicom_adapter.errors import StartError, UnavailableError
+from dicom_adapter.errors import StartError, UnavailableError, UncertainError
 from dicom_adapter.files import sync_folder
 from dicom_adapter.ledger.prepared import Prepared
 from dicom_adapter.model import Durability
@@ -113,12 +113,20 @@ class Ledger:
 
         Raises:
             UnavailableError: the ledger cannot be written now (locked, disk full, read-only).
+            UncertainError: the same, but after a crash it may have been written all the same.
         """
         with self._turn(), _translated():
             if self._held is None:
                 self._held = self._writer.connect()
-            with self._held.begin():
-                yield self._held
+            is_whole = False
+            try:
+                with self._held.begin():
+                    yield self._held
+                    is_whole = True
+            except DatabaseError as error:
+                if is_whole:
+                    _overwrite(self._held, error)
+                raise
         with self._committed:
             self._commits += 1
             self._committed.notify_all()
@@ -200,6 +208,20 @@ def _file_of(engine: Engine) -> Path:
 def _has_log(engine: Engine) -> bool:
     log = Path(f"{_file_of(engine)}-wal")
     return log.exists() and log.stat().st_size > 0
+
+
+def _overwrite(connection: Connection, error: DatabaseError) -> None:
+    """Write something else over a commit that failed.
+
+    What failed may have been its flush alone: then all of it lies in the log that is written ahead,
+    and counts as committed as soon as the log is read anew.
+    """
+    try:
+        with connection.begin():
+            # Nobody reads it, but it is written.
+            connection.exec_driver_sql("PRAGMA user_version=0")
+    except DatabaseError:
+        raise UncertainError(f"ledger: {error.orig}") from error
 
 
 @contextmanager

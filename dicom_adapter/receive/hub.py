@@ -12,7 +12,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from dicom_adapter.errors import UnavailableError
+import structlog
+
+from dicom_adapter.errors import UnavailableError, fingerprint
 from dicom_adapter.model import Received, Recorded
 from dicom_adapter.receive.admission import Gate
 from dicom_adapter.receive.policy import Caller, Refusal, Title
@@ -20,6 +22,8 @@ from dicom_adapter.receive.recorder import Recorder
 
 # Association numbers are given out in such portions.
 _NUMBERS = 256
+
+log = structlog.get_logger()
 
 
 class Hub:
@@ -66,6 +70,13 @@ class Hub:
                     answer: list[Recorded] | Exception = self._recorder.record(durable)
                 except UnavailableError as error:
                     answer = error
+                except Exception as error:  # noqa: BLE001 - it must be answered, or it waits for ever
+                    log.error(  # noqa: TRY400 - a traceback's message may hold patient data
+                        "instances not recorded: internal error",
+                        action="recorder.failed",
+                        **fingerprint(error),
+                    )
+                    answer = UnavailableError("ledger: internal error")
                 pipe.send(answer)
         except (EOFError, OSError):
             return

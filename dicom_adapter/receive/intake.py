@@ -6,6 +6,7 @@ power cut.
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from dicom_adapter.clock import Clock
@@ -13,6 +14,7 @@ from dicom_adapter.errors import (
     MismatchedInstanceError,
     OutOfResourcesError,
     UnavailableError,
+    UncertainError,
 )
 from dicom_adapter.model import Received, Recorded, Resend, StoredInstance
 from dicom_adapter.receive.part10 import IDENTIFYING, Identity, identity_of
@@ -185,9 +187,10 @@ class Intake:
                 [Received(r.instance, r.arrival.move_originator, r.arrival.resend) for r in durable]
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, the senders keep their instances
-            # Not recorded, so nobody would ever look for the files.
-            for reception in durable:
-                self._spool.remove(reception.instance.id)
+            # Not recorded, so nobody would ever look for the files; but where that is not certain,
+            # a row without its file would be worse: the next start has them agree.
+            if not isinstance(error, UncertainError):
+                self._remove(durable)
             if isinstance(error, UnavailableError):
                 error = OutOfResourcesError("the ledger cannot be written")
             return [Outcome(error=error)] * len(durable)
@@ -196,6 +199,12 @@ class Intake:
                 # The file of its first reception stands for it; where that has been lost, its own.
                 self._spool.merge(reception.instance.id, recorded.instance_id)
         return [Outcome(recorded) for recorded in told]
+
+    def _remove(self, receptions: Sequence[Reception]) -> None:
+        for reception in receptions:
+            # One that a broken disk keeps must not keep the others; the next start records it.
+            with suppress(OSError):
+                self._spool.remove(reception.instance.id)
 
 
 def _want_room(spool: Spool, reserve: int) -> None:

@@ -76,8 +76,10 @@ class Part:
 
     def discard(self) -> None:
         """Forget the file under this name; one that was kept lives on under its final name."""
-        os.close(self._descriptor)
-        with suppress(FileNotFoundError):
+        # What a broken disk keeps of it is swept at the next start; no other one may suffer by it.
+        with suppress(OSError):
+            os.close(self._descriptor)
+        with suppress(OSError):
             os.unlink(self.path)  # noqa: PTH108 - see Spool
 
 
@@ -101,6 +103,8 @@ class Spool:
         self._incoming_text = str(self._incoming)
         self._instances_text = str(self._instances)
         self._ids = Ids()
+        # Of the folders of instances, the one that was used last: its name is durable.
+        self._durable = ""
 
     def open(self) -> None:
         """Make the folders, and sweep what was half received when the service last ended.
@@ -162,7 +166,8 @@ class Spool:
             for at, part in enumerate(parts):
                 if errors[at] is None and part.id.startswith(folder):
                     # The sender is told that it was not stored, so nothing may stay.
-                    self.path_of(part.id).unlink(missing_ok=True)
+                    with suppress(OSError):
+                        self.path_of(part.id).unlink()
                     errors[at] = error
         return errors
 
@@ -171,16 +176,33 @@ class Spool:
         file = self._file_of(part.id)
         # A link, not a rename: it refuses to replace a file that is there.
         while True:
+            self._want_folder(part.id[:FOLDER_DIGITS])
             try:
                 os.link(part.path, file)
             except FileNotFoundError:
-                # A new folder, or one that the reclaimer has just removed since it was empty.
+                # The reclaimer has just removed the folder since it was empty.
                 if not os.path.exists(part.path):  # noqa: PTH110 - see Spool
                     raise
-                make_folder(Path(file).parent)
-                self.flush.folder(self._instances)
+                self._durable = ""
             else:
                 return
+
+    def _want_folder(self, name: str) -> None:
+        """Make a folder of instances where there is none, and its name durable.
+
+        That also where it is there: whoever has made it may not have flushed it yet.
+        """
+        if name == self._durable:
+            return
+        folder = self._instances / name
+        make_folder(folder)
+        try:
+            self.flush.folder(self._instances)
+        except OSError:
+            # No flush is tried again: the next one has it made anew.
+            remove_if_empty(folder)
+            raise
+        self._durable = name
 
     def remove(self, instance_id: str) -> None:
         """Unlink the file of an instance, and its folder if that is empty now."""
