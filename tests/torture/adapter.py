@@ -174,7 +174,7 @@ def struck(adapter: Adapter, calls: str, inject: str) -> Iterator[Path]:
     words = [f"--trace={calls}", f"--inject={calls}:{inject}", "--output", str(log)]
     for process in everything:
         words += ["-p", str(process.pid)]
-    strace = subprocess.Popen(["strace", "-f", "-qq", *words], stderr=subprocess.DEVNULL)
+    strace = subprocess.Popen(["strace", "-f", "-y", "-qq", *words], stderr=subprocess.DEVNULL)
     watch = threading.Thread(target=_let_the_dead_go, args=(strace, everything))
     watch.start()
     try:

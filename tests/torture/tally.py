@@ -23,6 +23,12 @@ class Tally:
         figures.update(lost=len(found.lost), duplicated=len(found.duplicated))
         if oracle is not None:
             figures.update(sent=oracle.times_sent.total(), acknowledged=len(oracle.acknowledged))
+        self.figures.update(figures)
+        self.count(**more)
+
+    def count(self, **more: int) -> None:
+        """Count kills, cuts, faults, or what else the summary names."""
+        figures = Counter(self.figures)
         figures.update(more)
         self.figures.update(figures)
 
