@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -21,13 +21,20 @@ REPOSITORY = Path(__file__).parents[2]
 _LOOK_SECONDS = 0.01
 LONGEST_STRIKE = 10 * PATIENCE
 LET_GO_SECONDS = 0.5
+# It waits for every thread, also for one that waits for a child which it holds itself.
+LONGEST_END = 5.0
 
 #: Every instance stays, so that every one can be looked at.
 CONFIG = """
 dicom: {{host: 127.0.0.1, port: {port}, processes: {processes}}}
 grpc: {{listen: null}}
 log: {{level: warning}}
-storage: {{path: {storage}, durability: {durability}, reserve: 0, watermark: 100%, retain: 1d}}
+storage:
+  path: {storage}
+  durability: {durability}
+  reserve: {reserve}
+  watermark: 100%
+  retain: {retain}
 ledger: {{url: "sqlite:///{ledger}"}}
 platform: {{max_jobs: 2}}
 pipelines:
@@ -55,6 +62,9 @@ class Adapter:
         *,
         processes: int = 1,
         durability: str = "power-loss",
+        reserve: str = "0",
+        retain: str = "1d",
+        limits: Sequence[str] = (),
         program: Sequence[str] = ("dicom_adapter",),
         storage: Path | None = None,
         ledger: Path | None = None,
@@ -66,6 +76,9 @@ class Adapter:
             folder: Where configuration and log are.
             processes: How many of them receive.
             durability: What an acknowledged instance survives.
+            reserve: What it leaves free on its volume.
+            retain: How long what was delivered is kept.
+            limits: The words of a command that limits it, before its own.
             program: The module that is run, and its words before `serve`.
             storage: The data folder; in `folder` unless it is named.
             ledger: The ledger's file; in the data folder unless it is named.
@@ -76,13 +89,15 @@ class Adapter:
         self.port = free_port()
         self.storage = storage or folder / "data"
         self.ledger = ledger or self.storage / "ledger.db"
-        self._program = program
+        self._command = [*limits, sys.executable, "-m", *program, "serve"]
         self.process: subprocess.Popen[str] | None = None
         text = config.format(
             port=self.port,
             processes=processes,
             storage=self.storage,
             durability=durability,
+            reserve=reserve,
+            retain=retain,
             ledger=self.ledger,
         )
         (folder / "dicom-adapter.yaml").write_text(text, "utf-8")
@@ -92,11 +107,16 @@ class Adapter:
         """What it has logged so far."""
         return (self.folder / "serve.log").read_text("utf-8")
 
+    @property
+    def socket(self) -> str:
+        """Where it is asked by gRPC."""
+        return f"unix:{self.storage / 'run' / 'grpc.sock'}"
+
     def start(self) -> None:
         """Start it; when this returns, it listens."""
         with (self.folder / "serve.log").open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *self._program, "serve"],
+                self._command,
                 cwd=self.folder,
                 env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
                 stdout=subprocess.PIPE,
@@ -160,18 +180,21 @@ def started(adapter: Adapter) -> Iterator[Adapter]:
 
 
 @contextmanager
-def struck(adapter: Adapter, calls: str, inject: str) -> Iterator[Path]:
+def struck(adapter: Adapter, calls: str, inject: str, paths: Iterable[Path] = ()) -> Iterator[Path]:
     """Strike a service at its system calls, until the block ends.
 
     Args:
         adapter: The service, all processes of it.
         calls: Names of system calls, parted by commas.
         inject: What strace is to do at them, as it counts them from now on: `signal=KILL:when=3`.
+        paths: Where these are named, only calls for them count.
 
     Yields the file that all of these calls are written to.
     """
     everything, log = adapter.all_of_it(), adapter.folder / "strace.log"
     words = [f"--trace={calls}", f"--inject={calls}:{inject}", "--output", str(log)]
+    for path in paths:
+        words += ["-P", str(path)]
     for process in everything:
         words += ["-p", str(process.pid)]
     strace = subprocess.Popen(["strace", "-f", "-y", "-qq", *words], stderr=subprocess.DEVNULL)
@@ -183,6 +206,7 @@ def struck(adapter: Adapter, calls: str, inject: str) -> Iterator[Path]:
         yield log
     finally:
         strace.terminate()
+        _end(strace, LONGEST_END)
         watch.join()
         # Another thread may have come to the same call since it was let go on.
         thaw(everything)
@@ -199,8 +223,12 @@ def _let_the_dead_go(strace: "subprocess.Popen[bytes]", traced: Sequence[psutil.
     # Of a process that dies while it is being attached to, strace may wait for a thread for ever;
     # and as long as it does, that thread keeps the sockets open.
     wait_until(lambda: strace.poll() is not None or any(map(has_ended, traced)), LONGEST_STRIKE)
+    _end(strace, LET_GO_SECONDS)
+
+
+def _end(strace: "subprocess.Popen[bytes]", seconds: float) -> None:
     try:
-        strace.wait(LET_GO_SECONDS)
+        strace.wait(seconds)
     except subprocess.TimeoutExpired:
         strace.kill()
         strace.wait()

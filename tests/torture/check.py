@@ -24,8 +24,8 @@ union all select count(*) from groups where state = 'open'
 union all select count(*) from submissions where state = 'pending'
 union all select count(*) from jobs where state not in ('finished', 'failed', 'cancelled')
 """
-# How often an instance came to a job that ended well, by a submission that was accepted.
-_WORKED_ON = """
+#: How often an instance came to a job that ended well, by a submission that was accepted.
+WORKED_ON = """
 select f.instance_id, count(*) from job_files f
 join job_items i on i.id = f.item_id
 join jobs j on j.id = i.job_id
@@ -62,7 +62,7 @@ def reading(ledger: Path) -> Iterator[sqlite3.Connection]:
 def settle(adapter: Adapter, *, at_once: bool = True) -> None:
     """Wait until a service has nothing left to do; no group waits for more, unless it is asked."""
     if at_once:
-        with Client(f"unix:{adapter.storage / 'run' / 'grpc.sock'}") as client:
+        with Client(adapter.socket) as client:
             wait_until(lambda: completed(adapter, client))
     wait_until(lambda: not _unfinished(adapter.ledger))
 
@@ -150,7 +150,7 @@ def all_of(
     found = kept(adapter.storage, adapter.ledger, acknowledged, oracle.made)
     with reading(adapter.ledger) as tx:
         rows = dict(tx.execute("select id, sop_instance_uid from instances"))
-        times = dict(tx.execute(_WORKED_ON))
+        times = dict(tx.execute(WORKED_ON))
         (files,) = tx.execute("select count(*) from job_files").fetchone()
         states = dict(tx.execute("select state, count(*) from jobs group by state"))
         parked = tx.execute("select count(*) from submissions where state = 'parked'").fetchone()
