@@ -39,13 +39,37 @@ class Disk:
         """Mount it in a folder until the block ends."""
         place.mkdir(exist_ok=True)
         _run("mount", "-o", _OPTIONS, self.image, place)
-        try:
+        with _unmounted_after(place):
             yield place
-        finally:
-            # What still uses it after a failure must not keep it mounted for ever.
-            if subprocess.run(["umount", str(place)], check=False, capture_output=True).returncode:
-                _run("umount", "--lazy", place)
-            place.rmdir()
+        place.rmdir()
+
+
+@contextmanager
+def room(place: Path, options: str) -> Iterator[Path]:
+    """Mount a disk of memory, of a certain size, in a folder until the block ends."""
+    place.mkdir(exist_ok=True)
+    _run("mount", "-t", "tmpfs", "-o", options, "tmpfs", place)
+    with _unmounted_after(place):
+        yield place
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Have nothing in a folder be made, renamed or removed, until the block ends."""
+    _run("mount", "--bind", folder, folder)
+    with _unmounted_after(folder):
+        _run("mount", "-o", "remount,ro,bind", folder)
+        yield
+
+
+@contextmanager
+def _unmounted_after(place: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        # What still uses it after a failure must not keep it mounted for ever.
+        if subprocess.run(["umount", str(place)], check=False, capture_output=True).returncode:
+            _run("umount", "--lazy", place)
 
 
 def why_there_are_none(folder: Path) -> str:

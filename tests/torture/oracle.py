@@ -101,6 +101,14 @@ def associate(peer: Raw) -> None:
     assert peer.read()[0] == ASSOCIATE_AC
 
 
+def begin(peer: Raw, oracle: Oracle, instance: Sent) -> bytes:
+    """Send the first half of an instance; return the rest, which is the caller's to send."""
+    oracle.sends(instance)
+    message = store_rq(CT.encode(), instance.uid.encode(), instance.data)
+    peer.send(message[: len(message) // 2])
+    return message[len(message) // 2 :]
+
+
 def store(peer: Raw, oracle: Oracle, instance: Sent) -> int:
     """Send an instance over an association; return the status of the answer."""
     oracle.sends(instance)

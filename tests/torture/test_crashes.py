@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.receive.support import CT
-from tests.receive.wire import Raw, raw, store_rq
+from tests.receive.wire import Raw, raw
 from tests.support import SUCCESS, files_in
 from tests.torture import check
 from tests.torture.adapter import Adapter, has_ended, started, struck, wait_until
-from tests.torture.oracle import Oracle, Senders, Sent, associate, store
+from tests.torture.oracle import Oracle, Senders, Sent, associate, begin, store
 from tests.torture.tally import Tally
 
 pytestmark = [pytest.mark.strace, pytest.mark.timeout(3600)]
@@ -115,9 +114,7 @@ def _is_clear_of_a_new_folder() -> bool:
 
 def _begin(peer: Raw, adapter: Adapter, oracle: Oracle, instance: Sent) -> None:
     """Send the first half of an instance, and wait until it has reached the disk."""
-    oracle.sends(instance)
-    message = store_rq(CT.encode(), instance.uid.encode(), instance.data)
-    peer.send(message[: len(message) // 2])
+    begin(peer, oracle, instance)
     wait_until(lambda: any(part.stat().st_size for part in _parts(adapter)))
 
 

@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 import pytest
 
-from dicom_adapter.errors import UnavailableError
-from dicom_adapter.rpc.client import Client
 from tests.receive.wire import raw
 from tests.support import SUCCESS, files_in
 from tests.torture import check
@@ -50,7 +48,7 @@ def test_a_crash_while_it_removes(
     for number in range(rounds):
         _send(standing)
         with struck(adapter, call, f"signal=KILL:when={when + number}"):
-            _complete(adapter)
+            check.hand_over(adapter)
             # Where there are no more calls, it is killed after a while of work.
             with suppress(AssertionError):
                 wait_until(partial(_has_ended, adapter), 1)
@@ -67,7 +65,7 @@ def test_a_file_cannot_be_removed(standing: Standing, tally: Tally, rounds: int)
     for _ in range(rounds):
         _send(standing)
         with struck(adapter, "unlink", "error=EIO", _files(adapter)):
-            _complete(adapter)
+            check.hand_over(adapter)
             wait_until(partial(_are_told, adapter))
         _assert_nothing_went_early(adapter)
         # It is woken by what is delivered next.
@@ -98,12 +96,6 @@ def _send(standing: Standing) -> None:
         for _ in range(INSTANCES):
             assert store(peer, oracle, oracle.next()) == SUCCESS
     wait_until(lambda: check.is_handled(adapter.ledger))
-
-
-def _complete(adapter: Adapter) -> None:
-    """Have the groups that are there handed over; the service may die of it."""
-    with suppress(UnavailableError), Client(adapter.socket) as client:
-        check.completed(adapter, client)
 
 
 def _assert_nothing_went_early(adapter: Adapter) -> None:
