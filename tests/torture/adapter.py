@@ -24,6 +24,8 @@ LET_GO_SECONDS = 0.5
 # It waits for every thread, also for one that waits for a child which it holds itself.
 LONGEST_END = 5.0
 
+#: How long a group waits for more, in seconds.
+GROUP_SECONDS = 5
 #: Every instance stays, so that every one can be looked at.
 CONFIG = """
 dicom: {{host: 127.0.0.1, port: {port}, processes: {processes}}}
@@ -40,7 +42,7 @@ platform: {{max_jobs: 2}}
 pipelines:
   copy: {{command: ["true"], resources: {{memory: 1MiB}}}}
 ae_titles:
-  TEST: {{settings: {{timeout: 5, late: separate, pipeline-copy: copy}}}}
+  TEST: {{settings: {{timeout: {timeout}, late: separate, pipeline-copy: copy}}}}
 """
 
 
@@ -96,6 +98,7 @@ class Adapter:
             processes=processes,
             storage=self.storage,
             durability=durability,
+            timeout=GROUP_SECONDS,
             reserve=reserve,
             retain=retain,
             ledger=self.ledger,

@@ -1,0 +1,80 @@
+"""The machine's clock is set while the service runs: nothing is lost, and nothing waits for it."""
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.receive.wire import raw
+from tests.support import SUCCESS
+from tests.torture import check
+from tests.torture.adapter import GROUP_SECONDS, Adapter, started
+from tests.torture.altered import AHEAD
+from tests.torture.oracle import Oracle, Senders, associate, store
+from tests.torture.tally import Tally
+
+pytestmark = pytest.mark.timeout(3600)
+
+HOUR = 3600
+STEPS = 3
+
+
+@contextmanager
+def stepped(folder: Path) -> Iterator[Adapter]:
+    """Run a service with a wall clock that can be set."""
+    with started(Adapter(folder, program=("tests.torture.altered", "stepped"))) as adapter:
+        yield adapter
+
+
+def set_clock(adapter: Adapter, hours: float) -> None:
+    """Have the wall clock of a service be so far ahead."""
+    (adapter.folder / AHEAD).write_text(str(hours * HOUR), "utf-8")
+
+
+@pytest.mark.parametrize("hours", [3, -3])
+def test_the_clock_is_set(tmp_path: Path, tally: Tally, hours: int) -> None:
+    """D25: no group waits for the clock to come back, and none is handed over for a step back.
+
+    Deadlines of associations are of another clock, and nothing is removed before its time.
+    """
+    oracle = Oracle()
+    with stepped(tmp_path / "adapter") as adapter:
+        with raw(adapter.port) as peer:
+            associate(peer)
+            assert store(peer, oracle, oracle.next()) == SUCCESS
+            stored = time.monotonic()
+            set_clock(adapter, hours)
+            check.settle(adapter, at_once=False)
+            assert hours > 0 or time.monotonic() > stored + GROUP_SECONDS
+            assert store(peer, oracle, oracle.next()) == SUCCESS
+        assert hours < 0 or _newest(adapter) > time.time() + (hours - 1) * HOUR
+        check.settle(adapter)
+        found = check.all_of(adapter, oracle)
+    tally.add(found, oracle, faults=1)
+    assert found.wrong == []
+
+
+def _newest(adapter: Adapter) -> float:
+    """Return when the newest instance came, by the service's clock, in seconds since 1970."""
+    with check.reading(adapter.ledger) as tx:
+        (newest,) = tx.execute("select max(received_at) from instances").fetchone()
+    return float(newest) / 1_000_000
+
+
+def test_the_clock_is_set_at_any_moment(tmp_path: Path, tally: Tally, rounds: int) -> None:
+    """D25: set again and again under load, to and fro, it costs nothing."""
+    oracle = Oracle()
+    with stepped(tmp_path / "adapter") as adapter:
+        with Senders(oracle, adapter.port):
+            for _ in range(STEPS * rounds):
+                oracle.wait_for(len(oracle.acknowledged) + 1 + secrets.randbelow(100))
+                set_clock(adapter, secrets.randbelow(12) - 6)
+            oracle.wait_for(len(oracle.acknowledged) + 10)
+        check.settle(adapter, at_once=False)
+        found = check.all_of(adapter, oracle)
+    tally.add(found, oracle, faults=STEPS * rounds)
+    assert found.wrong == []
+    assert found.orphans == 0
