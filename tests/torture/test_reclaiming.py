@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.strace, pytest.mark.timeout(3600)]
 
 INSTANCES = 6
 # Where it is killed: at the N-th of these calls of one of its threads, once there is work to do.
-KILLS = [("unlink", 1), ("unlink", 4), ("fsync", 2), ("fdatasync", 2), ("pwrite64", 9)]
+KILLS = [("unlink", 4), ("fsync", 2), ("pwrite64", 9)]
 # What is in one of these states needs no file any more.
 _GONE = ("reclaiming", "reclaimed")
 

@@ -28,8 +28,11 @@ CONNECTIONS = 2 * FILES
 A_FEW = 8
 
 
-@pytest.mark.parametrize("long", [True, False], ids=["for longer than it waits", "for a moment"])
-@pytest.mark.parametrize("durability", ["power-loss", "process-crash"])
+@pytest.mark.parametrize(
+    ("durability", "long"),
+    [("power-loss", True), ("power-loss", False), ("process-crash", True)],
+    ids=lambda value: {True: "for longer than it waits", False: "for a moment"}.get(value, value),
+)
 def test_a_locked_ledger(
     tmp_path: Path, tally: Tally, rounds: int, durability: str, *, long: bool
 ) -> None:
