@@ -3,8 +3,7 @@
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -22,11 +21,19 @@ HOUR = 3600
 STEPS = 3
 
 
-@contextmanager
-def stepped(folder: Path) -> Iterator[Adapter]:
-    """Run a service with a wall clock that can be set."""
+class Standing(NamedTuple):
+    """A service with a wall clock that can be set, and what was sent to it."""
+
+    adapter: Adapter
+    oracle: Oracle
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    """A service for one test after another."""
+    folder = tmp_path_factory.mktemp("standing")
     with started(Adapter(folder, program=("tests.torture.altered", "stepped"))) as adapter:
-        yield adapter
+        yield Standing(adapter, Oracle())
 
 
 def set_clock(adapter: Adapter, hours: float) -> None:
@@ -34,27 +41,26 @@ def set_clock(adapter: Adapter, hours: float) -> None:
     (adapter.folder / AHEAD).write_text(str(hours * HOUR), "utf-8")
 
 
-def test_the_clock_is_set(tmp_path: Path, tally: Tally) -> None:
+def test_the_clock_is_set(standing: Standing, tally: Tally) -> None:
     """D25: no group waits for the clock to come back, and none is handed over for a step back.
 
     Deadlines of associations are of another clock, and nothing is removed before its time.
     """
-    oracle = Oracle()
-    with stepped(tmp_path / "adapter") as adapter:
-        with raw(adapter.port) as peer:
-            associate(peer)
-            for hours in (3, -3):
-                assert store(peer, oracle, oracle.next()) == SUCCESS
-                stored = time.monotonic()
-                set_clock(adapter, hours)
-                check.settle(adapter, at_once=False)
-                assert hours > 0 or time.monotonic() > stored + GROUP_SECONDS
-                assert store(peer, oracle, oracle.next()) == SUCCESS
-                assert hours < 0 or _newest(adapter) > time.time() + (hours - 1) * HOUR
-                check.settle(adapter)
-                tally.count(faults=1)
-        found = check.all_of(adapter, oracle)
-    tally.add(found, oracle)
+    adapter, oracle = standing
+    with raw(adapter.port) as peer:
+        associate(peer)
+        for hours in (3, -3):
+            assert store(peer, oracle, oracle.next()) == SUCCESS
+            stored = time.monotonic()
+            set_clock(adapter, hours)
+            check.settle(adapter, at_once=False)
+            assert hours > 0 or time.monotonic() > stored + GROUP_SECONDS
+            assert store(peer, oracle, oracle.next()) == SUCCESS
+            assert hours < 0 or _newest(adapter) > time.time() + (hours - 1) * HOUR
+            check.settle(adapter)
+            tally.count(faults=1)
+    found = check.all_of(adapter, oracle)
+    tally.add(found)
     assert found.wrong == []
 
 
@@ -65,17 +71,16 @@ def _newest(adapter: Adapter) -> float:
     return float(newest) / 1_000_000
 
 
-def test_the_clock_is_set_at_any_moment(tmp_path: Path, tally: Tally, rounds: int) -> None:
+def test_the_clock_is_set_at_any_moment(standing: Standing, tally: Tally, rounds: int) -> None:
     """D25: set again and again under load, to and fro, it costs nothing."""
-    oracle = Oracle()
-    with stepped(tmp_path / "adapter") as adapter:
-        with Senders(oracle, adapter.port):
-            for _ in range(STEPS * rounds):
-                oracle.wait_for(len(oracle.acknowledged) + 1 + secrets.randbelow(100))
-                set_clock(adapter, secrets.randbelow(12) - 6)
-            oracle.wait_for(len(oracle.acknowledged) + 10)
-        check.settle(adapter, at_once=False)
-        found = check.all_of(adapter, oracle)
-    tally.add(found, oracle, faults=STEPS * rounds)
+    adapter, oracle = standing
+    with Senders(oracle, adapter.port):
+        for _ in range(STEPS * rounds):
+            oracle.wait_for(len(oracle.acknowledged) + 1 + secrets.randbelow(100))
+            set_clock(adapter, secrets.randbelow(12) - 6)
+        oracle.wait_for(len(oracle.acknowledged) + 10)
+    check.settle(adapter, at_once=False)
+    found = check.all_of(adapter, oracle)
+    tally.add(found, faults=STEPS * rounds)
     assert found.wrong == []
     assert found.orphans == 0

@@ -113,8 +113,8 @@ def test_few_open_files(tmp_path: Path, tally: Tally, rounds: int) -> None:
                 for peer in peers:
                     peer.send(associate_rq())
                 wait_until(lambda: "listener.full" in adapter.log)
-                inside = _answered(peers)
-                assert 0 < len(inside) < CONNECTIONS
+                inside = wait_until(partial(_answered, peers))
+                assert len(inside) < CONNECTIONS
                 for peer in inside:
                     assert peer.read()[0] == ASSOCIATE_AC
                     assert store(peer, oracle, oracle.next()) in {SUCCESS, OUT_OF_RESOURCES}
