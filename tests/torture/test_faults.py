@@ -4,6 +4,7 @@ The service stays, says to the sender that the instance was not stored, and goes
 """
 
 import re
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cache
@@ -17,7 +18,7 @@ from tests.receive.wire import Raw, raw
 from tests.support import SUCCESS, files_in
 from tests.torture import check
 from tests.torture.adapter import Adapter, started, struck, wait_until
-from tests.torture.oracle import Oracle, Sent, associate, store
+from tests.torture.oracle import Oracle, Senders, Sent, associate, store
 from tests.torture.tally import Tally
 
 pytestmark = [pytest.mark.strace, pytest.mark.timeout(3600)]
@@ -33,6 +34,8 @@ CASES = [
     for call in CALLS
     if durability == "power-loss" or "sync" not in call
 ]
+# So often each service of many senders is struck.
+AT_ANY_MOMENT = 3
 # Of many calls so few are tried, unless it is done more than once.
 _FEW = 3
 _FLUSHED = re.compile(r"fdatasync\(\d+<(?P<path>[^>]*\.part)>\) += (?P<result>.*)")
@@ -154,6 +157,23 @@ def test_what_was_half_received_cannot_be_removed(standing: Standing, tally: Tal
     adapter.start()
     tally.count(faults=1, kills=1)
     _assert_all_is_well(standing, tally)
+
+
+@pytest.mark.parametrize("durability", PROCESSES)
+def test_calls_fail_at_any_moment(
+    tmp_path: Path, tally: Tally, rounds: int, durability: str
+) -> None:
+    """D11: whichever thread a fault hits under load, nothing is lost and nothing stands still."""
+    oracle = Oracle()
+    processes = PROCESSES[durability]
+    with started(Adapter(tmp_path / "a", durability=durability, processes=processes)) as adapter:
+        with Senders(oracle, adapter.port):
+            for _ in range(AT_ANY_MOMENT * rounds):
+                call, when = secrets.choice(list(CALLS)), 1 + secrets.randbelow(30)
+                with struck(adapter, call, f"error={secrets.choice(ERRORS)}:when={when}"):
+                    oracle.wait_for(len(oracle.acknowledged) + 30)
+                tally.count(faults=1)
+        _assert_all_is_well(Standing(adapter, oracle), tally)
 
 
 def _wait_for_the_rest(adapter: Adapter) -> None:
