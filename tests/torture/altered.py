@@ -4,9 +4,9 @@
 """
 
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,8 +28,8 @@ def _ahead() -> float:
 
 def _stepped() -> None:
     # For the service's own clock alone: gRPC's deadlines are compared with the real one.
-    stepped = SimpleNamespace(time=lambda: time.time() + _ahead(), monotonic=time.monotonic)
-    vars(clock)["time"] = stepped
+    stepped = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(seconds=_ahead()))
+    vars(clock)["datetime"] = stepped
 
 
 def _impatient() -> None:

@@ -64,14 +64,14 @@ def settle(adapter: Adapter, *, at_once: bool = True) -> None:
     """Wait until a service has nothing left to do; no group waits for more, unless it is asked."""
     if at_once:
         with Client(adapter.socket) as client:
-            wait_until(lambda: _completed(adapter, client))
+            wait_until(lambda: completed(adapter, client))
     wait_until(lambda: not _unfinished(adapter.ledger))
 
 
 def hand_over(adapter: Adapter) -> None:
     """Have the groups that are open handed over, if the service lives that long."""
     with suppress(UnavailableError), Client(adapter.socket) as client:
-        _completed(adapter, client)
+        completed(adapter, client)
 
 
 def is_handled(ledger: Path) -> bool:
@@ -86,7 +86,7 @@ def _unfinished(ledger: Path) -> int:
         return sum(count for (count,) in tx.execute(_UNFINISHED))
 
 
-def _completed(adapter: Adapter, client: Client) -> bool:
+def completed(adapter: Adapter, client: Client) -> bool:
     """Have every open group handed over; True when every instance had come to one."""
     if not is_handled(adapter.ledger):
         return False

@@ -42,10 +42,7 @@ def set_clock(adapter: Adapter, hours: float) -> None:
 
 
 def test_the_clock_is_set(standing: Standing, tally: Tally) -> None:
-    """D25: no group waits for the clock to come back, and none is handed over for a step back.
-
-    Deadlines of associations are of another clock, and nothing is removed before its time.
-    """
+    """D25: no group waits for the clock to come back, and none is handed over before its time."""
     adapter, oracle = standing
     with raw(adapter.port) as peer:
         associate(peer)
@@ -54,9 +51,9 @@ def test_the_clock_is_set(standing: Standing, tally: Tally) -> None:
             stored = time.monotonic()
             set_clock(adapter, hours)
             check.settle(adapter, at_once=False)
-            assert hours > 0 or time.monotonic() > stored + GROUP_SECONDS
+            assert time.monotonic() > stored + GROUP_SECONDS
             assert store(peer, oracle, oracle.next()) == SUCCESS
-            assert hours < 0 or _newest(adapter) > time.time() + (hours - 1) * HOUR
+            assert abs(_newest(adapter) - time.time()) < HOUR
             check.settle(adapter)
             tally.count(faults=1)
     found = check.all_of(adapter, oracle)
