@@ -61,6 +61,8 @@ class Listener:
         self._users = Users()
         self._connections: set[Connection] = set()
         self._accepting: dict[int, socket.socket] = {}
+        #: Whether it was told that nothing more can be accepted.
+        self._is_full = False
         self._tls: ssl.SSLContext | None = None
         self._is_closing = False
         self._all_closed = threading.Event()
@@ -135,6 +137,7 @@ class Listener:
             except OSError as error:
                 self._wait_for_room(port, error)
                 return
+            self._is_full = False
             self._open(connection, _plain_address(address[0]), port)
 
     def _open(self, sock: socket.socket, address: str, port: int) -> None:
@@ -160,12 +163,14 @@ class Listener:
 
     def _wait_for_room(self, port: int, error: OSError) -> None:
         # Not accepted, it would be reported again at once, and again.
-        log.error(
-            "connections have to wait: raise the limit of open files",
-            action="listener.full",
-            error=error.strerror,
-            port=port,
-        )
+        if not self._is_full:
+            log.error(
+                "connections have to wait: raise the limit of open files",
+                action="listener.full",
+                error=error.strerror,
+                port=port,
+            )
+        self._is_full = True
         self._loop.unwatch(self._accepting.pop(port))
         self._loop.call_at(time.monotonic() + _FULL_SECONDS, self._accept_everywhere)
 

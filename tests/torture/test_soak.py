@@ -22,11 +22,9 @@ pytestmark = pytest.mark.timeout(3600)
 SECONDS = int(os.environ.get("SOAK", "20"))
 MIB = 1024**2
 # Nothing is kept; and a group is handed over while its study still comes.
-_CONFIG = (
-    CONFIG.replace("retain: 1d", "retain: 0s")
-    .replace("{{max_jobs: 2}}", "{{max_jobs: 2, keep: {{inputs: 0s, outputs: 0s, logs: 0s}}}}")
-    .replace("timeout: 5,", "timeout: 5, max_wait: 5,")
-)
+_CONFIG = CONFIG.replace(
+    "{{max_jobs: 2}}", "{{max_jobs: 2, keep: {{inputs: 0s, outputs: 0s, logs: 0s}}}}"
+).replace("{timeout},", "{timeout}, max_wait: {timeout},")
 _PAUSE_SECONDS = 0.02
 # A job has a thread, and a few files; so has a receiver, whichever of them this moment works.
 _SLACK = 4
@@ -52,7 +50,7 @@ def _median(samples: Sequence[Use]) -> Use:
 def test_memory_descriptors_and_threads_stay_flat(tmp_path: Path, tally: Tally) -> None:
     """The record of the past grows with the past; memory, descriptors and threads do not."""
     oracle = Oracle()
-    with started(Adapter(tmp_path / "adapter", config=_CONFIG)) as adapter:
+    with started(Adapter(tmp_path / "adapter", retain="0s", config=_CONFIG)) as adapter:
         service, samples = adapter.all_of_it()[0], []
         with Senders(oracle, adapter.port, pause=_PAUSE_SECONDS):
             # Then every part has worked for once.
