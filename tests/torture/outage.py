@@ -223,8 +223,10 @@ def slow(pair: Pair) -> None:
 
 def deaf(pair: Pair) -> None:
     """Have what was connected swallow everything, as a firewall does that has forgotten it."""
-    wait_until(pair.proxy.deafen)
-    _more(pair)
+    before = pair.attempts()
+    # Again and again: what was there at first may just have been about to break.
+    wait_until(lambda: pair.proxy.deafen() and pair.attempts() > before)
+    pair.oracle.wait_for(len(pair.oracle.acknowledged) + 5)
 
 
 def cut_before_an_answer(pair: Pair) -> None:
