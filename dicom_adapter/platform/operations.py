@@ -20,6 +20,7 @@ from dicom_adapter.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
     NotFoundError,
+    UncertainError,
     WrongStateError,
 )
 from dicom_adapter.ledger import Ledger, events, jobs, queue, stock
@@ -188,6 +189,9 @@ class JobOperations:
                 raise
             # The same request came twice at once, and the other one was first.
             return earlier
+        except UncertainError:
+            # A crash may make the job after all: the next start knows.
+            raise
         except BrokenInputError as error:
             self._workspaces.remove(job.id)
             raise WrongStateError(f"{error}: upload it, then submit again") from error

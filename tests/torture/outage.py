@@ -75,7 +75,7 @@ class Pair:
         far = (PLATFORM + _STORAGE).replace("PORT", str(port))
         near = (ADAPTER + _STORAGE).replace("PORT", str(self.proxy.port))
         self.platform = Adapter(folder / "platform", config=far)
-        hasty = ("tests.torture.hasty", str(deadline))
+        hasty = ("tests.torture.altered", f"hasty {deadline:g}")
         self.adapter = Adapter(folder / "adapter", config=near, program=hasty)
 
     def __enter__(self) -> Self:

@@ -15,9 +15,9 @@ from tests.receive.wire import raw
 from tests.support import SUCCESS
 from tests.torture import check
 from tests.torture.adapter import Adapter, started, struck, wait_until
+from tests.torture.altered import WITHOUT_A_FLUSH
 from tests.torture.check import Found
 from tests.torture.disks import Disk, why_there_are_none
-from tests.torture.mutants import MUTANTS
 from tests.torture.oracle import Oracle, Senders, Sent, associate, store
 from tests.torture.tally import Tally
 
@@ -174,10 +174,10 @@ def test_a_power_cut_at_a_step(
         assert found.wrong == []
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
+@pytest.mark.parametrize("mutant", WITHOUT_A_FLUSH)
 def test_a_flush_that_is_left_out_is_noticed(tmp_path: Path, mutant: str) -> None:
     """Without any one of its flushes the service does lose what it has acknowledged."""
-    with Machine(tmp_path, "tests.torture.mutants", mutant).running() as machine:
+    with Machine(tmp_path, "tests.torture.altered", mutant).running() as machine:
         with raw(machine.adapter.port) as peer:
             associate(peer)
             assert store(peer, machine.oracle, machine.oracle.next()) == SUCCESS
