@@ -1,14 +1,12 @@
 """The configuration: one YAML file, checked as a whole, then frozen."""
 
 from dicom_adapter.config.changes import Change, changes
+from dicom_adapter.config.dicom import DicomSettings, DicomTimeouts, JwtSettings, TlsSettings
 from dicom_adapter.config.load import load
 from dicom_adapter.config.settings import (
     AETitle,
     Capacity,
-    DicomSettings,
-    DicomTimeouts,
     GrpcSettings,
-    JwtSettings,
     Keep,
     LedgerSettings,
     LogSettings,
@@ -19,7 +17,6 @@ from dicom_adapter.config.settings import (
     Settings,
     Source,
     StorageSettings,
-    TlsSettings,
 )
 from dicom_adapter.config.values import (
     Flag,

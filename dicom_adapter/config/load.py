@@ -10,17 +10,17 @@ from pydantic import BaseModel, ValidationError
 
 from dicom_adapter.config import document, problems, tls, units
 from dicom_adapter.config.changes import FIXED
+from dicom_adapter.config.dicom import DicomSettings
 from dicom_adapter.config.document import Document, KeyPath
+from dicom_adapter.config.section import Section
 from dicom_adapter.config.settings import (
     AETitle,
-    DicomSettings,
     GrpcSettings,
     LedgerSettings,
     LogSettings,
     Pipeline,
     PlatformSettings,
     ProcessorCatalogue,
-    Section,
     Settings,
     Source,
     StorageSettings,

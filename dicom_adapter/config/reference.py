@@ -16,7 +16,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from dicom_adapter.config.changes import FIXED
-from dicom_adapter.config.settings import Section, Settings
+from dicom_adapter.config.section import Section
+from dicom_adapter.config.settings import (
+    Settings,
+)
 from dicom_adapter.config.values import Kind, any_of
 
 BEGIN = "<!-- Made by dicom_adapter/config/reference.py from the models: do not edit. -->"

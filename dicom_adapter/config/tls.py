@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from dicom_adapter.config.certificates import CertificateError, server_context
+from dicom_adapter.config.dicom import DicomSettings, TlsSettings
 from dicom_adapter.config.document import KeyPath
 from dicom_adapter.config.settings import (
     AETitle,
-    DicomSettings,
     Source,
-    TlsSettings,
 )
 
 Problems = Iterator[tuple[KeyPath, str]]

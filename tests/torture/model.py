@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tests.torture.bench import PIPELINES, RETAIN, TIMEOUT
+from tests.torture.parts import PIPELINES, RETAIN, TIMEOUT
 
 
 @dataclass(eq=False)

@@ -24,8 +24,8 @@ from structlog.testing import capture_logs
 
 from dicom_adapter.lifecycle import Action
 from dicom_adapter.model import ItemState
-from tests.torture.bench import PIPELINES, RETAIN, TIMEOUT, Bench, data_set, file_of, uid
 from tests.torture.model import Instance, Model, Submission
+from tests.torture.parts import PIPELINES, RETAIN, TIMEOUT, Bench, data_set, file_of, uid
 
 pytestmark = pytest.mark.timeout(3600)
 
