@@ -66,6 +66,7 @@ class Adapter:
         durability: str = "power-loss",
         reserve: str = "0",
         retain: str = "1d",
+        timeout: int = GROUP_SECONDS,
         limits: Sequence[str] = (),
         program: Sequence[str] = ("dicom_adapter",),
         storage: Path | None = None,
@@ -80,6 +81,7 @@ class Adapter:
             durability: What an acknowledged instance survives.
             reserve: What it leaves free on its volume.
             retain: How long what was delivered is kept.
+            timeout: How long a group waits for more, in seconds.
             limits: The words of a command that limits it, before its own.
             program: The module that is run, and its words before `serve`.
             storage: The data folder; in `folder` unless it is named.
@@ -98,7 +100,7 @@ class Adapter:
             processes=processes,
             storage=self.storage,
             durability=durability,
-            timeout=GROUP_SECONDS,
+            timeout=timeout,
             reserve=reserve,
             retain=retain,
             ledger=self.ledger,

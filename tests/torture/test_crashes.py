@@ -58,8 +58,11 @@ class Battered(NamedTuple):
 
 @pytest.fixture(scope="module")
 def battered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Battered]:
-    """A service that one test after another kills and starts."""
-    with started(Adapter(tmp_path_factory.mktemp("battered"))) as adapter:
+    """A service that one test after another kills and starts.
+
+    No group is handed over by itself: what is written for it must not be taken for a step.
+    """
+    with started(Adapter(tmp_path_factory.mktemp("battered"), timeout=3600)) as adapter:
         yield Battered(adapter, Oracle())
 
 
