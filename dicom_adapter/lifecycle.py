@@ -42,6 +42,17 @@ class Action(StrEnum):
     DELETE = "delete"
 
 
+class CancelPolicy(StrEnum):
+    """What a cancellation does to a job that runs."""
+
+    #: End its whole process tree, by force if need be.
+    KILL = "kill"
+    #: Let it end by itself.
+    DRAIN = "drain"
+    #: Ask its process to end, and let it decide.
+    REQUEST = "request"
+
+
 class Reason(StrEnum):
     """Why a job is where it is."""
 

@@ -23,6 +23,7 @@ from dicom_adapter.files import flush_of, make_folder
 from dicom_adapter.ledger import Ledger
 from dicom_adapter.model import ServiceStatus
 from dicom_adapter.overview import Overview
+from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
@@ -208,7 +209,10 @@ class Service:
             locate=self._spool.path_of,
             submitted=scheduler.wake,
         )
-        return PlatformOperations(operations, pipelines)
+        control = JobControl(
+            self.ledger, self.clock, cancelling=scheduler.cancel, ended=self._wake_reclaimer
+        )
+        return PlatformOperations(operations, control, pipelines)
 
     def _start_grpc(self, platform: PlatformOperations | None) -> tuple[str, ...]:
         server = Server(platform, self._adapter_operations())

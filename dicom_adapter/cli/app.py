@@ -13,12 +13,11 @@ from typer.core import TyperCommand
 from typer.models import CommandInfo
 
 from dicom_adapter.cli import adapter, demo, doctor, fsck, jobs, passcode, run, send, status
-from dicom_adapter.cli.common import WRONG_WORDS, show_help
+from dicom_adapter.cli.common import FAILED, WRONG_WORDS, show_help
 from dicom_adapter.errors import ConfigError, DicomAdapterError, fingerprint
 from dicom_adapter.logs import printable
 
 DONE = 0
-FAILED = 1
 INTERRUPTED = 130
 
 HELP = "Takes studies from scanners and PACS by C-STORE and makes pipeline jobs of them."

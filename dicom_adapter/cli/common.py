@@ -14,6 +14,7 @@ from dicom_adapter.processor.catalogue import Catalogue
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.service import EMBEDDED, socket_address
 
+FAILED = 1
 WRONG_WORDS = 2
 CONNECT_SECONDS = 5.0
 UNIX = "unix:"

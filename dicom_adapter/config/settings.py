@@ -37,6 +37,7 @@ from dicom_adapter.config.values import (
     Whole,
     ledger_url,
 )
+from dicom_adapter.lifecycle import CancelPolicy
 from dicom_adapter.model import Duplicates, Durability, Resend
 
 _GIB = 1024**3
@@ -188,6 +189,11 @@ class Pipeline(Section):
     resources: Resources = Resources()
     timeout: PositiveSeconds | None = Field(
         default=None, description="A job that runs longer is stopped and fails."
+    )
+    cancel: CancelPolicy = Field(
+        default=CancelPolicy.KILL,
+        description="What a cancellation does to a running job: its processes are ended within 5 s "
+        "(`kill`), are let end by themselves (`drain`), or get SIGTERM and decide (`request`).",
     )
     steps: UniqueTexts = Field(default=(), description="The steps that it reports, in order.")
 

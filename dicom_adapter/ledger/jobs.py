@@ -18,7 +18,7 @@ from dicom_adapter.ledger.schema import (
     job_steps,
     jobs,
 )
-from dicom_adapter.lifecycle import TERMINAL, JobState
+from dicom_adapter.lifecycle import TERMINAL, CancelPolicy, JobState
 from dicom_adapter.model import (
     InputFile,
     InputSummary,
@@ -62,11 +62,21 @@ def get(tx: Connection, id_or_name: str) -> Job:
     Raises:
         NotFoundError: there is none.
     """
+    query = select(jobs).where(jobs.c.id == id_of(tx, id_or_name))
+    return _with_parts(tx, [tx.execute(query).mappings().one()])[0]
+
+
+def id_of(tx: Connection, id_or_name: str) -> str:
+    """Return the id of a job that is named by it or by its name.
+
+    Raises:
+        NotFoundError: there is none.
+    """
     # The id first: a client may have named its job as another's id.
     for column in (jobs.c.id, jobs.c.name):
-        row = tx.execute(select(jobs).where(column == id_or_name)).mappings().one_or_none()
-        if row is not None:
-            return _with_parts(tx, [row])[0]
+        found: str | None = tx.scalar(select(jobs.c.id).where(column == id_or_name))
+        if found is not None:
+            return found
     raise NotFoundError(f"no job has the id or name '{id_or_name}'")
 
 
@@ -247,6 +257,8 @@ def _job(
     return Job(
         **{name: row[name] for name in plain},
         state=JobState(row["state"]),
+        cancel_policy=CancelPolicy(row["cancel_policy"]),
+        cancelled_from=None if row["cancelled_from"] is None else JobState(row["cancelled_from"]),
         priority=Priority(row["priority"]),
         command=tuple(row["command"]),
         requested=Resources(row["cpus"], row["memory"], row["gpus"]),

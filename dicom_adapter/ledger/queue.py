@@ -53,6 +53,7 @@ def add(
             ae_title=job.ae_title,
             instances=job.instances,
             arguments=dict(job.arguments),
+            cancel_policy=job.cancel_policy,
             cpus=job.requested.cpus,
             memory=job.requested.memory,
             gpus=job.requested.gpus,
@@ -167,6 +168,7 @@ def claim_next(
             "attempts": jobs.c.attempts + 1,
             "exit_code": None,
             "error": "",
+            "cancelled_from": None,
             "lease": lease,
             "leased_until": at + LEASE,
         },
@@ -184,12 +186,14 @@ def move(
     item: ItemState,
     values: Mapping[str, Any],
     reason: str = "",
+    why: str = "",
     actor: str = "system",
     lease: str | None = None,
 ) -> None:
     """Move a job by the table of legal moves: one conditional UPDATE and one event.
 
-    An attempt names its lease, and moves the job only while that is the job's; people name none.
+    The job has the reason's code; the event says why in a person's words, where there are any. An
+    attempt names its lease, and moves the job only while that is the job's; people name none.
 
     Raises:
         NotFoundError: there is no such job.
@@ -221,7 +225,7 @@ def move(
         target=target or "",
         at=at,
         actor=actor,
-        reason=reason,
+        reason=why or reason,
     )
 
 
@@ -241,8 +245,6 @@ def put_back(tx: Connection, job_id: str, *, at: datetime, lease: str, reason: s
             at=at,
             item=ItemState.CANCELLED,
             values={"finished_at": at},
-            # Why it was to end tells more than why its attempt did.
-            reason=tx.scalar(select(jobs.c.reason).where(jobs.c.id == job_id)) or "",
             lease=lease,
         )
         return JobState.CANCELLED

@@ -203,6 +203,9 @@ jobs = Table(
     Column("wall_seconds", Float),
     # The request id of the job that this one takes the place of.
     Column("supersedes", Text),
+    # What a cancellation does to its process, and the state that the last one found it in.
+    _text("cancel_policy", server_default=text("'kill'")),
+    Column("cancelled_from", Text),
     # The attempt that runs now: only who holds it may move the job, and no longer than until then.
     Column("lease", Text),
     _moment("leased_until", nullable=True),

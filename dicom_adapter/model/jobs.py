@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
 
-from dicom_adapter.lifecycle import JobState
+from dicom_adapter.lifecycle import CancelPolicy, JobState
 
 JOB_NAME_LENGTH = 63
 
@@ -196,6 +196,9 @@ class Job:
     items: tuple[JobItem, ...] = ()
     steps: tuple[JobStep, ...] = ()
     outputs: tuple[JobOutput, ...] = ()
+    cancel_policy: CancelPolicy = CancelPolicy.KILL
+    #: The state that the last cancellation found it in; None where nobody has asked for one.
+    cancelled_from: JobState | None = None
     reclaimed: Mapping[str, datetime] = field(default_factory=dict)
 
 

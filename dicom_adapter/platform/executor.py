@@ -18,7 +18,8 @@ from dicom_adapter.model import Job, ResourceUse
 from dicom_adapter.platform.workspace import Workspace
 
 # From TERM to KILL.
-GRACE_SECONDS = 5.0
+# A cancelled job is to be gone within five seconds, whatever its processes do.
+GRACE_SECONDS = 3.0
 # How often a running pipeline's progress is read and its memory measured; at first more often.
 FIRST_TICK_SECONDS = 0.05
 TICK_SECONDS = 0.5
@@ -109,6 +110,10 @@ class Execution:
         killer = threading.Timer(GRACE_SECONDS, self._kill)
         killer.daemon = True
         killer.start()
+
+    def ask(self) -> None:
+        """Ask the process group to end by TERM, and leave it at that."""
+        self._signal(signal.SIGTERM)
 
     def _kill(self) -> None:
         self._signal(signal.SIGKILL)

@@ -233,6 +233,7 @@ class JobOperations:
             supersedes=request.supersedes,
             command=pipeline.command,
             timeout=pipeline.timeout,
+            cancel_policy=pipeline.cancel,
             requested=Resources(resources.cpus, resources.memory, resources.gpus),
             used=None,
             attempts=0,

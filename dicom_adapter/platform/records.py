@@ -97,6 +97,28 @@ class Records:
         self._workspaces.of(claim.job.id).discard_attempt()
         self._record_failure(claim, reason, error, ended)
 
+    def is_cancelled(self, claim: Claim) -> bool:
+        """Tell whether somebody wants the job to end."""
+        with self._ledger.read() as tx:
+            return queue.state_of(tx, claim.job.id) == JobState.CANCELLING
+
+    def stop(self, claim: Claim, ended: Ended | None = None) -> None:
+        """Cancel a job whose processes have ended, and remove what it has written but its log."""
+        self.hold(claim)
+        self._workspaces.of(claim.job.id).discard_attempt()
+        self._commit(
+            lambda tx: queue.move(
+                tx,
+                claim.job.id,
+                Action.STOP,
+                at=self._clock.now(),
+                item=ItemState.CANCELLED,
+                values=self._end(ended),
+                lease=claim.lease,
+            )
+        )
+        log.info("job cancelled", action="job.cancelled", job=claim.job.name)
+
     def put_back(self, claim: Claim) -> None:
         """Let the service's next run have a job, without what this attempt has written."""
         self.hold(claim)

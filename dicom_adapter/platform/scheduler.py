@@ -13,7 +13,7 @@ from dicom_adapter.config import PlatformSettings
 from dicom_adapter.errors import StaleLeaseError, fingerprint
 from dicom_adapter.ledger import Ledger, jobs, queue
 from dicom_adapter.ledger.leases import Claim
-from dicom_adapter.lifecycle import Reason
+from dicom_adapter.lifecycle import CancelPolicy, Reason
 from dicom_adapter.model import JobInput, Resources
 from dicom_adapter.platform.executor import Ended, Execution
 from dicom_adapter.platform.heartbeat import Heartbeat
@@ -28,6 +28,8 @@ from dicom_adapter.platform.workspace import (
 from dicom_adapter.worker import Worker
 
 NO_ROOM_PAUSE_SECONDS = 5.0
+# Why a run is ended that a person wants to end.
+CANCELLED = "cancelled"
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 log = structlog.get_logger()
@@ -42,7 +44,9 @@ class _Run:
 
     claim: Claim
     execution: Execution | None = None
-    ending: Reason | None = None
+    ending: str | None = None
+    #: Whether its process was asked to end, and may do as it likes.
+    asked: bool = False
     thread: threading.Thread | None = None
 
 
@@ -106,13 +110,27 @@ class Scheduler:
         # Last: until then the leases must not run out.
         self._heartbeat.stop(timeout)
 
-    def _end_run(self, run: _Run, why: Reason) -> None:
+    def _end_run(self, run: _Run, why: str) -> None:
         with self._lock:
             run.ending = run.ending or why
             execution = run.execution
         # Where the process is not there yet, its start looks at `ending`.
         if execution is not None:
             execution.interrupt(why)
+
+    def cancel(self, job_id: str) -> None:
+        """End a job that is `cancelling`, if it runs here, as its pipeline wants it."""
+        with self._lock:
+            run = self._runs.get(job_id)
+        # One that has no process yet looks at its state before it starts one.
+        if run is None or run.execution is None:
+            return
+        policy = run.claim.job.cancel_policy
+        if policy == CancelPolicy.KILL:
+            self._end_run(run, CANCELLED)
+        elif policy == CancelPolicy.REQUEST:
+            run.asked = True
+            run.execution.ask()
 
     def _leases(self) -> list[str]:
         with self._lock:
@@ -192,6 +210,9 @@ class Scheduler:
         except BrokenInputError as error:
             self._records.fail(run.claim, Reason.INPUT_ERROR, f"{error}: send the study again")
             return
+        if self._records.is_cancelled(run.claim):
+            self._records.stop(run.claim)
+            return
         try:
             execution = Execution(job, workspace)
         except OSError as error:
@@ -207,6 +228,9 @@ class Scheduler:
         if ending is not None:
             # It came between the claim and the start, and so missed this process.
             execution.interrupt(ending)
+        if self._records.is_cancelled(run.claim):
+            # So may this.
+            self.cancel(job.id)
         ended = execution.wait(
             job.timeout, lambda reports: self._records.note_steps(run.claim, reports)
         )
@@ -241,6 +265,8 @@ class Scheduler:
             self._records.drop(run.claim)
         elif ended.interrupted == Reason.DRAIN:
             self._records.put_back(run.claim)
+        elif ended.interrupted == CANCELLED or (run.asked and ended.exit_code != 0):
+            self._records.stop(run.claim, ended)
         elif ended.interrupted:
             told = f"it ran longer than its timeout of {run.claim.job.timeout} s"
             self._records.fail(run.claim, Reason.RUN_TIMEOUT, told, ended)

@@ -171,6 +171,8 @@ def to_job(job: Job, output_folder: str) -> jobs_pb2.Job:
         exit_code=job.exit_code,
         error=job.error,
         supersedes=job.supersedes or "",
+        cancel_policy=job.cancel_policy,
+        cancelled_from=None if job.cancelled_from is None else _STATES[job.cancelled_from],
         outputs=map(_to_output, job.outputs),
         output_folder=output_folder,
         reclaimed={part: _stamp(at) for part, at in job.reclaimed.items()},

@@ -13,6 +13,7 @@ from dicom_adapter.config import Change
 from dicom_adapter.errors import ConfigError, InvalidArgumentError, StartError, UnavailableError
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.model import Disorder, Job, ServiceStatus
+from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations, version_of
 from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
 from dicom_adapter.rpc import convert
@@ -40,6 +41,7 @@ class PlatformOperations:
     """What a platform answers with."""
 
     jobs: JobOperations
+    control: JobControl
     pipelines: PipelineOperations
 
 
@@ -93,8 +95,9 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
 class JobServicer(jobs_pb2_grpc.JobServiceServicer):
     """Serves JobService."""
 
-    def __init__(self, operations: JobOperations) -> None:
+    def __init__(self, operations: JobOperations, control: JobControl) -> None:
         self._operations = operations
+        self._control = control
 
     def _job(self, job: Job) -> jobs_pb2.Job:
         there = job.outputs and "outputs" not in job.reclaimed
@@ -147,6 +150,16 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         return jobs_pb2.ListJobsResponse(
             jobs=map(self._job, page.jobs), next_page_token=page.next_token
         )
+
+    def CancelJob(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802 - the API's name
+        """Cancel a job."""
+        job = self._control.cancel(
+            request.job,
+            actor=_actor(context),
+            why=request.reason,
+            only_if_queued=request.only_if_queued,
+        )
+        return self._job(job)
 
     def WatchJobs(  # noqa: N802 - the API's name
         self, request: jobs_pb2.WatchJobsRequest, context: Context
@@ -300,7 +313,9 @@ class Server:
         )
         names = []
         if platform is not None:
-            jobs_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(platform.jobs), self._server)
+            jobs_pb2_grpc.add_JobServiceServicer_to_server(
+                JobServicer(platform.jobs, platform.control), self._server
+            )
             pipelines_pb2_grpc.add_PipelineServiceServicer_to_server(
                 PipelineServicer(platform.pipelines), self._server
             )

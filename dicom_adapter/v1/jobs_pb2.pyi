@@ -525,6 +525,8 @@ class Job(_message.Message):
     OUTPUT_FOLDER_FIELD_NUMBER: _builtins.int
     RECLAIMED_FIELD_NUMBER: _builtins.int
     SUPERSEDES_FIELD_NUMBER: _builtins.int
+    CANCEL_POLICY_FIELD_NUMBER: _builtins.int
+    CANCELLED_FROM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     project: _builtins.str
@@ -542,6 +544,12 @@ class Job(_message.Message):
     """Where its outputs lie on the platform's disk; empty when there are none, or none any more."""
     supersedes: _builtins.str
     """The job that this one takes the place of: its name, or its request id where it is not here."""
+    cancel_policy: _builtins.str
+    """What a cancellation does to its processes: kill, drain or request."""
+    cancelled_from: Global___JobState.ValueType
+    """in_queue or processing: where the last cancellation found it. A job that has it and is finished
+    or failed had come to its end before.
+    """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -594,16 +602,51 @@ class Job(_message.Message):
         output_folder: _builtins.str = ...,
         reclaimed: _abc.Mapping[_builtins.str, _timestamp_pb2.Timestamp] | None = ...,
         supersedes: _builtins.str = ...,
+        cancel_policy: _builtins.str = ...,
+        cancelled_from: Global___JobState.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "created_at", b"created_at", "exit_code", b"exit_code", "finished_at", b"finished_at", "requested", b"requested", "started_at", b"started_at", "used", b"used"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "exit_code", b"exit_code", "finished_at", b"finished_at", "requested", b"requested", "started_at", b"started_at", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "instances", b"instances", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "started_at", b"started_at", "state", b"state", "steps", b"steps", "supersedes", b"supersedes", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "cancel_policy", b"cancel_policy", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "instances", b"instances", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "started_at", b"started_at", "state", b"state", "steps", b"steps", "supersedes", b"supersedes", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cancelled_from: _TypeAlias = _typing.Literal["cancelled_from"]  # noqa: Y015
+    _WhichOneofArgType__cancelled_from: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from"]  # noqa: Y015
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cancelled_from) -> _WhichOneofReturnType__cancelled_from | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class CancelJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ONLY_IF_QUEUED_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    """The job's id or name."""
+    reason: _builtins.str
+    """Why, for the history; 500 characters at most."""
+    only_if_queued: _builtins.bool
+    """Refuse a job that has started."""
+    def __init__(
+        self,
+        *,
+        job: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        only_if_queued: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "only_if_queued", b"only_if_queued", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelJobRequest: _TypeAlias = CancelJobRequest  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):

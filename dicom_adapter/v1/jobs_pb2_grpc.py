@@ -69,6 +69,11 @@ class JobServiceStub:
                 request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.WatchJobsRequest.SerializeToString,
                 response_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.JobChange.FromString,
                 _registered_method=True)
+        self.CancelJob = channel.unary_unary(
+                '/dicom_adapter.v1.JobService/CancelJob',
+                request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
+                response_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
         self.StreamLogs = channel.unary_stream(
                 '/dicom_adapter.v1.JobService/StreamLogs',
                 request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.StreamLogsRequest.SerializeToString,
@@ -128,6 +133,14 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelJob(self, request, context):
+        """Cancels a job: one that waits at once, one that runs as its pipeline has it. Cancelling a job
+        that is `cancelling` changes nothing; one that has ended is refused by FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StreamLogs(self, request, context):
         """Streams a job's log; with `follow` until the job has ended.
         """
@@ -167,6 +180,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchJobs,
                     request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.WatchJobsRequest.FromString,
                     response_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.JobChange.SerializeToString,
+            ),
+            'CancelJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJob,
+                    request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
+                    response_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.SerializeToString,
             ),
             'StreamLogs': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamLogs,
@@ -341,6 +359,33 @@ class JobService:
             '/dicom_adapter.v1.JobService/WatchJobs',
             dicom__adapter_dot_v1_dot_jobs__pb2.WatchJobsRequest.SerializeToString,
             dicom__adapter_dot_v1_dot_jobs__pb2.JobChange.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dicom_adapter.v1.JobService/CancelJob',
+            dicom__adapter_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
+            dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,10 @@ class JobServiceStub:
     """Returns a page of jobs, the newest first."""
     WatchJobs: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobsRequest, _jobs_pb2.JobChange]
     """Streams the moves of jobs and their steps as they happen, from an event number on."""
+    CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.Job]
+    """Cancels a job: one that waits at once, one that runs as its pipeline has it. Cancelling a job
+    that is `cancelling` changes nothing; one that has ended is refused by FAILED_PRECONDITION.
+    """
     StreamLogs: _grpc.UnaryStreamMultiCallable[_jobs_pb2.StreamLogsRequest, _jobs_pb2.LogChunk]
     """Streams a job's log; with `follow` until the job has ended."""
 
@@ -83,6 +87,10 @@ class JobServiceAsyncStub(JobServiceStub):
     """Returns a page of jobs, the newest first."""
     WatchJobs: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobsRequest, _jobs_pb2.JobChange]  # type: ignore[assignment]
     """Streams the moves of jobs and their steps as they happen, from an event number on."""
+    CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Cancels a job: one that waits at once, one that runs as its pipeline has it. Cancelling a job
+    that is `cancelling` changes nothing; one that has ended is refused by FAILED_PRECONDITION.
+    """
     StreamLogs: _aio.UnaryStreamMultiCallable[_jobs_pb2.StreamLogsRequest, _jobs_pb2.LogChunk]  # type: ignore[assignment]
     """Streams a job's log; with `follow` until the job has ended."""
 
@@ -145,6 +153,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.JobChange], _abc.AsyncIterator[_jobs_pb2.JobChange]]:
         """Streams the moves of jobs and their steps as they happen, from an event number on."""
+
+    @_abc_1.abstractmethod
+    def CancelJob(
+        self,
+        request: _jobs_pb2.CancelJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Cancels a job: one that waits at once, one that runs as its pipeline has it. Cancelling a job
+        that is `cancelling` changes nothing; one that has ended is refused by FAILED_PRECONDITION.
+        """
 
     @_abc_1.abstractmethod
     def StreamLogs(

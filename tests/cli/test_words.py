@@ -12,7 +12,8 @@ from tests.support import CONFIG, command
 
 COMMANDS = (
     "serve", "check", "status", "doctor", "send", "echo", "demo", "hash-passcode",
-    "jobs list", "jobs show", "jobs logs", "pipelines list", "pipelines show",
+    "fsck", "reload", "jobs list", "jobs show", "jobs logs", "jobs cancel",
+    "pipelines list", "pipelines show",
     "groups list", "groups complete", "groups discard",
     "submissions list", "submissions retry", "submissions discard",
     "quarantine list", "quarantine show", "quarantine retry", "quarantine discard",

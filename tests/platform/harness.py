@@ -14,6 +14,7 @@ from dicom_adapter.files import LeaveToKernel
 from dicom_adapter.ledger import Ledger, instances
 from dicom_adapter.lifecycle import TERMINAL
 from dicom_adapter.model import InputFile, Job, JobInput, JobRequest, Priority
+from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
@@ -74,6 +75,14 @@ class Platform:
             locate=self.spool.path_of,
             submitted=self.wake,
         )
+
+        self.control = JobControl(
+            self.ledger, self.clock, cancelling=self.cancelling, ended=self.ended.set
+        )
+
+    def cancelling(self, job_id: str) -> None:
+        """Have the scheduler that runs now end a job."""
+        self.scheduler.cancel(job_id)
 
     def wake(self) -> None:
         """Have the scheduler that runs now look at the queue."""

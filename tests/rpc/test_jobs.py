@@ -229,6 +229,7 @@ def test_a_job_is_shown_whole(served: Served) -> None:
         "requested": {"cpus": "1", "memory": "1048576"},
         "attempts": "1",
         "exit_code": "0",
+        "cancel_policy": "kill",
     }
 
 

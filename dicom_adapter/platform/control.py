@@ -1,0 +1,73 @@
+"""What people do to jobs that are there: they cancel them."""
+
+from collections.abc import Callable
+
+import structlog
+
+from dicom_adapter.clock import Clock
+from dicom_adapter.errors import InvalidArgumentError
+from dicom_adapter.ledger import Ledger, control, jobs
+from dicom_adapter.lifecycle import JobState
+from dicom_adapter.model import Job
+
+#: Of what a person says of a decision; more is no reason but a document.
+LONGEST_REASON = 500
+
+log = structlog.get_logger()
+
+
+class JobControl:
+    """Moves jobs by the decisions of people."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        cancelling: Callable[[str], None],
+        ended: Callable[[], None],
+    ) -> None:
+        """Name who has to know.
+
+        Args:
+            ledger: The ledger.
+            clock: The time.
+            cancelling: Told of a job that runs, and is to end.
+            ended: Told that a job has ended that never ran.
+        """
+        self._ledger = ledger
+        self._clock = clock
+        self._cancelling = cancelling
+        self._ended = ended
+
+    def cancel(
+        self, id_or_name: str, *, actor: str, why: str = "", only_if_queued: bool = False
+    ) -> Job:
+        """Cancel a job; what runs is ended as its pipeline says, and may be faster.
+
+        Returns the job as it is then: cancelled, or cancelling.
+
+        Raises:
+            NotFoundError: there is no such job.
+            InvalidArgumentError: the reason is too long.
+            WrongStateError: the job has ended, or has started although it must not have.
+        """
+        if len(why) > LONGEST_REASON:
+            raise InvalidArgumentError("reason", f"must have {LONGEST_REASON} characters at most")
+        with self._ledger.write() as tx:
+            job_id = jobs.id_of(tx, id_or_name)
+            state = control.cancel(
+                tx,
+                job_id,
+                at=self._clock.now(),
+                actor=actor,
+                why=why,
+                only_if_queued=only_if_queued,
+            )
+            job = jobs.get(tx, job_id)
+        log.info("job is to end", action="job.cancel", job=job.name, state=state, by=actor)
+        if state == JobState.CANCELLING:
+            self._cancelling(job.id)
+        else:
+            self._ended()
+        return job
