@@ -210,7 +210,11 @@ class Service:
             submitted=scheduler.wake,
         )
         control = JobControl(
-            self.ledger, self.clock, cancelling=scheduler.cancel, ended=self._wake_reclaimer
+            self.ledger,
+            self.clock,
+            self._workspaces,
+            cancelling=scheduler.cancel,
+            ended=self._wake_reclaimer,
         )
         return PlatformOperations(operations, control, pipelines)
 

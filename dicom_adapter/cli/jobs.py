@@ -2,13 +2,13 @@
 
 import codecs
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import typer
 
+from dicom_adapter.cli import control
 from dicom_adapter.cli.common import (
-    FAILED,
     ConfigOption,
     DataOption,
     JsonOption,
@@ -18,21 +18,14 @@ from dicom_adapter.cli.common import (
     group,
 )
 from dicom_adapter.cli.output import plain, plain_job, print_rows, print_values
-from dicom_adapter.errors import DicomAdapterError, UnavailableError
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.logs import printable
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
-from dicom_adapter.rpc.convert import from_states, to_state
+from dicom_adapter.rpc.convert import to_state
 from dicom_adapter.v1 import jobs_pb2, pipelines_pb2
 
 PAGE = 200
 
-JobsArgument = Annotated[
-    list[str], typer.Argument(metavar="JOB", help="Jobs, by their ids or names.")
-]
-ReasonOption = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")
-]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id or name.")]
 
 
@@ -42,7 +35,7 @@ def add_to(app: typer.Typer) -> None:
     jobs.command("list")(list_jobs)
     jobs.command("show")(show_job)
     jobs.command("logs")(print_log)
-    jobs.command("cancel")(cancel_jobs)
+    control.add_to(jobs)
     app.add_typer(jobs, name="jobs")
     pipelines = group("The pipelines that the platform can run.")
     pipelines.command("list")(list_pipelines)
@@ -111,10 +104,13 @@ def show_job(
     server: ServerOption = None,
     data: DataOption = None,
 ) -> None:
-    """Show all that is known of a job."""
+    """Show all that is known of a job, and all that became of it."""
     with connect_platform(config, server, data) as client, client.errors():
-        found = client.jobs.GetJob(jobs_pb2.GetJobRequest(job=job), timeout=CALL_SECONDS)
-    print_values(plain_job(found), as_json=as_json)
+        request = jobs_pb2.GetJobRequest(job=job)
+        found = client.jobs.GetJob(request, timeout=CALL_SECONDS)
+        history = client.jobs.GetJobHistory(request, timeout=CALL_SECONDS)
+    moves = [plain(event) for event in history.events]
+    print_values({**plain_job(found), "history": moves}, as_json=as_json)
 
 
 def print_log(
@@ -133,45 +129,6 @@ def print_log(
         for chunk in client.jobs.StreamLogs(request):
             sys.stdout.buffer.write(shown(chunk.data))
             sys.stdout.buffer.flush()
-
-
-def cancel_jobs(
-    jobs: JobsArgument,
-    reason: ReasonOption = "",
-    only_if_queued: Annotated[
-        bool, typer.Option("--only-if-queued", help="Refuse a job that has started.")
-    ] = False,
-    config: ConfigOption = None,
-    server: ServerOption = None,
-    data: DataOption = None,
-) -> None:
-    """Cancel jobs that wait or run."""
-    with connect_platform(config, server, data) as client:
-
-        def cancel(job: str) -> str:
-            request = jobs_pb2.CancelJobRequest(
-                job=job, reason=reason, only_if_queued=only_if_queued
-            )
-            found = client.jobs.CancelJob(request, timeout=CALL_SECONDS)
-            return f"{found.name} is {from_states([found.state])[0]}"
-
-        _each(client, jobs, cancel)
-
-
-def _each(client: Client, jobs: Sequence[str], decide: Callable[[str], str]) -> None:
-    """Decide one job after another; what is wrong with one keeps none of the others."""
-    failed = False
-    for job in jobs:
-        try:
-            with client.errors():
-                typer.echo(decide(job))
-        except UnavailableError:
-            raise
-        except DicomAdapterError as error:
-            failed = True
-            typer.echo(f"dicom-adapter: {error}", err=True)
-    if failed:
-        raise typer.Exit(FAILED)
 
 
 def _as_written(data: bytes) -> bytes:

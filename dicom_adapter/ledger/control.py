@@ -3,11 +3,21 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, select
 
 from dicom_adapter.errors import NotFoundError, WrongStateError
+from dicom_adapter.ledger import events
+from dicom_adapter.ledger.jobs import KIND
 from dicom_adapter.ledger.queue import move, state_of
-from dicom_adapter.lifecycle import Action, JobState
+from dicom_adapter.ledger.schema import (
+    job_files,
+    job_inputs,
+    job_items,
+    job_outputs,
+    job_steps,
+    jobs,
+)
+from dicom_adapter.lifecycle import Action, JobState, target_of
 from dicom_adapter.model import ItemState
 
 
@@ -45,3 +55,44 @@ def cancel(
         why=why,
     )
     return JobState.CANCELLED if is_waiting else JobState.CANCELLING
+
+
+def invalidate(tx: Connection, job_id: str, *, at: datetime, actor: str, why: str) -> None:
+    """Declare the outputs of a finished job wrong.
+
+    Raises:
+        NotFoundError: there is no such job.
+        WrongStateError: it is not finished.
+    """
+    move(
+        tx,
+        job_id,
+        Action.INVALIDATE,
+        at=at,
+        item=ItemState.FINISHED,
+        values={},
+        actor=actor,
+        why=why,
+    )
+
+
+def remove(tx: Connection, job_id: str, *, at: datetime, actor: str, why: str) -> None:
+    """Delete the record of a job that has ended; its events stay.
+
+    Raises:
+        NotFoundError: there is no such job.
+        WrongStateError: it has not ended.
+    """
+    state = state_of(tx, job_id)
+    if state is None:
+        raise NotFoundError(f"no job has the id '{job_id}'")
+    target_of(state, Action.DELETE)
+    items = select(job_items.c.id).where(job_items.c.job_id == job_id)
+    for table in (job_files, job_inputs):
+        tx.execute(delete(table).where(table.c.item_id.in_(items)))
+    for table in (job_items, job_steps, job_outputs):
+        tx.execute(delete(table).where(table.c.job_id == job_id))
+    tx.execute(delete(jobs).where(jobs.c.id == job_id, jobs.c.state == state))
+    events.add(
+        tx, KIND, job_id, Action.DELETE, source=state, target="", at=at, actor=actor, reason=why
+    )

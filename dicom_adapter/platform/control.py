@@ -1,4 +1,4 @@
-"""What people do to jobs that are there: they cancel them."""
+"""What people do to jobs that are there: they cancel, invalidate and delete them."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,9 @@ import structlog
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import InvalidArgumentError
 from dicom_adapter.ledger import Ledger, control, jobs
-from dicom_adapter.lifecycle import JobState
+from dicom_adapter.lifecycle import Action, JobState, target_of
 from dicom_adapter.model import Job
+from dicom_adapter.platform.workspace import Workspaces
 
 #: Of what a person says of a decision; more is no reason but a document.
 LONGEST_REASON = 500
@@ -23,6 +24,7 @@ class JobControl:
         self,
         ledger: Ledger,
         clock: Clock,
+        workspaces: Workspaces,
         *,
         cancelling: Callable[[str], None],
         ended: Callable[[], None],
@@ -32,11 +34,13 @@ class JobControl:
         Args:
             ledger: The ledger.
             clock: The time.
+            workspaces: Where the jobs' files lie.
             cancelling: Told of a job that runs, and is to end.
             ended: Told that a job has ended that never ran.
         """
         self._ledger = ledger
         self._clock = clock
+        self._workspaces = workspaces
         self._cancelling = cancelling
         self._ended = ended
 
@@ -52,8 +56,7 @@ class JobControl:
             InvalidArgumentError: the reason is too long.
             WrongStateError: the job has ended, or has started although it must not have.
         """
-        if len(why) > LONGEST_REASON:
-            raise InvalidArgumentError("reason", f"must have {LONGEST_REASON} characters at most")
+        _check(why)
         with self._ledger.write() as tx:
             job_id = jobs.id_of(tx, id_or_name)
             state = control.cancel(
@@ -71,3 +74,50 @@ class JobControl:
         else:
             self._ended()
         return job
+
+    def invalidate(self, id_or_name: str, *, actor: str, why: str) -> Job:
+        """Declare the outputs of a finished job wrong; return it as it is then.
+
+        Raises:
+            NotFoundError: there is no such job.
+            InvalidArgumentError: the reason is missing, or too long.
+            WrongStateError: the job is not finished.
+        """
+        _check(why)
+        if not why.strip():
+            raise InvalidArgumentError("reason", "must say why the outputs are wrong")
+        with self._ledger.write() as tx:
+            job_id = jobs.id_of(tx, id_or_name)
+            control.invalidate(tx, job_id, at=self._clock.now(), actor=actor, why=why)
+            job = jobs.get(tx, job_id)
+        log.info("job invalidated", action="job.invalidated", job=job.name, by=actor)
+        return job
+
+    def delete(self, id_or_name: str, *, actor: str, why: str = "") -> Job:
+        """Delete a job that has ended, with all its files; return it as it was.
+
+        Raises:
+            NotFoundError: there is no such job.
+            InvalidArgumentError: the reason is too long.
+            WrongStateError: the job has not ended.
+        """
+        _check(why)
+        with self._ledger.read() as tx:
+            job = jobs.get(tx, id_or_name)
+        target_of(job.state, Action.DELETE)
+        # First: a crash in between leaves a folder that says what is to become of it.
+        self._workspaces.condemn(job.id)
+        try:
+            with self._ledger.write() as tx:
+                control.remove(tx, job.id, at=self._clock.now(), actor=actor, why=why)
+        except BaseException:
+            self._workspaces.pardon(job.id)
+            raise
+        self._workspaces.remove_condemned(job.id)
+        log.info("job deleted", action="job.deleted", job=job.name, by=actor)
+        return job
+
+
+def _check(why: str) -> None:
+    if len(why) > LONGEST_REASON:
+        raise InvalidArgumentError("reason", f"must have {LONGEST_REASON} characters at most")

@@ -27,6 +27,7 @@ from dicom_adapter.ledger import Ledger, events, jobs, queue, stock
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.lifecycle import TERMINAL, JobState
 from dicom_adapter.model import (
+    Event,
     InputFile,
     ItemState,
     Job,
@@ -247,6 +248,22 @@ class JobOperations:
         """Return a job; NotFoundError when there is none."""
         with self._ledger.read() as tx:
             return jobs.get(tx, id_or_name)
+
+    def history(self, id_or_name: str) -> list[Event]:
+        """Return every move of a job, the oldest first; of a deleted one by its id.
+
+        Raises:
+            NotFoundError: there is none, and never was.
+        """
+        with self._ledger.read() as tx:
+            try:
+                job_id = jobs.id_of(tx, id_or_name)
+            except NotFoundError:
+                job_id = id_or_name
+            found = [event for event in events.of_subject(tx, job_id) if event.kind == jobs.KIND]
+        if not found:
+            raise NotFoundError(f"no job has, or had, the id or name '{id_or_name}'")
+        return found
 
     def listed(self, wanted: JobFilter, page_size: int, token: str) -> JobPage:
         """Return a page of jobs, the newest first.

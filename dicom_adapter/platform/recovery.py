@@ -45,6 +45,7 @@ class Recovery:
             lost = leases.take_over(tx, self._clock.now(), all_held=True)
         for job in lost:
             self._settle(job, CRASHED)
+        self._end_deletions()
         self._sweep()
         if lost or survivors:
             log.warning(
@@ -96,6 +97,17 @@ class Recovery:
             lease=job.lease,
         )
         return JobState.FAILED
+
+    def _end_deletions(self) -> None:
+        """Take up deletions that the crash cut off, where the ledger has them or has them not."""
+        condemned = self._workspaces.condemned()
+        with self._ledger.read() as tx:
+            known = jobs.known(tx, condemned)
+        for job_id in condemned:
+            if job_id in known:
+                self._workspaces.pardon(job_id)
+            else:
+                self._workspaces.remove_condemned(job_id)
 
     def _sweep(self) -> None:
         """Remove the folders of submissions that the crash cut off: nobody was told of them."""

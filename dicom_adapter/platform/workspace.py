@@ -170,6 +170,10 @@ class Workspace:
             self.folder.rmdir()
 
 
+# What the name of a workspace ends with whose job is being deleted.
+_CONDEMNED = ".deleted"
+
+
 class Workspaces:
     """The folder of all workspaces."""
 
@@ -192,6 +196,24 @@ class Workspaces:
         """Return whether an attempt has left anything in a workspace that nobody else has."""
         folder = self.folder / job_id
         return any(os.path.lexists(folder / name) for name in ("output", "log.txt", "job.json"))
+
+    def condemn(self, job_id: str) -> None:
+        """Have a workspace go, once the ledger has forgotten its job: by a name that says so."""
+        with suppress(FileNotFoundError):
+            (self.folder / job_id).rename(self.folder / f"{job_id}{_CONDEMNED}")
+
+    def pardon(self, job_id: str) -> None:
+        """Have a condemned workspace stay after all."""
+        with suppress(FileNotFoundError):
+            (self.folder / f"{job_id}{_CONDEMNED}").rename(self.folder / job_id)
+
+    def condemned(self) -> list[str]:
+        """Return the ids of the jobs whose workspaces are to go."""
+        return [path.name.removesuffix(_CONDEMNED) for path in self.folder.glob(f"*{_CONDEMNED}")]
+
+    def remove_condemned(self, job_id: str) -> None:
+        """Remove a condemned workspace whole."""
+        _remove(self.folder / f"{job_id}{_CONDEMNED}")
 
     def remove(self, job_id: str) -> None:
         """Remove a workspace whole."""

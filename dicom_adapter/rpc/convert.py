@@ -10,6 +10,7 @@ from dicom_adapter.errors import InvalidArgumentError, Mistake
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import (
     Disorder,
+    Event,
     GroupSummary,
     InputFile,
     InputSummary,
@@ -176,6 +177,19 @@ def to_job(job: Job, output_folder: str) -> jobs_pb2.Job:
         outputs=map(_to_output, job.outputs),
         output_folder=output_folder,
         reclaimed={part: _stamp(at) for part, at in job.reclaimed.items()},
+    )
+
+
+def to_event(event: Event) -> jobs_pb2.Event:
+    """Return a move as the API's."""
+    return jobs_pb2.Event(
+        number=event.number,
+        at=_stamp(event.at),
+        actor=event.actor,
+        action=event.action,
+        from_state=event.from_state,
+        to_state=event.to_state,
+        reason=event.reason,
     )
 
 

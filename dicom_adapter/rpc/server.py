@@ -136,6 +136,14 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         del context
         return self._job(self._operations.get(request.job))
 
+    def GetJobHistory(  # noqa: N802 - the API's name
+        self, request: jobs_pb2.GetJobRequest, context: Context
+    ) -> jobs_pb2.JobHistory:
+        """Return the moves of a job."""
+        del context
+        found = self._operations.history(request.job)
+        return jobs_pb2.JobHistory(events=map(convert.to_event, found))
+
     def ListJobs(  # noqa: N802 - the API's name
         self, request: jobs_pb2.ListJobsRequest, context: Context
     ) -> jobs_pb2.ListJobsResponse:
@@ -160,6 +168,19 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
             only_if_queued=request.only_if_queued,
         )
         return self._job(job)
+
+    def InvalidateJob(  # noqa: N802 - the API's name
+        self, request: jobs_pb2.InvalidateJobRequest, context: Context
+    ) -> jobs_pb2.Job:
+        """Declare the outputs of a job wrong."""
+        actor = _actor(context)
+        return self._job(self._control.invalidate(request.job, actor=actor, why=request.reason))
+
+    def DeleteJob(self, request: jobs_pb2.DeleteJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802 - the API's name
+        """Delete a job."""
+        actor = _actor(context)
+        job = self._control.delete(request.job, actor=actor, why=request.reason)
+        return convert.to_job(job, "")
 
     def WatchJobs(  # noqa: N802 - the API's name
         self, request: jobs_pb2.WatchJobsRequest, context: Context

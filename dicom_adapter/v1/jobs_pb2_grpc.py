@@ -59,6 +59,11 @@ class JobServiceStub:
                 request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
                 response_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
+        self.GetJobHistory = channel.unary_unary(
+                '/dicom_adapter.v1.JobService/GetJobHistory',
+                request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
+                response_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.JobHistory.FromString,
+                _registered_method=True)
         self.ListJobs = channel.unary_unary(
                 '/dicom_adapter.v1.JobService/ListJobs',
                 request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.ListJobsRequest.SerializeToString,
@@ -72,6 +77,16 @@ class JobServiceStub:
         self.CancelJob = channel.unary_unary(
                 '/dicom_adapter.v1.JobService/CancelJob',
                 request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
+                response_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.InvalidateJob = channel.unary_unary(
+                '/dicom_adapter.v1.JobService/InvalidateJob',
+                request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.InvalidateJobRequest.SerializeToString,
+                response_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/dicom_adapter.v1.JobService/DeleteJob',
+                request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
         self.StreamLogs = channel.unary_stream(
@@ -119,6 +134,13 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetJobHistory(self, request, context):
+        """Returns every move of a job, the oldest first; of a deleted one too, by its id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListJobs(self, request, context):
         """Returns a page of jobs, the newest first.
         """
@@ -136,6 +158,21 @@ class JobServiceServicer:
     def CancelJob(self, request, context):
         """Cancels a job: one that waits at once, one that runs as its pipeline has it. Cancelling a job
         that is `cancelling` changes nothing; one that has ended is refused by FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InvalidateJob(self, request, context):
+        """Declares the outputs of a finished job wrong; they stay, and so does the job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Deletes a job that has ended, with its outputs and its log, and returns it as it was. Images that
+        were received and the audit trail stay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,6 +208,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.GetJobRequest.FromString,
                     response_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.SerializeToString,
             ),
+            'GetJobHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJobHistory,
+                    request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.GetJobRequest.FromString,
+                    response_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.JobHistory.SerializeToString,
+            ),
             'ListJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobs,
                     request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.ListJobsRequest.FromString,
@@ -184,6 +226,16 @@ def add_JobServiceServicer_to_server(servicer, server):
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
                     request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
+                    response_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'InvalidateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.InvalidateJob,
+                    request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.InvalidateJobRequest.FromString,
+                    response_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.DeleteJobRequest.FromString,
                     response_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.SerializeToString,
             ),
             'StreamLogs': grpc.unary_stream_rpc_method_handler(
@@ -316,6 +368,33 @@ class JobService:
             _registered_method=True)
 
     @staticmethod
+    def GetJobHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dicom_adapter.v1.JobService/GetJobHistory',
+            dicom__adapter_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
+            dicom__adapter_dot_v1_dot_jobs__pb2.JobHistory.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListJobs(request,
             target,
             options=(),
@@ -385,6 +464,60 @@ class JobService:
             target,
             '/dicom_adapter.v1.JobService/CancelJob',
             dicom__adapter_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
+            dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InvalidateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dicom_adapter.v1.JobService/InvalidateJob',
+            dicom__adapter_dot_v1_dot_jobs__pb2.InvalidateJobRequest.SerializeToString,
+            dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dicom_adapter.v1.JobService/DeleteJob',
+            dicom__adapter_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
             dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
             options,
             channel_credentials,

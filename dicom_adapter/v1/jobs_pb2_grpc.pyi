@@ -50,6 +50,8 @@ class JobServiceStub:
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.Job]
     """Returns a job by its id or its name; NOT_FOUND when there is none."""
+    GetJobHistory: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.JobHistory]
+    """Returns every move of a job, the oldest first; of a deleted one too, by its id."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     """Returns a page of jobs, the newest first."""
     WatchJobs: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobsRequest, _jobs_pb2.JobChange]
@@ -57,6 +59,12 @@ class JobServiceStub:
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.Job]
     """Cancels a job: one that waits at once, one that runs as its pipeline has it. Cancelling a job
     that is `cancelling` changes nothing; one that has ended is refused by FAILED_PRECONDITION.
+    """
+    InvalidateJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.InvalidateJobRequest, _jobs_pb2.Job]
+    """Declares the outputs of a finished job wrong; they stay, and so does the job."""
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.Job]
+    """Deletes a job that has ended, with its outputs and its log, and returns it as it was. Images that
+    were received and the audit trail stay.
     """
     StreamLogs: _grpc.UnaryStreamMultiCallable[_jobs_pb2.StreamLogsRequest, _jobs_pb2.LogChunk]
     """Streams a job's log; with `follow` until the job has ended."""
@@ -83,6 +91,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Returns a job by its id or its name; NOT_FOUND when there is none."""
+    GetJobHistory: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.JobHistory]  # type: ignore[assignment]
+    """Returns every move of a job, the oldest first; of a deleted one too, by its id."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Returns a page of jobs, the newest first."""
     WatchJobs: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobsRequest, _jobs_pb2.JobChange]  # type: ignore[assignment]
@@ -90,6 +100,12 @@ class JobServiceAsyncStub(JobServiceStub):
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Cancels a job: one that waits at once, one that runs as its pipeline has it. Cancelling a job
     that is `cancelling` changes nothing; one that has ended is refused by FAILED_PRECONDITION.
+    """
+    InvalidateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.InvalidateJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Declares the outputs of a finished job wrong; they stay, and so does the job."""
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Deletes a job that has ended, with its outputs and its log, and returns it as it was. Images that
+    were received and the audit trail stay.
     """
     StreamLogs: _aio.UnaryStreamMultiCallable[_jobs_pb2.StreamLogsRequest, _jobs_pb2.LogChunk]  # type: ignore[assignment]
     """Streams a job's log; with `follow` until the job has ended."""
@@ -139,6 +155,14 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns a job by its id or its name; NOT_FOUND when there is none."""
 
     @_abc_1.abstractmethod
+    def GetJobHistory(
+        self,
+        request: _jobs_pb2.GetJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.JobHistory, _abc.Awaitable[_jobs_pb2.JobHistory]]:
+        """Returns every move of a job, the oldest first; of a deleted one too, by its id."""
+
+    @_abc_1.abstractmethod
     def ListJobs(
         self,
         request: _jobs_pb2.ListJobsRequest,
@@ -162,6 +186,24 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
         """Cancels a job: one that waits at once, one that runs as its pipeline has it. Cancelling a job
         that is `cancelling` changes nothing; one that has ended is refused by FAILED_PRECONDITION.
+        """
+
+    @_abc_1.abstractmethod
+    def InvalidateJob(
+        self,
+        request: _jobs_pb2.InvalidateJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Declares the outputs of a finished job wrong; they stay, and so does the job."""
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _jobs_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Deletes a job that has ended, with its outputs and its log, and returns it as it was. Images that
+        were received and the audit trail stay.
         """
 
     @_abc_1.abstractmethod

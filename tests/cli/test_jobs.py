@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from dicom_adapter.service import socket_address
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, Work
+from tests.cli.shell import on_terminal
 from tests.cli.test_shown import submit
 from tests.support import Running, running
 
@@ -54,3 +55,43 @@ def test_cancel_what_cannot_be_cancelled(cli: Command, busy: Running) -> None:
     assert (again.code, again.out) == (1, "")
     assert "cannot cancel a job that is cancelled: it must be in_queue or processing" in again.err
     assert busy.jobs()[0].state == "processing"
+
+
+def test_invalidate(cli: Command, work: Work) -> None:
+    """It needs a reason, which the history tells; what is not finished is refused."""
+    listed = ["jobs", "list", "--json", "--pipeline"]
+    (finished,) = cli(*listed, "copy", folder=work.folder).rows
+    (failed,) = cli(*listed, "fail", folder=work.folder).rows
+    words = ["jobs", "invalidate", finished["name"], failed["name"]]
+    answer = cli(*words, folder=work.folder)
+    assert (answer.code, answer.out) == (2, "")
+    assert "Missing option '--reason'" in answer.err
+    answer = cli(*words, "--reason", "wrong plug-in", folder=work.folder)
+    assert (answer.code, answer.out) == (1, f"{finished['name']} is invalidated\n")
+    assert "cannot invalidate a job that is failed: it must be finished" in answer.err
+    (shown,) = cli("jobs", "show", finished["name"], "--json", folder=work.folder).rows
+    move = shown["history"][-1]
+    assert (move["action"], move["actor"], move["reason"]) == (
+        "invalidate",
+        "local",
+        "wrong plug-in",
+    )
+    told = cli("jobs", "show", finished["name"], folder=work.folder).out
+    assert "wrong plug-in" in told
+
+
+def test_delete(cli: Command, busy: Running, tmp_path: Path) -> None:
+    """Nothing is deleted unasked, nor what has not ended; the rest is gone."""
+    cli("jobs", "cancel", "job-1", "job-2")
+    answer = cli("jobs", "delete", "job-1", "job-0")
+    assert (answer.code, answer.out) == (1, "")
+    assert "2 jobs, with outputs and logs would be deleted for good" in answer.err
+    code, shown = on_terminal("jobs", "delete", "job-1", folder=tmp_path, typed="n\n")
+    assert (code, len(busy.jobs())) == (1, 3)
+    assert "Delete 1 job, with outputs and logs for good?" in shown
+    answer = cli("jobs", "delete", "job-1", "job-0", "--yes")
+    assert (answer.code, answer.out) == (1, "job-1 is deleted\n")
+    assert "cannot delete a job that is processing" in answer.err
+    code, shown = on_terminal("jobs", "delete", "job-2", folder=tmp_path, typed="y\n")
+    assert (code, [job.name for job in busy.jobs()]) == (0, ["job-0"])
+    assert "no job has the id or name 'job-2'" in cli("jobs", "show", "job-2").err

@@ -77,7 +77,11 @@ class Platform:
         )
 
         self.control = JobControl(
-            self.ledger, self.clock, cancelling=self.cancelling, ended=self.ended.set
+            self.ledger,
+            self.clock,
+            self.workspaces,
+            cancelling=self.cancelling,
+            ended=self.ended.set,
         )
 
     def cancelling(self, job_id: str) -> None:

@@ -1,0 +1,126 @@
+"""`jobs cancel`, `invalidate` and `delete`: what people decide about jobs."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from dicom_adapter.cli.common import (
+    FAILED,
+    ConfigOption,
+    DataOption,
+    ServerOption,
+    YesOption,
+    connect_platform,
+)
+from dicom_adapter.cli.output import counted
+from dicom_adapter.errors import DicomAdapterError, UnavailableError
+from dicom_adapter.rpc.client import CALL_SECONDS, Client
+from dicom_adapter.rpc.convert import from_states
+from dicom_adapter.v1 import jobs_pb2
+
+JobsArgument = Annotated[
+    list[str], typer.Argument(metavar="JOB", help="Jobs, by their ids or names.")
+]
+ReasonOption = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")
+]
+
+
+def add_to(jobs: typer.Typer) -> None:
+    """Add the commands to those of `jobs`."""
+    jobs.command("cancel")(cancel_jobs)
+    jobs.command("invalidate")(invalidate_jobs)
+    jobs.command("delete")(delete_jobs)
+
+
+def cancel_jobs(
+    jobs: JobsArgument,
+    reason: ReasonOption = "",
+    only_if_queued: Annotated[
+        bool, typer.Option("--only-if-queued", help="Refuse a job that has started.")
+    ] = False,
+    config: ConfigOption = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+) -> None:
+    """Cancel jobs that wait or run."""
+    with connect_platform(config, server, data) as client:
+
+        def cancel(job: str) -> str:
+            request = jobs_pb2.CancelJobRequest(
+                job=job, reason=reason, only_if_queued=only_if_queued
+            )
+            found = client.jobs.CancelJob(request, timeout=CALL_SECONDS)
+            return f"{found.name} is {from_states([found.state])[0]}"
+
+        _each(client, jobs, cancel)
+
+
+def invalidate_jobs(
+    jobs: JobsArgument,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why the outputs are wrong.")
+    ],
+    config: ConfigOption = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+) -> None:
+    """Declare outputs wrong. They stay."""
+    with connect_platform(config, server, data) as client:
+
+        def invalidate(job: str) -> str:
+            request = jobs_pb2.InvalidateJobRequest(job=job, reason=reason)
+            return f"{client.jobs.InvalidateJob(request, timeout=CALL_SECONDS).name} is invalidated"
+
+        _each(client, jobs, invalidate)
+
+
+def delete_jobs(
+    jobs: JobsArgument,
+    reason: ReasonOption = "",
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+) -> None:
+    """Delete jobs that have ended.
+
+    Their outputs and logs go with them. What was received and the audit trail stay. Asks first.
+    """
+    if not yes:
+        _ask(f"{counted(len(jobs), 'job')}, with outputs and logs")
+    with connect_platform(config, server, data) as client:
+
+        def delete(job: str) -> str:
+            request = jobs_pb2.DeleteJobRequest(job=job, reason=reason)
+            return f"{client.jobs.DeleteJob(request, timeout=CALL_SECONDS).name} is deleted"
+
+        _each(client, jobs, delete)
+
+
+def _ask(what: str) -> None:
+    # What is piped in was not meant as an answer.
+    if not sys.stdin.isatty():
+        raise DicomAdapterError(
+            f"{what} would be deleted for good, and nobody is there to ask: nothing was changed; "
+            "--yes says that it is meant"
+        )
+    typer.confirm(f"Delete {what} for good?", abort=True)
+
+
+def _each(client: Client, jobs: Sequence[str], decide: Callable[[str], str]) -> None:
+    """Decide one job after another; what is wrong with one keeps none of the others."""
+    failed = False
+    for job in jobs:
+        try:
+            with client.errors():
+                typer.echo(decide(job))
+        except UnavailableError:
+            raise
+        except DicomAdapterError as error:
+            failed = True
+            typer.echo(f"dicom-adapter: {error}", err=True)
+    if failed:
+        raise typer.Exit(FAILED)
