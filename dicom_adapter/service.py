@@ -27,6 +27,7 @@ from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
+from dicom_adapter.platform.views import JobViews
 from dicom_adapter.platform.workspace import Workspaces
 from dicom_adapter.processor.catalogue import Catalogue
 from dicom_adapter.processor.host import ProcessorHost
@@ -213,10 +214,12 @@ class Service:
             self.ledger,
             self.clock,
             self._workspaces,
+            submitted=scheduler.wake,
             cancelling=scheduler.cancel,
             ended=self._wake_reclaimer,
         )
-        return PlatformOperations(operations, control, pipelines)
+        views = JobViews(self.ledger, self._workspaces)
+        return PlatformOperations(operations, views, control, pipelines)
 
     def _start_grpc(self, platform: PlatformOperations | None) -> tuple[str, ...]:
         server = Server(platform, self._adapter_operations())

@@ -1,4 +1,4 @@
-"""`jobs cancel`, `invalidate` and `delete`: what people decide about jobs."""
+"""`jobs cancel`, `retry`, `rerun`, `invalidate` and `delete`: what people decide about jobs."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +31,8 @@ ReasonOption = Annotated[
 def add_to(jobs: typer.Typer) -> None:
     """Add the commands to those of `jobs`."""
     jobs.command("cancel")(cancel_jobs)
+    jobs.command("retry")(retry_jobs)
+    jobs.command("rerun")(rerun_job)
     jobs.command("invalidate")(invalidate_jobs)
     jobs.command("delete")(delete_jobs)
 
@@ -56,6 +58,54 @@ def cancel_jobs(
             return f"{found.name} is {from_states([found.state])[0]}"
 
         _each(client, jobs, cancel)
+
+
+def retry_jobs(
+    jobs: JobsArgument,
+    reason: ReasonOption = "",
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Also repeat the work of finished jobs.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would run again.")
+    ] = False,
+    config: ConfigOption = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+) -> None:
+    """Run jobs that have ended again.
+
+    They keep their ids and names. What they have put out before is kept as superseded.
+    """
+    with connect_platform(config, server, data) as client:
+
+        def retry(job: str) -> str:
+            request = jobs_pb2.RetryJobRequest(
+                job=job, reason=reason, confirm=confirm, dry_run=dry_run
+            )
+            name = client.jobs.RetryJob(request, timeout=CALL_SECONDS).name
+            return f"{name} would run again" if dry_run else f"{name} is in the queue again"
+
+        _each(client, jobs, retry)
+
+
+def rerun_job(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job's id or name.")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of the new job.")] = "",
+    latest: Annotated[
+        bool, typer.Option("--latest", help="Run the pipeline as it is now, not as it was.")
+    ] = False,
+    config: ConfigOption = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+) -> None:
+    """Make a new job of a job's inputs.
+
+    The first one stays as it is, in whatever state.
+    """
+    with connect_platform(config, server, data) as client, client.errors():
+        request = jobs_pb2.RerunJobRequest(job=job, name=name, latest=latest)
+        typer.echo(f"{client.jobs.RerunJob(request, timeout=CALL_SECONDS).name} is made")
 
 
 def invalidate_jobs(

@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, insert, literal, select
 
 from dicom_adapter.errors import NotFoundError, WrongStateError
 from dicom_adapter.ledger import events
 from dicom_adapter.ledger.jobs import KIND
-from dicom_adapter.ledger.queue import move, state_of
+from dicom_adapter.ledger.queue import move, reset_steps, state_of
 from dicom_adapter.ledger.schema import (
     job_files,
     job_inputs,
@@ -16,9 +16,10 @@ from dicom_adapter.ledger.schema import (
     job_outputs,
     job_steps,
     jobs,
+    superseded_outputs,
 )
 from dicom_adapter.lifecycle import Action, JobState, target_of
-from dicom_adapter.model import ItemState
+from dicom_adapter.model import ItemState, Job
 
 
 def cancel(
@@ -90,9 +91,45 @@ def remove(tx: Connection, job_id: str, *, at: datetime, actor: str, why: str) -
     items = select(job_items.c.id).where(job_items.c.job_id == job_id)
     for table in (job_files, job_inputs):
         tx.execute(delete(table).where(table.c.item_id.in_(items)))
-    for table in (job_items, job_steps, job_outputs):
+    for table in (job_items, job_steps, job_outputs, superseded_outputs):
         tx.execute(delete(table).where(table.c.job_id == job_id))
     tx.execute(delete(jobs).where(jobs.c.id == job_id, jobs.c.state == state))
     events.add(
         tx, KIND, job_id, Action.DELETE, source=state, target="", at=at, actor=actor, reason=why
     )
+
+
+def retry(tx: Connection, job: Job, *, at: datetime, actor: str, why: str) -> None:
+    """Put a job that has ended back into the queue, as it was made; its outputs are superseded.
+
+    Raises:
+        WrongStateError: it has not ended, is invalidated, or has been moved meanwhile.
+    """
+    move(
+        tx,
+        job.id,
+        Action.RETRY,
+        at=at,
+        item=ItemState.IN_QUEUE,
+        values={
+            "started_at": None,
+            "finished_at": None,
+            "exit_code": None,
+            "error": "",
+            "cancelled_from": None,
+            "outputs_reclaimed_at": None,
+            "logs_reclaimed_at": None,
+            "cpu_seconds": None,
+            "max_rss_bytes": None,
+            "wall_seconds": None,
+        },
+        actor=actor,
+        why=why,
+    )
+    reset_steps(tx, job.id)
+    columns = ("job_id", "path", "size", "sha256")
+    before = select(*job_outputs.c[columns], literal(job.attempts)).where(
+        job_outputs.c.job_id == job.id
+    )
+    tx.execute(insert(superseded_outputs).from_select([*columns, "attempt"], before))
+    tx.execute(delete(job_outputs).where(job_outputs.c.job_id == job.id))

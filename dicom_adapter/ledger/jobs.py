@@ -1,12 +1,22 @@
 """Queries that show jobs, and those that the reclaimer asks; `queue` has those that change them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import accumulate
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, func, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    func,
+    select,
+    update,
+)
 
 from dicom_adapter.errors import NotFoundError
 from dicom_adapter.ledger.database import portions
@@ -17,6 +27,7 @@ from dicom_adapter.ledger.schema import (
     job_outputs,
     job_steps,
     jobs,
+    superseded_outputs,
 )
 from dicom_adapter.lifecycle import TERMINAL, CancelPolicy, JobState
 from dicom_adapter.model import (
@@ -175,38 +186,62 @@ def known(tx: Connection, ids: Sequence[str]) -> set[str]:
     return found
 
 
+def with_superseded(tx: Connection) -> list[str]:
+    """Return the ids of the jobs that have outputs of attempts before."""
+    return list(tx.scalars(select(superseded_outputs.c.job_id).distinct()))
+
+
 def _with_parts(tx: Connection, rows: Sequence[RowMapping]) -> list[Job]:
     ids = [row["id"] for row in rows]
-    names = _names_of(tx, [row["supersedes"] for row in rows if row["supersedes"]])
+    names = _names_of(tx, jobs.c.request_id, [row["supersedes"] for row in rows])
+    sources = _names_of(tx, jobs.c.id, [row["rerun_of"] for row in rows])
     items = _items(tx, ids)
     steps = _by_job(tx, select(job_steps).where(job_steps.c.job_id.in_(ids)), job_steps.c.position)
     outputs = _by_job(
         tx, select(job_outputs).where(job_outputs.c.job_id.in_(ids)), job_outputs.c.path
     )
+    before = _by_job(
+        tx,
+        select(superseded_outputs).where(superseded_outputs.c.job_id.in_(ids)),
+        superseded_outputs.c.path,
+    )
     return [
-        _job(
-            row,
-            names.get(row["supersedes"], row["supersedes"]),
-            items.get(row["id"], ()),
-            tuple(
+        replace(
+            _job(row),
+            supersedes=names.get(row["supersedes"], row["supersedes"]),
+            rerun_of=sources.get(row["rerun_of"], row["rerun_of"]),
+            items=items.get(row["id"], ()),
+            steps=tuple(
                 JobStep(step["name"], StepState(step["state"]), step["progress"])
                 for step in steps.get(row["id"], ())
             ),
-            tuple(
-                JobOutput(output["path"], output["size"], output["sha256"])
-                for output in outputs.get(row["id"], ())
-            ),
+            outputs=tuple(map(_output, outputs.get(row["id"], ()))),
+            superseded_outputs=_superseded(before.get(row["id"], ())),
         )
         for row in rows
     ]
 
 
-def _names_of(tx: Connection, request_ids: Sequence[str]) -> dict[str, str]:
-    """Return the names of the jobs that request ids have made, by these."""
-    if not request_ids:
+def _output(row: RowMapping) -> JobOutput:
+    return JobOutput(row["path"], row["size"], row["sha256"])
+
+
+def _superseded(rows: Iterable[RowMapping]) -> dict[int, tuple[JobOutput, ...]]:
+    found: dict[int, tuple[JobOutput, ...]] = {}
+    for row in rows:
+        found[row["attempt"]] = (*found.get(row["attempt"], ()), _output(row))
+    return found
+
+
+def _names_of(
+    tx: Connection, column: Column[str], values: Sequence[str | None]
+) -> dict[str | None, str]:
+    """Return the names of the jobs that have one of the values in a column, by these."""
+    wanted = [value for value in values if value is not None]
+    if not wanted:
         return {}
-    query = select(jobs.c.request_id, jobs.c.name).where(jobs.c.request_id.in_(request_ids))
-    return {row.request_id: row.name for row in tx.execute(query)}
+    query = select(column, jobs.c.name).where(column.in_(wanted))
+    return {row[0]: row[1] for row in tx.execute(query)}
 
 
 def _by_job(tx: Connection, query: Select[Any], order: Any) -> dict[str, list[RowMapping]]:  # noqa: ANN401 - a column
@@ -238,13 +273,8 @@ def _items(tx: Connection, job_ids: Sequence[str]) -> dict[str, tuple[JobItem, .
     return found
 
 
-def _job(
-    row: RowMapping,
-    supersedes: str | None,
-    items: tuple[JobItem, ...],
-    steps: tuple[JobStep, ...],
-    outputs: tuple[JobOutput, ...],
-) -> Job:
+def _job(row: RowMapping) -> Job:
+    """Return what a job's own row says."""
     used = None
     if row["wall_seconds"] is not None:
         used = ResourceUse(row["cpu_seconds"], row["max_rss_bytes"], row["wall_seconds"])
@@ -263,10 +293,6 @@ def _job(
         command=tuple(row["command"]),
         requested=Resources(row["cpus"], row["memory"], row["gpus"]),
         used=used,
-        supersedes=supersedes,
-        items=items,
-        steps=steps,
-        outputs=outputs,
         reclaimed={
             part: row[f"{part}_reclaimed_at"]
             for part in parts

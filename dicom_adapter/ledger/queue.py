@@ -1,6 +1,7 @@
 """Queries that make and move jobs: the job table is the queue."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -33,16 +34,24 @@ from dicom_adapter.model import (
 HIGHEST_NUMBER = 20
 
 
-def add(
-    tx: Connection, job: Job, inputs: Sequence[JobInput], request_id: str, request_sha256: str
-) -> Job:
+@dataclass(frozen=True)
+class Origin:
+    """What a job was made of, and by whom; the same request makes no second one."""
+
+    request_id: str
+    request_sha256: str
+    actor: str
+    why: str = ""
+
+
+def add(tx: Connection, job: Job, inputs: Sequence[JobInput], origin: Origin) -> Job:
     """Write a new job; its name gets a number behind it where it is taken."""
     tx.execute(
         insert(jobs).values(
             id=job.id,
             name=_free_name(tx, job),
-            request_id=request_id,
-            request_sha256=request_sha256,
+            request_id=origin.request_id,
+            request_sha256=origin.request_sha256,
             project=job.project,
             pipeline=job.pipeline,
             pipeline_version=job.pipeline_version,
@@ -59,6 +68,7 @@ def add(
             gpus=job.requested.gpus,
             created_at=job.created_at,
             supersedes=job.supersedes,
+            rerun_of=job.rerun_of,
         )
     )
     _add_item(tx, job, inputs)
@@ -71,7 +81,8 @@ def add(
         source="",
         target=job.state,
         at=job.created_at,
-        actor=job.ae_title or "client",
+        actor=origin.actor,
+        reason=origin.why,
     )
     return get(tx, job.id)
 
@@ -173,7 +184,7 @@ def claim_next(
             "leased_until": at + LEASE,
         },
     )
-    _reset_steps(tx, first.id)
+    reset_steps(tx, first.id)
     return Claim(get(tx, first.id), lease)
 
 
@@ -304,7 +315,8 @@ def finish_steps(tx: Connection, job_id: str, *, lease: str) -> None:
     )
 
 
-def _reset_steps(tx: Connection, job_id: str) -> None:
+def reset_steps(tx: Connection, job_id: str) -> None:
+    """Note that no step has begun."""
     tx.execute(
         update(job_steps)
         .where(job_steps.c.job_id == job_id)

@@ -203,6 +203,8 @@ jobs = Table(
     Column("wall_seconds", Float),
     # The request id of the job that this one takes the place of.
     Column("supersedes", Text),
+    # The id of the job whose definition and inputs this one has.
+    Column("rerun_of", Text),
     # What a cancellation does to its process, and the state that the last one found it in.
     _text("cancel_policy", server_default=text("'kill'")),
     Column("cancelled_from", Text),
@@ -256,6 +258,17 @@ job_steps = Table(
     _text("name"),
     _text("state"),
     Column("progress", Float, nullable=False),
+)
+
+# Of attempts that ended well, before the job was run once more.
+superseded_outputs = Table(
+    "superseded_outputs",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id"), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("path", Text, primary_key=True),
+    _integer("size"),
+    _text("sha256"),
 )
 
 job_outputs = Table(

@@ -197,6 +197,10 @@ class Job:
     steps: tuple[JobStep, ...] = ()
     outputs: tuple[JobOutput, ...] = ()
     cancel_policy: CancelPolicy = CancelPolicy.KILL
+    #: The name of the job whose definition and inputs it has, or its id where that was deleted.
+    rerun_of: str | None = None
+    #: Of attempts before, by their numbers.
+    superseded_outputs: Mapping[int, tuple[JobOutput, ...]] = field(default_factory=dict)
     #: The state that the last cancellation found it in; None where nobody has asked for one.
     cancelled_from: JobState | None = None
     reclaimed: Mapping[str, datetime] = field(default_factory=dict)

@@ -1,11 +1,11 @@
-"""What people do to jobs that are there: they cancel, invalidate and delete them."""
+"""What people do to jobs that are there: they cancel, retry, invalidate and delete them."""
 
 from collections.abc import Callable
 
 import structlog
 
 from dicom_adapter.clock import Clock
-from dicom_adapter.errors import InvalidArgumentError
+from dicom_adapter.errors import InvalidArgumentError, WrongStateError
 from dicom_adapter.ledger import Ledger, control, jobs
 from dicom_adapter.lifecycle import Action, JobState, target_of
 from dicom_adapter.model import Job
@@ -26,6 +26,7 @@ class JobControl:
         clock: Clock,
         workspaces: Workspaces,
         *,
+        submitted: Callable[[], None],
         cancelling: Callable[[str], None],
         ended: Callable[[], None],
     ) -> None:
@@ -35,12 +36,14 @@ class JobControl:
             ledger: The ledger.
             clock: The time.
             workspaces: Where the jobs' files lie.
+            submitted: Told that a job waits again.
             cancelling: Told of a job that runs, and is to end.
             ended: Told that a job has ended that never ran.
         """
         self._ledger = ledger
         self._clock = clock
         self._workspaces = workspaces
+        self._submitted = submitted
         self._cancelling = cancelling
         self._ended = ended
 
@@ -74,6 +77,59 @@ class JobControl:
         else:
             self._ended()
         return job
+
+    def retry(
+        self,
+        id_or_name: str,
+        *,
+        actor: str,
+        why: str = "",
+        confirm: bool = False,
+        dry_run: bool = False,
+    ) -> Job:
+        """Have a job that has ended run again, under its own id and name; return it as it is then.
+
+        The outputs that it has are superseded, and kept. `confirm` says that it is meant to repeat
+        finished work; `dry_run` changes nothing, and raises what would be raised.
+
+        Raises:
+            NotFoundError: there is no such job.
+            InvalidArgumentError: the reason is too long.
+            WrongStateError: it has not ended, is invalidated, is finished and nobody says that this
+                is known, or its inputs were reclaimed.
+        """
+        _check(why)
+        with self._ledger.read() as tx:
+            job = jobs.get(tx, id_or_name)
+        target_of(job.state, Action.RETRY)
+        if "inputs" in job.reclaimed:
+            at = f"{job.reclaimed['inputs']:%Y-%m-%d %H:%M}"
+            raise WrongStateError(
+                f"the inputs of {job.name} were reclaimed at {at} UTC: platform.keep.inputs had "
+                "passed; send the study again"
+            )
+        if job.state == JobState.FINISHED and not (confirm or dry_run):
+            raise WrongStateError(
+                f"{job.name} is finished, and its work would be done once more: confirm that this "
+                "is meant"
+            )
+        return job if dry_run else self._retried(job, actor, why)
+
+    def _retried(self, job: Job, actor: str, why: str) -> Job:
+        workspace = self._workspaces.of(job.id)
+        try:
+            with self._ledger.write() as tx:
+                control.retry(tx, job, at=self._clock.now(), actor=actor, why=why)
+                found = jobs.get(tx, job.id)
+                if job.outputs:
+                    # Last: a crash before the commit is seen by the next start.
+                    workspace.supersede_outputs(job.attempts)
+        except BaseException:
+            workspace.restore_outputs(job.attempts)
+            raise
+        log.info("job is to run again", action="job.retried", job=job.name, by=actor)
+        self._submitted()
+        return found
 
     def invalidate(self, id_or_name: str, *, actor: str, why: str) -> Job:
         """Declare the outputs of a finished job wrong; return it as it is then.

@@ -1,10 +1,8 @@
-"""What can be asked of the platform; gRPC, and so the adapter and the command line, call these."""
+"""How jobs are made, and of what: gRPC, and so the adapter and the command line, call these."""
 
 import json
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import Pipeline
+from dicom_adapter.config import Resources as PipelineResources
 from dicom_adapter.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
@@ -23,11 +22,10 @@ from dicom_adapter.errors import (
     UncertainError,
     WrongStateError,
 )
-from dicom_adapter.ledger import Ledger, events, jobs, queue, stock
-from dicom_adapter.ledger.jobs import JobFilter
-from dicom_adapter.lifecycle import TERMINAL, JobState
+from dicom_adapter.ledger import Ledger, jobs, queue, stock
+from dicom_adapter.ledger.queue import Origin
+from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import (
-    Event,
     InputFile,
     ItemState,
     Job,
@@ -37,34 +35,15 @@ from dicom_adapter.model import (
     Resources,
     StepState,
     safe_name,
+    suffixed_name,
 )
 from dicom_adapter.platform.uploads import Uploads, check
-from dicom_adapter.platform.workspace import BrokenInputError, Workspace, Workspaces
+from dicom_adapter.platform.workspace import BrokenInputError, Workspaces
 
 LONGEST_REQUEST_ID = 128
-LARGEST_PAGE = 1000
-DEFAULT_PAGE = 100
-# What a page ends with: the number of its last job, which fits into the ledger's integers.
-_TOKEN = re.compile("[0-9]{0,18}")
-LOG_CHUNK = 64 * 1024
-# A log grows without a commit, so a follower looks again this often while the job runs.
-FOLLOW_SECONDS = 0.5
-# So often it is looked whether anybody watches still.
-WATCH_SECONDS = 1.0
-# Most commits are of no job: those who watch look at what some of them have changed at once.
-REST_SECONDS = 0.1
-
 DEFAULT_PROJECT = "default"
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class JobPage:
-    """A page of jobs, and the token of the next one, empty on the last."""
-
-    jobs: tuple[Job, ...]
-    next_token: str
 
 
 def version_of(pipeline: Pipeline) -> str:
@@ -102,7 +81,7 @@ class PipelineOperations:
 
 
 class JobOperations:
-    """Makes jobs and shows them."""
+    """Takes instances, and makes jobs of them."""
 
     def __init__(
         self,
@@ -164,7 +143,57 @@ class JobOperations:
         earlier = self._earlier(request, digest)
         if earlier is not None:
             return earlier
-        job = self._make(request, digest)
+        origin = Origin(request.request_id, digest, request.ae_title or "client")
+        return self._made(request, self._pipelines.get(request.pipeline), origin)
+
+    def rerun(
+        self, id_or_name: str, *, actor: str, name: str = "", request_id: str = "", latest: bool
+    ) -> Job:
+        """Make another job of a job's definition and inputs, which stays as it is.
+
+        Args:
+            id_or_name: The job, in whatever state.
+            actor: Who wants it.
+            name: What the new one is called; as the other, with `rerun` behind it, if empty.
+            request_id: As in `submit`; empty for one that is asked for once.
+            latest: Run what the pipeline is now, instead of what it was then.
+
+        Raises:
+            NotFoundError: there is no such job, or no such pipeline any more.
+            InvalidArgumentError: the name is the other's.
+            WrongStateError: its inputs are not here any more.
+        """
+        with self._ledger.read() as tx:
+            source = jobs.get(tx, id_or_name)
+            inputs = jobs.inputs_of(tx, source.id)
+        if name and safe_name(name) == source.name:
+            raise InvalidArgumentError("name", f"must be another than the job's own, {source.name}")
+        request = JobRequest(
+            request_id=request_id or uuid4().hex,
+            name=name or suffixed_name(source.name, "rerun"),
+            pipeline=source.pipeline,
+            priority=source.priority,
+            ae_title=source.ae_title,
+            inputs=inputs,
+            arguments=source.arguments,
+        )
+        _check(request)
+        digest = _digest(request, source.id, str(latest))
+        earlier = self._earlier(request, digest)
+        if earlier is not None:
+            return earlier
+        pipeline = self._pipelines.get(source.pipeline) if latest else _pinned(source)
+        origin = Origin(request.request_id, digest, actor, f"rerun of {source.name}")
+        return self._made(request, pipeline, origin, source)
+
+    def _made(
+        self,
+        request: JobRequest,
+        pipeline: Pipeline,
+        origin: Origin,
+        source: Job | None = None,
+    ) -> Job:
+        job = self._make(request, pipeline, origin, source)
         log.info(
             "job submitted",
             action="job.submitted",
@@ -176,16 +205,21 @@ class JobOperations:
         self._submitted()
         return job
 
-    def _make(self, request: JobRequest, digest: str) -> Job:
-        job = self._new_job(request, self._clock.now())
-        workspace = self._workspaces.of(job.id)
+    def _make(
+        self, request: JobRequest, pipeline: Pipeline, origin: Origin, source: Job | None
+    ) -> Job:
+        job = _new_job(request, pipeline, self._clock.now(), source)
+        workspace, places = self._workspaces.of(job.id), self._places(request.files)
+        if source is not None:
+            # It has them also when nothing else has.
+            places |= self._workspaces.of(source.id).sources(request.inputs)
         try:
-            workspace.take_inputs(request.inputs, self._places(request.files))
+            workspace.take_inputs(request.inputs, places)
             with self._ledger.write() as tx:
-                return queue.add(tx, job, request.inputs, request.request_id, digest)
+                return queue.add(tx, job, request.inputs, origin)
         except IntegrityError:
             self._workspaces.remove(job.id)
-            earlier = self._earlier(request, digest)
+            earlier = self._earlier(request, origin.request_sha256)
             if earlier is None:
                 raise
             # The same request came twice at once, and the other one was first.
@@ -213,161 +247,52 @@ class JobOperations:
             )
         return job
 
-    def _new_job(self, request: JobRequest, now: datetime) -> Job:
-        pipeline = self._pipelines.get(request.pipeline)
-        resources = pipeline.resources
-        return Job(
-            id=uuid4().hex,
-            name=safe_name(request.name),
-            project=DEFAULT_PROJECT,
-            pipeline=pipeline.name,
-            pipeline_version=version_of(pipeline),
-            state=JobState.IN_QUEUE,
-            reason="",
-            priority=request.priority,
-            ae_title=request.ae_title,
-            instances=sum(len(series.files) for series in request.inputs),
-            created_at=now,
-            started_at=None,
-            finished_at=None,
-            arguments=request.arguments,
-            supersedes=request.supersedes,
-            command=pipeline.command,
-            timeout=pipeline.timeout,
-            cancel_policy=pipeline.cancel,
-            requested=Resources(resources.cpus, resources.memory, resources.gpus),
-            used=None,
-            attempts=0,
-            exit_code=None,
-            error="",
-            items=(JobItem(uuid4().hex, ItemState.IN_QUEUE, ()),),
-            steps=tuple(JobStep(name, StepState.WAITING, 0.0) for name in pipeline.steps),
-        )
 
-    def get(self, id_or_name: str) -> Job:
-        """Return a job; NotFoundError when there is none."""
-        with self._ledger.read() as tx:
-            return jobs.get(tx, id_or_name)
-
-    def history(self, id_or_name: str) -> list[Event]:
-        """Return every move of a job, the oldest first; of a deleted one by its id.
-
-        Raises:
-            NotFoundError: there is none, and never was.
-        """
-        with self._ledger.read() as tx:
-            try:
-                job_id = jobs.id_of(tx, id_or_name)
-            except NotFoundError:
-                job_id = id_or_name
-            found = [event for event in events.of_subject(tx, job_id) if event.kind == jobs.KIND]
-        if not found:
-            raise NotFoundError(f"no job has, or had, the id or name '{id_or_name}'")
-        return found
-
-    def listed(self, wanted: JobFilter, page_size: int, token: str) -> JobPage:
-        """Return a page of jobs, the newest first.
-
-        Raises:
-            InvalidArgumentError: the page size is negative, or the token none that this gave.
-        """
-        if page_size < 0:
-            raise InvalidArgumentError("page_size", "must not be negative")
-        if not _TOKEN.fullmatch(token):
-            raise InvalidArgumentError("page_token", "must be the one of the page before")
-        size = min(page_size or DEFAULT_PAGE, LARGEST_PAGE)
-        with self._ledger.read() as tx:
-            page, after = jobs.listed(tx, wanted, size, int(token) if token else None)
-        return JobPage(tuple(page), "" if after is None else str(after))
-
-    def watch(
-        self, id_or_name: str, after_event: int, active: Callable[[], bool]
-    ) -> Iterator[tuple[int, Job]]:
-        """Yield each change of one job, or of all of them, with its event number, as they happen.
-
-        A job that is watched alone is yielded at once, on each step of it too, and the iteration
-        ends with the job.
-        """
-        if id_or_name:
-            return self._watch_one(self.get(id_or_name).id, active)
-        return self._watch_all(after_event, active)
-
-    def _watch_one(self, job_id: str, active: Callable[[], bool]) -> Iterator[tuple[int, Job]]:
-        shown: Job | None = None
-        while active():
-            commits = self._ledger.commits
-            with self._ledger.read() as tx:
-                job, number = jobs.get(tx, job_id), events.last_number(tx)
-            if job != shown:
-                yield number, job
-                shown = job
-            if job.state in TERMINAL:
-                return
-            self._wait(commits, WATCH_SECONDS)
-
-    def _watch_all(self, after: int, active: Callable[[], bool]) -> Iterator[tuple[int, Job]]:
-        with self._ledger.read() as tx:
-            seen = after or events.last_number(tx)
-        while active():
-            commits = self._ledger.commits
-            with self._ledger.read() as tx:
-                news = events.after(tx, seen, jobs.KIND)
-                known = jobs.known(tx, [event.subject for event in news])
-                changes = [
-                    (event.number, jobs.get(tx, event.subject))
-                    for event in news
-                    if event.subject in known
-                ]
-            yield from changes
-            if news:
-                seen = news[-1].number
-            else:
-                self._wait(commits, WATCH_SECONDS)
-
-    def logs(self, id_or_name: str, *, follow: bool, active: Callable[[], bool]) -> Iterator[bytes]:
-        """Yield a job's log in chunks; with `follow` until the job has ended.
-
-        Raises:
-            NotFoundError: there is no such job.
-            WrongStateError: the log was reclaimed; says when.
-        """
-        job = self.get(id_or_name)
-        if "logs" in job.reclaimed:
-            raise WrongStateError(
-                f"the log of {job.name} was reclaimed at {job.reclaimed['logs']:%Y-%m-%d %H:%M} "
-                "UTC: platform.keep.logs had passed"
-            )
-        return self._read_log(job, follow=follow, active=active)
-
-    def _read_log(self, job: Job, *, follow: bool, active: Callable[[], bool]) -> Iterator[bytes]:
-        path, offset = self.workspace(job).log, 0
-        while active():
-            commits = self._ledger.commits
-            # Looked at before reading: what an ended job wrote is then read to the end.
-            ended = self.get(job.id).state in TERMINAL
-            for chunk in _read_from(path, offset):
-                offset += len(chunk)
-                yield chunk
-            if ended or not follow:
-                return
-            self._wait(commits, FOLLOW_SECONDS)
-
-    def _wait(self, commits: int, timeout: float) -> None:
-        self._ledger.next_commit(commits, timeout)
-        time.sleep(REST_SECONDS)
-
-    def workspace(self, job: Job) -> Workspace:
-        """Return where a job's files lie."""
-        return self._workspaces.of(job.id)
+def _new_job(request: JobRequest, pipeline: Pipeline, now: datetime, source: Job | None) -> Job:
+    resources = pipeline.resources
+    return Job(
+        id=uuid4().hex,
+        name=safe_name(request.name),
+        project=DEFAULT_PROJECT,
+        pipeline=pipeline.name,
+        pipeline_version=version_of(pipeline),
+        state=JobState.IN_QUEUE,
+        reason="",
+        priority=request.priority,
+        ae_title=request.ae_title,
+        instances=sum(len(series.files) for series in request.inputs),
+        created_at=now,
+        started_at=None,
+        finished_at=None,
+        arguments=request.arguments,
+        supersedes=request.supersedes,
+        rerun_of=None if source is None else source.id,
+        command=pipeline.command,
+        timeout=pipeline.timeout,
+        cancel_policy=pipeline.cancel,
+        requested=Resources(resources.cpus, resources.memory, resources.gpus),
+        used=None,
+        attempts=0,
+        exit_code=None,
+        error="",
+        items=(JobItem(uuid4().hex, ItemState.IN_QUEUE, ()),),
+        steps=tuple(JobStep(name, StepState.WAITING, 0.0) for name in pipeline.steps),
+    )
 
 
-def _read_from(path: Path, offset: int) -> Iterator[bytes]:
-    if not path.exists():
-        return
-    with path.open("rb") as stream:
-        stream.seek(offset)
-        while chunk := stream.read(LOG_CHUNK):
-            yield chunk
+def _pinned(job: Job) -> Pipeline:
+    """Return a job's pipeline as it was when the job was made."""
+    requested = job.requested
+    return Pipeline(
+        name=job.pipeline,
+        command=job.command,
+        resources=PipelineResources(
+            cpus=requested.cpus, memory=requested.memory, gpus=requested.gpus
+        ),
+        timeout=job.timeout,
+        cancel=job.cancel_policy,
+        steps=tuple(step.name for step in job.steps),
+    )
 
 
 def _check(request: JobRequest) -> None:
@@ -385,10 +310,10 @@ def _check(request: JobRequest) -> None:
             check(file, f"{where}[{position}]")
 
 
-def _digest(request: JobRequest) -> str:
+def _digest(request: JobRequest, *more: str) -> str:
     fields = asdict(request)
     if request.supersedes is None:
         # As it was before there was this field: a request that was made then may come again.
         del fields["supersedes"]
-    values = json.dumps(fields, sort_keys=True, default=str)
+    values = "".join([json.dumps(fields, sort_keys=True, default=str), *more])
     return sha256(values.encode()).hexdigest()

@@ -46,6 +46,7 @@ class Recovery:
         for job in lost:
             self._settle(job, CRASHED)
         self._end_deletions()
+        self._agree_on_outputs()
         self._sweep()
         if lost or survivors:
             log.warning(
@@ -108,6 +109,18 @@ class Recovery:
                 self._workspaces.pardon(job_id)
             else:
                 self._workspaces.remove_condemned(job_id)
+
+    def _agree_on_outputs(self) -> None:
+        """Have outputs lie where the ledger says, where a crash cut a retry off."""
+        with self._ledger.read() as tx:
+            ids = jobs.known(tx, self._workspaces.with_superseded())
+            found = [jobs.get(tx, job_id) for job_id in {*ids, *jobs.with_superseded(tx)}]
+        for job in found:
+            workspace = self._workspaces.of(job.id)
+            if job.outputs:
+                workspace.restore_outputs(job.attempts)
+            elif job.attempts in job.superseded_outputs:
+                workspace.supersede_outputs(job.attempts)
 
     def _sweep(self) -> None:
         """Remove the folders of submissions that the crash cut off: nobody was told of them."""

@@ -7,6 +7,7 @@
     work/                  the pipeline's HOME, TMPDIR and working directory
     staging/               what it writes; becomes output/ when the job finishes
     output/
+    superseded/2/          what was output/, by the attempt that made it, before the job ran again
     log.txt
 """
 
@@ -49,6 +50,7 @@ class Workspace:
         self.work = folder / "work"
         self.staging = folder / "staging"
         self.output = folder / "output"
+        self.superseded = folder / "superseded"
         self.log = folder / "log.txt"
 
     def take_inputs(self, inputs: Sequence[JobInput], sources: Sources) -> None:
@@ -68,6 +70,11 @@ class Workspace:
                 raise BrokenInputError(f"instance {file.instance_id} is not here") from error
         for folder in (*self.input.iterdir(), self.input, self.folder, self.folder.parent):
             sync_folder(folder)
+
+    def sources(self, inputs: Sequence[JobInput]) -> dict[tuple[str, str], Path]:
+        """Return where its own input files lie, those that are there."""
+        places = {file.key: self.input / series / name for series, name, file in _places(inputs)}
+        return {key: path for key, path in places.items() if path.exists()}
 
     def check_inputs(self, inputs: Sequence[JobInput]) -> None:
         """Compare every input file with its sha256, and remove what an attempt put beside them.
@@ -149,6 +156,25 @@ class Workspace:
             self.staging.rename(self.output)
         sync_folder(self.folder)
 
+    def supersede_outputs(self, attempt: int) -> None:
+        """Put the outputs of an attempt aside, in the transaction that says so."""
+        place = self._superseded(attempt)
+        if self.output.exists() and not place.exists():
+            make_folder(place.parent)
+            self.output.rename(place)
+            for folder in (place.parent, self.folder):
+                sync_folder(folder)
+
+    def restore_outputs(self, attempt: int) -> None:
+        """Put the outputs of an attempt back, where the transaction was not committed."""
+        place = self._superseded(attempt)
+        if place.exists() and not self.output.exists():
+            place.rename(self.output)
+            sync_folder(self.folder)
+
+    def _superseded(self, attempt: int) -> Path:
+        return self.superseded / str(attempt)
+
     def last_log_line(self) -> str:
         """Return the last line of the log that says anything, without what moves a cursor."""
         if not self.log.exists():
@@ -164,8 +190,11 @@ class Workspace:
         if part == "logs":
             for path in (self.log, self.manifest, self.progress, self.work, self.staging):
                 _remove(path)
+        elif part == "outputs":
+            for path in (self.output, self.superseded):
+                _remove(path)
         else:
-            _remove(self.input if part == "inputs" else self.output)
+            _remove(self.input)
         if self.folder.exists() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
@@ -191,6 +220,10 @@ class Workspaces:
     def all_ids(self) -> list[str]:
         """Return the ids of the jobs that have a workspace."""
         return [entry.name for entry in self.folder.iterdir()]
+
+    def with_superseded(self) -> list[str]:
+        """Return the ids of the jobs that have outputs of attempts before."""
+        return [path.parent.name for path in self.folder.glob("*/superseded")]
 
     def was_started(self, job_id: str) -> bool:
         """Return whether an attempt has left anything in a workspace that nobody else has."""

@@ -172,6 +172,11 @@ def to_job(job: Job, output_folder: str) -> jobs_pb2.Job:
         exit_code=job.exit_code,
         error=job.error,
         supersedes=job.supersedes or "",
+        rerun_of=job.rerun_of or "",
+        superseded=[
+            jobs_pb2.SupersededOutputs(attempt=attempt, outputs=map(_to_output, outputs))
+            for attempt, outputs in sorted(job.superseded_outputs.items())
+        ],
         cancel_policy=job.cancel_policy,
         cancelled_from=None if job.cancelled_from is None else _STATES[job.cancelled_from],
         outputs=map(_to_output, job.outputs),

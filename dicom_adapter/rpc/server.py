@@ -15,6 +15,7 @@ from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.model import Disorder, Job, ServiceStatus
 from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations, version_of
+from dicom_adapter.platform.views import JobViews
 from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.client import options
@@ -41,6 +42,7 @@ class PlatformOperations:
     """What a platform answers with."""
 
     jobs: JobOperations
+    views: JobViews
     control: JobControl
     pipelines: PipelineOperations
 
@@ -95,13 +97,14 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
 class JobServicer(jobs_pb2_grpc.JobServiceServicer):
     """Serves JobService."""
 
-    def __init__(self, operations: JobOperations, control: JobControl) -> None:
-        self._operations = operations
-        self._control = control
+    def __init__(self, platform: PlatformOperations) -> None:
+        self._operations = platform.jobs
+        self._views = platform.views
+        self._control = platform.control
 
     def _job(self, job: Job) -> jobs_pb2.Job:
         there = job.outputs and "outputs" not in job.reclaimed
-        return convert.to_job(job, str(self._operations.workspace(job).output) if there else "")
+        return convert.to_job(job, str(self._views.workspace(job).output) if there else "")
 
     def FindMissingInstances(  # noqa: N802 - the API's name
         self, request: jobs_pb2.FindMissingInstancesRequest, context: Context
@@ -134,14 +137,14 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
     def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802 - the API's name
         """Return one job."""
         del context
-        return self._job(self._operations.get(request.job))
+        return self._job(self._views.get(request.job))
 
     def GetJobHistory(  # noqa: N802 - the API's name
         self, request: jobs_pb2.GetJobRequest, context: Context
     ) -> jobs_pb2.JobHistory:
         """Return the moves of a job."""
         del context
-        found = self._operations.history(request.job)
+        found = self._views.history(request.job)
         return jobs_pb2.JobHistory(events=map(convert.to_event, found))
 
     def ListJobs(  # noqa: N802 - the API's name
@@ -154,7 +157,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
             pipeline=request.pipeline,
             ae_title=request.ae_title,
         )
-        page = self._operations.listed(wanted, request.page_size, request.page_token)
+        page = self._views.listed(wanted, request.page_size, request.page_token)
         return jobs_pb2.ListJobsResponse(
             jobs=map(self._job, page.jobs), next_page_token=page.next_token
         )
@@ -166,6 +169,28 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
             actor=_actor(context),
             why=request.reason,
             only_if_queued=request.only_if_queued,
+        )
+        return self._job(job)
+
+    def RetryJob(self, request: jobs_pb2.RetryJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802 - the API's name
+        """Have a job run again."""
+        job = self._control.retry(
+            request.job,
+            actor=_actor(context),
+            why=request.reason,
+            confirm=request.confirm,
+            dry_run=request.dry_run,
+        )
+        return self._job(job)
+
+    def RerunJob(self, request: jobs_pb2.RerunJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802 - the API's name
+        """Make another job of a job's definition and inputs."""
+        job = self._operations.rerun(
+            request.job,
+            actor=_actor(context),
+            name=request.name,
+            request_id=request.request_id,
+            latest=request.latest,
         )
         return self._job(job)
 
@@ -186,7 +211,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self, request: jobs_pb2.WatchJobsRequest, context: Context
     ) -> Iterator[jobs_pb2.JobChange]:
         """Stream changes of jobs."""
-        changes = self._operations.watch(request.job, request.after_event, context.is_active)
+        changes = self._views.watch(request.job, request.after_event, context.is_active)
         for number, job in changes:
             yield jobs_pb2.JobChange(event=number, job=self._job(job))
 
@@ -194,7 +219,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self, request: jobs_pb2.StreamLogsRequest, context: Context
     ) -> Iterator[jobs_pb2.LogChunk]:
         """Stream a job's log."""
-        chunks = self._operations.logs(request.job, follow=request.follow, active=context.is_active)
+        chunks = self._views.logs(request.job, follow=request.follow, active=context.is_active)
         for chunk in chunks:
             yield jobs_pb2.LogChunk(data=chunk)
 
@@ -334,9 +359,7 @@ class Server:
         )
         names = []
         if platform is not None:
-            jobs_pb2_grpc.add_JobServiceServicer_to_server(
-                JobServicer(platform.jobs, platform.control), self._server
-            )
+            jobs_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(platform), self._server)
             pipelines_pb2_grpc.add_PipelineServiceServicer_to_server(
                 PipelineServicer(platform.pipelines), self._server
             )

@@ -79,6 +79,16 @@ class JobServiceStub:
                 request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
+        self.RetryJob = channel.unary_unary(
+                '/dicom_adapter.v1.JobService/RetryJob',
+                request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.RetryJobRequest.SerializeToString,
+                response_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.RerunJob = channel.unary_unary(
+                '/dicom_adapter.v1.JobService/RerunJob',
+                request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.RerunJobRequest.SerializeToString,
+                response_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
         self.InvalidateJob = channel.unary_unary(
                 '/dicom_adapter.v1.JobService/InvalidateJob',
                 request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.InvalidateJobRequest.SerializeToString,
@@ -163,6 +173,21 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryJob(self, request, context):
+        """Has a job that has ended run again, under its own id and name; what it has put out is superseded,
+        and kept. FAILED_PRECONDITION where it has not ended, is invalidated, or has no inputs any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RerunJob(self, request, context):
+        """Makes another job of the same definition and inputs; the first one, in whatever state, stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def InvalidateJob(self, request, context):
         """Declares the outputs of a finished job wrong; they stay, and so does the job.
         """
@@ -226,6 +251,16 @@ def add_JobServiceServicer_to_server(servicer, server):
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
                     request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
+                    response_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'RetryJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJob,
+                    request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.RetryJobRequest.FromString,
+                    response_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'RerunJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RerunJob,
+                    request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.RerunJobRequest.FromString,
                     response_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.Job.SerializeToString,
             ),
             'InvalidateJob': grpc.unary_unary_rpc_method_handler(
@@ -464,6 +499,60 @@ class JobService:
             target,
             '/dicom_adapter.v1.JobService/CancelJob',
             dicom__adapter_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
+            dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dicom_adapter.v1.JobService/RetryJob',
+            dicom__adapter_dot_v1_dot_jobs__pb2.RetryJobRequest.SerializeToString,
+            dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RerunJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dicom_adapter.v1.JobService/RerunJob',
+            dicom__adapter_dot_v1_dot_jobs__pb2.RerunJobRequest.SerializeToString,
             dicom__adapter_dot_v1_dot_jobs__pb2.Job.FromString,
             options,
             channel_credentials,

@@ -60,6 +60,12 @@ class JobServiceStub:
     """Cancels a job: one that waits at once, one that runs as its pipeline has it. Cancelling a job
     that is `cancelling` changes nothing; one that has ended is refused by FAILED_PRECONDITION.
     """
+    RetryJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryJobRequest, _jobs_pb2.Job]
+    """Has a job that has ended run again, under its own id and name; what it has put out is superseded,
+    and kept. FAILED_PRECONDITION where it has not ended, is invalidated, or has no inputs any more.
+    """
+    RerunJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RerunJobRequest, _jobs_pb2.Job]
+    """Makes another job of the same definition and inputs; the first one, in whatever state, stays."""
     InvalidateJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.InvalidateJobRequest, _jobs_pb2.Job]
     """Declares the outputs of a finished job wrong; they stay, and so does the job."""
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.Job]
@@ -101,6 +107,12 @@ class JobServiceAsyncStub(JobServiceStub):
     """Cancels a job: one that waits at once, one that runs as its pipeline has it. Cancelling a job
     that is `cancelling` changes nothing; one that has ended is refused by FAILED_PRECONDITION.
     """
+    RetryJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Has a job that has ended run again, under its own id and name; what it has put out is superseded,
+    and kept. FAILED_PRECONDITION where it has not ended, is invalidated, or has no inputs any more.
+    """
+    RerunJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RerunJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Makes another job of the same definition and inputs; the first one, in whatever state, stays."""
     InvalidateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.InvalidateJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Declares the outputs of a finished job wrong; they stay, and so does the job."""
     DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
@@ -187,6 +199,24 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Cancels a job: one that waits at once, one that runs as its pipeline has it. Cancelling a job
         that is `cancelling` changes nothing; one that has ended is refused by FAILED_PRECONDITION.
         """
+
+    @_abc_1.abstractmethod
+    def RetryJob(
+        self,
+        request: _jobs_pb2.RetryJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Has a job that has ended run again, under its own id and name; what it has put out is superseded,
+        and kept. FAILED_PRECONDITION where it has not ended, is invalidated, or has no inputs any more.
+        """
+
+    @_abc_1.abstractmethod
+    def RerunJob(
+        self,
+        request: _jobs_pb2.RerunJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Makes another job of the same definition and inputs; the first one, in whatever state, stays."""
 
     @_abc_1.abstractmethod
     def InvalidateJob(

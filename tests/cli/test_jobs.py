@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dicom_adapter.service import socket_address
-from tests.cli.conftest import Command, Work
+from tests.cli.conftest import Command
 from tests.cli.shell import on_terminal
 from tests.cli.test_shown import submit
 from tests.support import Running, running
@@ -57,27 +57,64 @@ def test_cancel_what_cannot_be_cancelled(cli: Command, busy: Running) -> None:
     assert busy.jobs()[0].state == "processing"
 
 
-def test_invalidate(cli: Command, work: Work) -> None:
+@pytest.fixture
+def ended(tmp_path: Path) -> Iterator[Running]:
+    """A service whose `job-0` is finished; what runs next fails until there is a file `good`."""
+    script = f"[ -e {tmp_path}/good ] && echo out > $DICOM_ADAPTER_OUTPUT/out"
+    with running(tmp_path, LONG.replace("sleep 1000", script)) as service:
+        (tmp_path / "good").touch()
+        submit(socket_address(service.service.settings), tmp_path, 1)
+        service.ended_jobs(1)
+        (tmp_path / "good").unlink()
+        yield service
+
+
+def test_invalidate(cli: Command, ended: Running) -> None:
     """It needs a reason, which the history tells; what is not finished is refused."""
-    listed = ["jobs", "list", "--json", "--pipeline"]
-    (finished,) = cli(*listed, "copy", folder=work.folder).rows
-    (failed,) = cli(*listed, "fail", folder=work.folder).rows
-    words = ["jobs", "invalidate", finished["name"], failed["name"]]
-    answer = cli(*words, folder=work.folder)
+    cli("jobs", "rerun", "job-0", "--name", "failing")
+    ended.ended_jobs(2)
+    words = ["jobs", "invalidate", "job-0", "failing"]
+    answer = cli(*words)
     assert (answer.code, answer.out) == (2, "")
     assert "Missing option '--reason'" in answer.err
-    answer = cli(*words, "--reason", "wrong plug-in", folder=work.folder)
-    assert (answer.code, answer.out) == (1, f"{finished['name']} is invalidated\n")
+    answer = cli(*words, "--reason", "wrong plug-in")
+    assert (answer.code, answer.out) == (1, "job-0 is invalidated\n")
     assert "cannot invalidate a job that is failed: it must be finished" in answer.err
-    (shown,) = cli("jobs", "show", finished["name"], "--json", folder=work.folder).rows
+    (shown,) = cli("jobs", "show", "job-0", "--json").rows
     move = shown["history"][-1]
-    assert (move["action"], move["actor"], move["reason"]) == (
-        "invalidate",
-        "local",
-        "wrong plug-in",
-    )
-    told = cli("jobs", "show", finished["name"], folder=work.folder).out
-    assert "wrong plug-in" in told
+    told = (move["action"], move["actor"], move["reason"])
+    assert told == ("invalidate", "local", "wrong plug-in")
+    assert "wrong plug-in" in cli("jobs", "show", "job-0").out
+
+
+def test_retry(cli: Command, ended: Running, tmp_path: Path) -> None:
+    """Finished work is repeated only when that is said; a dry run says what would run."""
+    cli("jobs", "rerun", "job-0", "--name", "failing")
+    ended.ended_jobs(2)
+    words = ["jobs", "retry", "job-0", "failing"]
+    answer = cli(*words, "--dry-run")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out == "job-0 would run again\nfailing would run again\n"
+    (tmp_path / "good").touch()
+    answer = cli(*words, "--reason", "mended")
+    assert (answer.code, answer.out) == (1, "failing is in the queue again\n")
+    assert "job-0 is finished, and its work would be done once more: confirm that" in answer.err
+    ended.wait_for(lambda: [job.state for job in ended.jobs()] == ["finished"] * 2)
+    assert cli("jobs", "retry", "job-0", "--confirm").code == 0
+    ended.wait_for(lambda: ended.jobs()[0].attempts == 2 and ended.jobs()[0].state == "finished")
+    (shown,) = cli("jobs", "show", "job-0", "--json").rows
+    assert [(one["attempt"], len(one["outputs"])) for one in shown["superseded"]] == [(1, 1)]
+
+
+@pytest.mark.usefixtures("ended")
+def test_rerun(cli: Command) -> None:
+    """The new job is told by its name, and knows what it was made of."""
+    assert cli("jobs", "rerun", "job-0").out == "job-0-rerun is made\n"
+    answer = cli("jobs", "rerun", "job-0", "--name", "job-0")
+    assert (answer.code, answer.out) == (1, "")
+    assert "name: must be another than the job's own, job-0" in answer.err
+    (shown,) = cli("jobs", "show", "job-0-rerun", "--json").rows
+    assert shown["rerun_of"] == "job-0"
 
 
 def test_delete(cli: Command, busy: Running, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.support import CONFIG, command
 COMMANDS = (
     "serve", "check", "status", "doctor", "send", "echo", "demo", "hash-passcode",
     "fsck", "reload", "jobs list", "jobs show", "jobs logs",
-    "jobs cancel", "jobs invalidate", "jobs delete",
+    "jobs cancel", "jobs retry", "jobs rerun", "jobs invalidate", "jobs delete",
     "pipelines list", "pipelines show",
     "groups list", "groups complete", "groups discard",
     "submissions list", "submissions retry", "submissions discard",

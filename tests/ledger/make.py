@@ -169,7 +169,9 @@ def job(**values: Any) -> Job:  # noqa: ANN401 - the fields of a job
 def add_job(tx: Connection, request_id: str = "", **values: Any) -> Job:  # noqa: ANN401 - its fields
     """Put a job of one input into the queue."""
     inputs = (JobInput("1.2.3", "1.2.3.4", "all", (InputFile("i1", "0" * 64, "1.2.3.5"),)),)
-    return queue.add(tx, job(**values), inputs, request_id or uuid4().hex, "digest")
+    return queue.add(
+        tx, job(**values), inputs, queue.Origin(request_id or uuid4().hex, "digest", "TEST")
+    )
 
 
 def claimed(tx: Connection, at: datetime = NOW) -> Claim:

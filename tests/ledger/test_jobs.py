@@ -68,7 +68,7 @@ def test_a_job_is_read_as_it_was_written(ledger: Ledger) -> None:
         ),
     )
     with ledger.write() as tx:
-        added = queue.add(tx, made, series, "request", "digest")
+        added = queue.add(tx, made, series, queue.Origin("request", "digest", "TEST"))
         assert jobs.inputs_of(tx, made.id) == tuple(series)
         assert jobs.of_request(tx, "request") == (added, "digest")
         assert jobs.of_request(tx, "other") is None

@@ -18,6 +18,7 @@ from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
+from dicom_adapter.platform.views import JobViews
 from dicom_adapter.platform.workspace import Workspaces
 from dicom_adapter.receive.spool import Spool
 from tests.ledger import make
@@ -76,10 +77,12 @@ class Platform:
             submitted=self.wake,
         )
 
+        self.views = JobViews(self.ledger, self.workspaces)
         self.control = JobControl(
             self.ledger,
             self.clock,
             self.workspaces,
+            submitted=self.wake,
             cancelling=self.cancelling,
             ended=self.ended.set,
         )
@@ -151,7 +154,7 @@ class Platform:
         """Wait until a job is in one of these states, else until it has ended."""
 
         def look() -> Job | None:
-            found = self.operations.get(job.id)
+            found = self.views.get(job.id)
             return found if found.state in (states or TERMINAL) else None
 
         found = self.ledger.wait_for(look, PATIENCE)
@@ -160,7 +163,7 @@ class Platform:
 
     def log_of(self, job: Job) -> str:
         """Return what a job's command has written."""
-        return b"".join(self.operations.logs(job.id, follow=False, active=lambda: True)).decode()
+        return b"".join(self.views.logs(job.id, follow=False, active=lambda: True)).decode()
 
     def output_of(self, job: Job, path: str) -> str:
         """Return the text of an output."""

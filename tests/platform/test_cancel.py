@@ -58,7 +58,7 @@ def test_s35_s56_t3_a_job_that_waits_is_cancelled_at_once(tmp_path: Path) -> Non
         assert [item.state for item in job.items] == ["cancelled"]
         (made.workspaces.folder / "go").touch()
         assert made.until(first).state == "finished"
-        assert made.operations.get(waiting.id) == job
+        assert made.views.get(waiting.id) == job
         create, move = history(made, waiting)
         assert create.action == "create"
         assert (move.action, move.actor, move.reason) == ("cancel", "somebody", "another study")
@@ -158,7 +158,7 @@ def test_s38_s114_what_has_ended_stays_as_it_is(tmp_path: Path, script: str, sta
         ended = made.until(made.submit())
         with pytest.raises(WrongStateError, match=f"cannot cancel a job that is {state}"):
             cancel(made, ended)
-        assert made.operations.get(ended.id) == ended
+        assert made.views.get(ended.id) == ended
         assert actions(made, ended)[-1] != "cancel"
 
 
@@ -221,7 +221,7 @@ def test_cancel_against_claim_exactly_one_wins(tmp_path: Path) -> None:
         job = made.submit()
         # By turns, since the one that comes to the barrier last mostly goes on first.
         _together(*((claim, partial(cancel, made, job))[:: 1 - 2 * (number % 2)]))
-        found = made.operations.get(job.id)
+        found = made.views.get(job.id)
         story = (found.attempts, found.cancelled_from, actions(made, job))
         assert story == expected[found.state]
         won.append(found.state)

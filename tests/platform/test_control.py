@@ -59,11 +59,11 @@ def test_s37_only_what_is_finished_is_invalidated(tmp_path: Path) -> None:
         jobs = [ended_in(made, state) for state in ("failed", "cancelled", "invalidated")]
         jobs += [running(made, "gate"), made.submit()]
         for job in jobs:
-            before = made.operations.get(job.id)
+            before = made.views.get(job.id)
             told = f"cannot invalidate a job that is {before.state}: it must be finished"
             with pytest.raises(WrongStateError, match=told):
                 invalidate(made, job)
-            assert made.operations.get(job.id) == before
+            assert made.views.get(job.id) == before
         (made.workspaces.folder / "go").touch()
         made.until(jobs[-1])
 
@@ -75,7 +75,7 @@ def test_an_invalidation_needs_a_reason(tmp_path: Path, why: str) -> None:
         job = made.until(made.submit())
         with pytest.raises(InvalidArgumentError, match="reason: must say why"):
             invalidate(made, job, why)
-        assert made.operations.get(job.id) == job
+        assert made.views.get(job.id) == job
 
 
 def rows(tx: Connection) -> dict[str, int]:
@@ -103,8 +103,8 @@ def test_s63_s64_s65_s69_t13_a_job_that_has_ended_is_deleted(tmp_path: Path, sta
         assert [path.name for path in made.workspaces.folder.iterdir()] == [other.id]
         assert len(list((tmp_path / "spool" / "instances").rglob("*.dcm"))) == 2
         with pytest.raises(NotFoundError, match="no job has the id or name"):
-            made.operations.get(job.id)
-        last = made.operations.history(job.id)[-1]
+            made.views.get(job.id)
+        last = made.views.history(job.id)[-1]
         assert (last.action, last.from_state, last.to_state) == ("delete", state, "")
         assert (last.actor, last.reason) == ("somebody", "not needed")
         with pytest.raises(NotFoundError):
@@ -164,16 +164,16 @@ def test_the_history_of_a_job(tmp_path: Path) -> None:
     """Every move in its order, by id or name; what never was is not found."""
     with platform(tmp_path, OUTPUT) as made:
         job = made.until(made.submit())
-        found = made.operations.history(job.name)
+        found = made.views.history(job.name)
         assert [event.action for event in found] == ["create", "claim", "finish"]
         assert [event.actor for event in found] == ["TEST", "system", "system"]
         assert [event.at for event in found] == sorted(event.at for event in found)
-        assert made.operations.history(job.id) == found
+        assert made.views.history(job.id) == found
         with pytest.raises(NotFoundError, match="no job has, or had, the id or name 'x'"):
-            made.operations.history("x")
+            made.views.history("x")
         # An instance has a history too, but it is no job.
         with pytest.raises(NotFoundError):
-            made.operations.history(made.store().instance_id)
+            made.views.history(made.store().instance_id)
 
 
 def test_a_name_is_free_again_after_a_deletion(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_outputs_and_state_are_committed_together(tmp_path: Path, moment: Moment
     process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
     with platform(tmp_path, sh(ONCE)) as made:
-        (job,) = made.operations.listed(JobFilter(), 10, "").jobs
+        (job,) = made.views.listed(JobFilter(), 10, "").jobs
         again = moment != Moment.AFTER_COMMIT
         ended = made.until(job)
         assert (ended.state, ended.attempts) == ("finished", 2 if again else 1)
@@ -156,7 +156,7 @@ def test_outputs_of_a_job_that_a_crash_cut_off_are_not_its(tmp_path: Path) -> No
     (folder,) = (tmp_path / "platform" / "jobs").iterdir()
     assert (folder / "output" / "out").exists()
     with platform(tmp_path, sh(ONCE), on_lost="fail") as made:
-        job = made.operations.get(folder.name)
+        job = made.views.get(folder.name)
         assert (job.state, job.reason, job.outputs) == ("failed", "lost", ())
         assert not (folder / "output").exists()
 

@@ -34,7 +34,9 @@ def test_s82_a_study_becomes_a_job_in_five_seconds(tmp_path: Path) -> None:
         ended = next(change.job for change in changes if change.job.state == FINISHED)
         changes.cancel()
         (job,) = rows(tmp_path, "jobs", "list")
-        assert rows(tmp_path, "jobs", "show", ended.name) == [job]
+        (shown,) = rows(tmp_path, "jobs", "show", ended.name)
+        assert [move["action"] for move in shown.pop("history")] == ["create", "claim", "finish"]
+        assert shown == job
         process.terminate()
         assert process.wait(PATIENCE) == 0
     assert job["name"] == ended.name

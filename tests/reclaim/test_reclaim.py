@@ -66,8 +66,8 @@ def there(made: Platform) -> Any:  # noqa: ANN401 - a function
 
 def reclaimed(made: Platform, job: Job, *parts: str) -> Job:
     """Wait until exactly these parts of a job are reclaimed."""
-    made.ledger.wait_for(lambda: set(made.operations.get(job.id).reclaimed) == set(parts), PATIENCE)
-    return made.operations.get(job.id)
+    made.ledger.wait_for(lambda: set(made.views.get(job.id).reclaimed) == set(parts), PATIENCE)
+    return made.views.get(job.id)
 
 
 def worked(made: Platform, reclaimer: Reclaimer) -> None:
@@ -211,7 +211,7 @@ def test_a_job_that_has_not_ended_keeps_everything(made: Platform) -> None:
     with reclaiming(made, Keep(inputs=1.0, outputs=1.0, logs=1.0), watermark="1%") as reclaimer:
         made.clock.advance(1000 * DAY)
         worked(made, reclaimer)
-        assert made.operations.get(job.id).reclaimed == {}
+        assert made.views.get(job.id).reclaimed == {}
     made.restart()
     assert made.until(job).state == "finished"
 
@@ -248,7 +248,7 @@ def test_below_the_watermark_nothing_goes_ahead_of_its_time(made: Platform) -> N
         made.clock.advance(59)
         worked(made, reclaimer)
     assert there(made)(delivered)
-    assert made.operations.get(job.id).reclaimed == {}
+    assert made.views.get(job.id).reclaimed == {}
 
 
 def test_relief_ends_as_soon_as_there_is_room(

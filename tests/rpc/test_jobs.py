@@ -12,7 +12,7 @@ from grpc_status import rpc_status
 
 from dicom_adapter.errors import NotFoundError
 from dicom_adapter.model import InputFile, JobInput, JobRequest, Priority
-from dicom_adapter.platform.operations import JobOperations
+from dicom_adapter.platform.views import JobViews
 from dicom_adapter.rpc import convert, server
 from dicom_adapter.v1 import jobs_pb2, pipelines_pb2
 from tests.platform.harness import wait_for_file
@@ -40,7 +40,7 @@ def test_a_request_makes_one_job(served: Served) -> None:
     request = served.platform.request()
     first = served.client.submit(request)
     assert served.client.submit(request) == first
-    served.platform.until(served.platform.operations.get(first))
+    served.platform.until(served.platform.views.get(first))
     assert served.client.submit(request) == first
     assert served.workspaces == [first]
     assert len(served.jobs) == 1
@@ -194,7 +194,7 @@ def test_a_job_is_shown_whole(served: Served) -> None:
     """GetJob finds by id and by name, and tells all that is known."""
     request = served.platform.request(arguments={"a": "b"}, priority=Priority.HIGHER)
     job_id = served.client.submit(request)
-    served.platform.until(served.platform.operations.get(job_id))
+    served.platform.until(served.platform.views.get(job_id))
     job = served.client.jobs.GetJob(jobs_pb2.GetJobRequest(job=job_id))
     assert served.client.jobs.GetJob(jobs_pb2.GetJobRequest(job=job.name)) == job
     shown = MessageToDict(job, preserving_proto_field_name=True)
@@ -372,7 +372,7 @@ def test_those_who_watch_leave_threads_for_those_who_submit(served: Served) -> N
     code, text, _ = refused(lambda r: list(served.client.jobs.StreamLogs(r)), request)
     assert (code, "try again later" in text) == ("UNAVAILABLE", True)
     another = served.client.submit(served.platform.request())
-    assert served.platform.until(served.platform.operations.get(another)).state == "finished"
+    assert served.platform.until(served.platform.views.get(another)).state == "finished"
     (served.platform.workspaces.folder / "go").touch()
     for stream in streams:
         assert [chunk.data for chunk in stream] == [b"late\n"]
@@ -384,11 +384,11 @@ def test_a_fault_of_ours_tells_the_caller_nothing(
 ) -> None:
     """An exception that nobody foresaw is INTERNAL; its text goes neither out nor to the log."""
 
-    def fault(self: JobOperations, name: str) -> None:
+    def fault(self: JobViews, name: str) -> None:
         del self
         raise KeyError(name)
 
-    monkeypatch.setattr(JobOperations, "get", fault)
+    monkeypatch.setattr(JobViews, "get", fault)
     code, text, _ = refused(served.client.jobs.GetJob, jobs_pb2.GetJobRequest(job="DOE^JOHN"))
     assert (code, "DOE" in text) == ("INTERNAL", False)
     told = capsys.readouterr()

@@ -42,7 +42,7 @@ def test_an_upload_becomes_the_input_of_a_job(served: Served, tmp_path: Path) ->
     assert served.uploads == [f"a-1-{FILE.sha256}.dcm"]
     inputs = (JobInput("1", "2", "all", (FILE,)),)
     job_id = served.client.submit(served.platform.request(inputs=inputs))
-    ended = served.platform.until(served.platform.operations.get(job_id))
+    ended = served.platform.until(served.platform.views.get(job_id))
     (path,) = served.platform.workspaces.of(job_id).input.rglob("*.dcm")
     assert (ended.state, path.read_bytes()) == ("finished", DATA)
 

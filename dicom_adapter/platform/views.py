@@ -1,0 +1,167 @@
+"""How jobs are looked at: one, many, as they change, and what they print."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicom_adapter.errors import InvalidArgumentError, NotFoundError, WrongStateError
+from dicom_adapter.ledger import Ledger, events, jobs
+from dicom_adapter.ledger.jobs import JobFilter
+from dicom_adapter.lifecycle import TERMINAL
+from dicom_adapter.model import Event, Job
+from dicom_adapter.platform.workspace import Workspace, Workspaces
+
+LARGEST_PAGE = 1000
+DEFAULT_PAGE = 100
+# What a page ends with: the number of its last job, which fits into the ledger's integers.
+_TOKEN = re.compile("[0-9]{0,18}")
+LOG_CHUNK = 64 * 1024
+# A log grows without a commit, so a follower looks again this often while the job runs.
+FOLLOW_SECONDS = 0.5
+# So often it is looked whether anybody watches still.
+WATCH_SECONDS = 1.0
+# Most commits are of no job: those who watch look at what some of them have changed at once.
+REST_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """A page of jobs, and the token of the next one, empty on the last."""
+
+    jobs: tuple[Job, ...]
+    next_token: str
+
+
+class JobViews:
+    """Shows jobs; it changes nothing."""
+
+    def __init__(self, ledger: Ledger, workspaces: Workspaces) -> None:
+        self._ledger = ledger
+        self._workspaces = workspaces
+
+    def get(self, id_or_name: str) -> Job:
+        """Return a job; NotFoundError when there is none."""
+        with self._ledger.read() as tx:
+            return jobs.get(tx, id_or_name)
+
+    def history(self, id_or_name: str) -> list[Event]:
+        """Return every move of a job, the oldest first; of a deleted one by its id.
+
+        Raises:
+            NotFoundError: there is none, and never was.
+        """
+        with self._ledger.read() as tx:
+            try:
+                job_id = jobs.id_of(tx, id_or_name)
+            except NotFoundError:
+                job_id = id_or_name
+            found = [event for event in events.of_subject(tx, job_id) if event.kind == jobs.KIND]
+        if not found:
+            raise NotFoundError(f"no job has, or had, the id or name '{id_or_name}'")
+        return found
+
+    def listed(self, wanted: JobFilter, page_size: int, token: str) -> JobPage:
+        """Return a page of jobs, the newest first.
+
+        Raises:
+            InvalidArgumentError: the page size is negative, or the token none that this gave.
+        """
+        if page_size < 0:
+            raise InvalidArgumentError("page_size", "must not be negative")
+        if not _TOKEN.fullmatch(token):
+            raise InvalidArgumentError("page_token", "must be the one of the page before")
+        size = min(page_size or DEFAULT_PAGE, LARGEST_PAGE)
+        with self._ledger.read() as tx:
+            page, after = jobs.listed(tx, wanted, size, int(token) if token else None)
+        return JobPage(tuple(page), "" if after is None else str(after))
+
+    def watch(
+        self, id_or_name: str, after_event: int, active: Callable[[], bool]
+    ) -> Iterator[tuple[int, Job]]:
+        """Yield each change of one job, or of all of them, with its event number, as they happen.
+
+        A job that is watched alone is yielded at once, on each step of it too, and the iteration
+        ends with the job.
+        """
+        if id_or_name:
+            return self._watch_one(self.get(id_or_name).id, active)
+        return self._watch_all(after_event, active)
+
+    def _watch_one(self, job_id: str, active: Callable[[], bool]) -> Iterator[tuple[int, Job]]:
+        shown: Job | None = None
+        while active():
+            commits = self._ledger.commits
+            with self._ledger.read() as tx:
+                job, number = jobs.get(tx, job_id), events.last_number(tx)
+            if job != shown:
+                yield number, job
+                shown = job
+            if job.state in TERMINAL:
+                return
+            self._wait(commits, WATCH_SECONDS)
+
+    def _watch_all(self, after: int, active: Callable[[], bool]) -> Iterator[tuple[int, Job]]:
+        with self._ledger.read() as tx:
+            seen = after or events.last_number(tx)
+        while active():
+            commits = self._ledger.commits
+            with self._ledger.read() as tx:
+                news = events.after(tx, seen, jobs.KIND)
+                known = jobs.known(tx, [event.subject for event in news])
+                changes = [
+                    (event.number, jobs.get(tx, event.subject))
+                    for event in news
+                    if event.subject in known
+                ]
+            yield from changes
+            if news:
+                seen = news[-1].number
+            else:
+                self._wait(commits, WATCH_SECONDS)
+
+    def logs(self, id_or_name: str, *, follow: bool, active: Callable[[], bool]) -> Iterator[bytes]:
+        """Yield a job's log in chunks; with `follow` until the job has ended.
+
+        Raises:
+            NotFoundError: there is no such job.
+            WrongStateError: the log was reclaimed; says when.
+        """
+        job = self.get(id_or_name)
+        if "logs" in job.reclaimed:
+            raise WrongStateError(
+                f"the log of {job.name} was reclaimed at {job.reclaimed['logs']:%Y-%m-%d %H:%M} "
+                "UTC: platform.keep.logs had passed"
+            )
+        return self._read_log(job, follow=follow, active=active)
+
+    def _read_log(self, job: Job, *, follow: bool, active: Callable[[], bool]) -> Iterator[bytes]:
+        path, offset = self.workspace(job).log, 0
+        while active():
+            commits = self._ledger.commits
+            # Looked at before reading: what an ended job wrote is then read to the end.
+            ended = self.get(job.id).state in TERMINAL
+            for chunk in _read_from(path, offset):
+                offset += len(chunk)
+                yield chunk
+            if ended or not follow:
+                return
+            self._wait(commits, FOLLOW_SECONDS)
+
+    def _wait(self, commits: int, timeout: float) -> None:
+        self._ledger.next_commit(commits, timeout)
+        time.sleep(REST_SECONDS)
+
+    def workspace(self, job: Job) -> Workspace:
+        """Return where a job's files lie."""
+        return self._workspaces.of(job.id)
+
+
+def _read_from(path: Path, offset: int) -> Iterator[bytes]:
+    if not path.exists():
+        return
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        while chunk := stream.read(LOG_CHUNK):
+            yield chunk
