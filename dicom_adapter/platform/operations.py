@@ -229,7 +229,8 @@ class JobOperations:
             raise
         except BrokenInputError as error:
             self._workspaces.remove(job.id)
-            raise WrongStateError(f"{error}: upload it, then submit again") from error
+            again = "upload it, then submit again" if source is None else "send the study again"
+            raise WrongStateError(f"{error}: {again}") from error
         except BaseException:
             self._workspaces.remove(job.id)
             raise

@@ -253,7 +253,7 @@ def test_a_rerun_has_its_inputs_from_the_first_job(tmp_path: Path) -> None:
         assert "000001.dcm" in made.log_of(again)
         for job in (first, again):
             made.workspaces.of(job.id).reclaim("inputs")
-        with pytest.raises(WrongStateError, match="is not here: upload it, then submit again"):
+        with pytest.raises(WrongStateError, match="is not here: send the study again"):
             rerun(made, first)
 
 

@@ -11,6 +11,16 @@ import pytest
 from tests.torture.tally import PROPERTY, Tally, summary
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker."""
+    config.addinivalue_line("markers", "first: takes longest, so it is begun first")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that nobody waits for it alone."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip, by name, where no process may look into another."""
     if item.get_closest_marker("strace") is not None and not _may_trace():

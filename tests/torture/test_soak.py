@@ -17,7 +17,7 @@ from tests.torture.check import Found
 from tests.torture.oracle import Oracle, Senders
 from tests.torture.tally import Tally
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.first]
 
 SECONDS = int(os.environ.get("SOAK", "20"))
 MIB = 1024**2
