@@ -58,6 +58,7 @@ def read_only(folder: Path) -> Iterator[None]:
     """Have nothing in a folder be made, renamed or removed, until the block ends."""
     _run("mount", "--bind", folder, folder)
     with _unmounted_after(folder):
+        # This is refused while something is open to be written that was opened since.
         _run("mount", "-o", "remount,ro,bind", folder)
         yield
 
