@@ -1,4 +1,4 @@
-"""What becomes of calls that raise, and of what they asked for."""
+"""D23: what becomes of calls that raise, and of what they asked for."""
 
 import sys
 from collections.abc import MutableMapping

@@ -1,4 +1,4 @@
-"""Nothing that was acknowledged is lost when the power is cut, whatever is being written.
+"""D10: nothing that was acknowledged is lost when the power is cut, whatever is being written.
 
 Spool and ledger lie on disks of their own, so that neither's flush writes what the other needs.
 """

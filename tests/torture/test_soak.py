@@ -1,4 +1,4 @@
-"""What the service uses stays what it is, however long it receives, processes and reclaims."""
+"""D28: what the service uses stays what it is, however long it receives, processes and reclaims."""
 
 import os
 import statistics

@@ -55,7 +55,7 @@ def test_a_marker_is_made_and_kept(left: Left) -> None:
 
 
 def test_a_volume_that_is_not_mounted(tmp_path: Path) -> None:
-    """An empty mount point is refused where a marker is required, and nothing is put into it."""
+    """D13: an empty mount point is refused where a marker is required, and nothing is put into it."""
     (tmp_path / "data").mkdir()
     line = refusal(tmp_path, WANTED)
     assert f"{tmp_path}/data has no file {MARKER}, so its volume seems not to be mounted" in line
@@ -79,7 +79,7 @@ def test_a_volume_that_is_not_mounted_is_noticed_by_a_ledger_elsewhere(left: Lef
 
 
 def test_a_ledger_of_a_newer_version(left: Left) -> None:
-    """Its schema is named, and it is not touched."""
+    """D16: its schema is named, and it is not touched."""
     left.change("update alembic_version set version_num = '9999'")
     before = left.ledger.read_bytes()
     line = refusal(left.folder)
@@ -96,7 +96,7 @@ def test_a_ledger_of_a_newer_version(left: Left) -> None:
     ],
 )
 def test_a_corrupt_ledger(left: Left, damage: Callable[[bytes], bytes]) -> None:
-    """It is refused with the two cures, and the spool is not touched."""
+    """D16: it is refused with the two cures, and the spool is not touched."""
     left.ledger.write_bytes(damage(left.ledger.read_bytes()))
     # As after a crash: only then is there something to doubt.
     left.ledger.with_name("ledger.db-wal").write_bytes(b"\0" * 32)
@@ -122,7 +122,7 @@ def test_a_folder_that_may_not_be_written() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
 def test_a_folder_on_a_read_only_volume(left: Left) -> None:
-    """A volume that is mounted read-only is refused, however long it has been used."""
+    """D13: a volume that is mounted read-only is refused, however long it has been used."""
     data = str(left.folder / "data")
     mount = ["mount", "--bind", "-o", "ro", data, data]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
