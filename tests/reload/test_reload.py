@@ -1,4 +1,4 @@
-"""D24: a reload changes what comes next, and nothing that has begun; or it changes nothing at all."""
+"""D24: a reload changes what comes next, and nothing that has begun, or nothing at all."""
 
 import re
 import socket

@@ -55,7 +55,7 @@ def test_a_marker_is_made_and_kept(left: Left) -> None:
 
 
 def test_a_volume_that_is_not_mounted(tmp_path: Path) -> None:
-    """D13: an empty mount point is refused where a marker is required, and nothing is put into it."""
+    """D13: an empty mount point is refused where a marker is required; nothing is put into it."""
     (tmp_path / "data").mkdir()
     line = refusal(tmp_path, WANTED)
     assert f"{tmp_path}/data has no file {MARKER}, so its volume seems not to be mounted" in line
