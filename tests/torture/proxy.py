@@ -9,7 +9,8 @@ from typing import Self
 
 from tests.support import PATIENCE
 
-_PIECE = 64 * 1024
+# Less than a message: what a trap holds is the rest of it.
+_PIECE = 8 * 1024
 _STOPPED_SECONDS = 0.1
 
 
