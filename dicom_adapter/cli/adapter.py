@@ -1,6 +1,5 @@
 """`groups`, `submissions` and `quarantine`: what is held, and decided by people."""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -16,11 +15,12 @@ from dicom_adapter.cli.common import (
     LimitOption,
     ServerOption,
     YesOption,
+    ask_first,
     connect,
     group,
 )
 from dicom_adapter.cli.output import counted, plain, print_rows, print_values
-from dicom_adapter.errors import DicomAdapterError, NotFoundError
+from dicom_adapter.errors import NotFoundError
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
 from dicom_adapter.v1 import adapter_pb2
 
@@ -223,13 +223,7 @@ def _ask(kind: Kind, chosen: list[dict[str, Any]]) -> None:
     what = counted(len(chosen), kind.one)
     if kind is not QUARANTINE:
         what += f" of {counted(sum(row['instances'] for row in chosen), 'instance')}"
-    # What is piped in was not meant as an answer.
-    if not sys.stdin.isatty():
-        raise DicomAdapterError(
-            f"{what} would be discarded for good, and nobody is there to ask: nothing was "
-            "changed; --yes says that it is meant"
-        )
-    typer.confirm(f"Discard {what} for good?", abort=True)
+    ask_first(what, "discard", "discarded")
 
 
 def _decide(client: Client, method: Callable[[Any], Decide], chosen: list[dict[str, Any]]) -> None:

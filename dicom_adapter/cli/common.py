@@ -2,6 +2,7 @@
 
 import importlib.resources
 import socket
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from dicom_adapter import config as config_room
 from dicom_adapter.config import Settings, load
-from dicom_adapter.errors import UnavailableError
+from dicom_adapter.errors import DicomAdapterError, UnavailableError
 from dicom_adapter.processor.catalogue import Catalogue
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.service import EMBEDDED, socket_address
@@ -61,6 +62,22 @@ LimitOption = Annotated[
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 AllOption = Annotated[bool, typer.Option("--all", help="All that the list shows.")]
+
+
+def ask_first(what: str, verb: str, past: str) -> None:
+    """Ask before something is done that cannot be undone; it is not done where nobody answers.
+
+    Raises:
+        DicomAdapterError: nobody is there to ask.
+        typer.Abort: the answer is no.
+    """
+    # What is piped in was not meant as an answer.
+    if not sys.stdin.isatty():
+        raise DicomAdapterError(
+            f"{what} would be {past} for good, and nobody is there to ask: nothing was changed; "
+            "--yes says that it is meant"
+        )
+    typer.confirm(f"{verb.capitalize()} {what} for good?", abort=True)
 
 
 def group(text: str) -> typer.Typer:

@@ -1,6 +1,5 @@
 """`jobs cancel`, `retry`, `rerun`, `invalidate` and `delete`: what people decide about jobs."""
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from dicom_adapter.cli.common import (
     DataOption,
     ServerOption,
     YesOption,
+    ask_first,
     connect_platform,
 )
 from dicom_adapter.cli.output import counted
@@ -140,7 +140,7 @@ def delete_jobs(
     Their outputs and logs go with them. What was received and the audit trail stay. Asks first.
     """
     if not yes:
-        _ask(f"{counted(len(jobs), 'job')}, with outputs and logs")
+        ask_first(f"{counted(len(jobs), 'job')}, with outputs and logs", "delete", "deleted")
     with connect_platform(config, server, data) as client:
 
         def delete(job: str) -> str:
@@ -148,16 +148,6 @@ def delete_jobs(
             return f"{client.jobs.DeleteJob(request, timeout=CALL_SECONDS).name} is deleted"
 
         _each(client, jobs, delete)
-
-
-def _ask(what: str) -> None:
-    # What is piped in was not meant as an answer.
-    if not sys.stdin.isatty():
-        raise DicomAdapterError(
-            f"{what} would be deleted for good, and nobody is there to ask: nothing was changed; "
-            "--yes says that it is meant"
-        )
-    typer.confirm(f"Delete {what} for good?", abort=True)
 
 
 def _each(client: Client, jobs: Sequence[str], decide: Callable[[str], str]) -> None:

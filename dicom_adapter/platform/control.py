@@ -160,12 +160,12 @@ class JobControl:
         _check(why)
         with self._ledger.read() as tx:
             job = jobs.get(tx, id_or_name)
-        target_of(job.state, Action.DELETE)
-        # First: a crash in between leaves a folder that says what is to become of it.
-        self._workspaces.condemn(job.id)
         try:
             with self._ledger.write() as tx:
                 control.remove(tx, job.id, at=self._clock.now(), actor=actor, why=why)
+                # Within: nobody can retry it now. Last: a crash before the commit leaves a folder
+                # by whose name the next start knows what was to become of it.
+                self._workspaces.condemn(job.id)
         except BaseException:
             self._workspaces.pardon(job.id)
             raise
