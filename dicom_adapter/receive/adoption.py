@@ -1,7 +1,7 @@
 """Reads a stored file back as if it were received now: for one that the ledger does not know."""
 
 from datetime import UTC, datetime
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 from pydicom.dataset import FileMetaDataset
@@ -54,11 +54,8 @@ def read_back(path: Path, instance_id: str) -> StoredInstance:
 
 def digest_of(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal."""
-    digest = sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _meta_of(path: Path) -> FileMetaDataset:
