@@ -2,9 +2,6 @@
 
 import os
 import resource
-import signal
-from queue import SimpleQueue
-from types import FrameType
 
 import structlog
 import typer
@@ -21,6 +18,7 @@ from dicom_adapter.cli.common import (
     read_settings,
 )
 from dicom_adapter.cli.output import counted, plain, print_rows
+from dicom_adapter.cli.signals import Asked, handled
 from dicom_adapter.errors import ConfigError, DicomAdapterError, fingerprint
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.client import CALL_SECONDS
@@ -29,8 +27,6 @@ from dicom_adapter.v1 import adapter_pb2
 
 # For the service's owner alone, whatever the shell's own mask is.
 UMASK = 0o077
-STANDARD_STREAMS = (0, 1, 2)
-RELOAD, STOP = "reload", "stop"
 
 log = structlog.get_logger()
 
@@ -57,18 +53,18 @@ def serve(
     os.umask(UMASK)
     logs.configure(settings.log)
     _raise_descriptor_limit()
-    asked = _signals()
-    service = Service(settings, lambda running: read_settings(config, data, running))
-    ready = service.start()
-    try:
-        _tell_how_to_send(service, ready)
-        typer.echo(str(ready))
-        while asked.get() == RELOAD:
-            _reload(service)
-        log.info("stopping: associations and calls are let end", action="stopping")
-    finally:
-        # Also when nobody reads the line: what has started is stopped in its order.
-        service.stop()
+    with handled() as signals:
+        service = Service(settings, lambda running: read_settings(config, data, running))
+        ready = service.start()
+        try:
+            _tell_how_to_send(service, ready)
+            typer.echo(str(ready))
+            while signals.wait() is Asked.RELOAD:
+                _reload(service)
+            log.info("stopping: associations and calls are let end", action="stopping")
+        finally:
+            # Also when nobody reads the line: what has started is stopped in its order.
+            service.stop()
     log.info("stopped", action="stopped")
 
 
@@ -122,31 +118,6 @@ def reload(
         as_json=as_json,
         empty="The service goes by this configuration already.",
     )
-
-
-def _signals() -> "SimpleQueue[str]":
-    """Return the queue into which signals put what they ask for, from now on."""
-    asked: SimpleQueue[str] = SimpleQueue()
-    on_terminal = any(map(os.isatty, STANDARD_STREAMS))
-    stopping = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        del frame
-        if number == signal.SIGHUP and not on_terminal:
-            asked.put(RELOAD)
-            return
-        # A terminal that goes away may say so twice, and nobody is there to be impatient.
-        if stopping and number != signal.SIGHUP:
-            os._exit(128 + number)
-        stopping = True
-        asked.put(STOP)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # What was told to outlive its terminal, by nohup, goes on to do so.
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, handle)
-    return asked
 
 
 def _raise_descriptor_limit() -> None:
