@@ -9,7 +9,8 @@ DicomAdapterError
 ├── WrongStateError              the thing is there, but its state forbids the move
 │   └── StaleLeaseError          the job is no longer held by the attempt that wants to change it
 ├── UnavailableError             the peer does not answer now; try again later
-│   └── UncertainError           not done, but a crash may do it after all
+│   ├── UncertainError           not done, but a crash may do it after all
+│   └── FullError                a queue has all that its limit lets in
 ├── RefusedInstanceError         a received instance is refused; the sender is told why
 │   ├── OutOfResourcesError      no room or no ledger to keep it in
 │   ├── NoInstanceUIDError       the C-STORE command names no SOP instance
@@ -84,6 +85,10 @@ class UnavailableError(DicomAdapterError):
 
 class UncertainError(UnavailableError):
     """A change was not made, but a crash may make it after all."""
+
+
+class FullError(UnavailableError):
+    """A queue holds as much as its limit lets in; it will have room again."""
 
 
 class RefusedInstanceError(DicomAdapterError):

@@ -7,8 +7,9 @@ from importlib.metadata import version
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import Settings, StorageSettings
 from dicom_adapter.config.tls import expiring
-from dicom_adapter.ledger import Ledger, attention, jobs, stock
+from dicom_adapter.ledger import Ledger, attention, jobs, pauses, stock
 from dicom_adapter.model import Disk, Rejection, ServiceStatus
+from dicom_adapter.platform.queue import told
 from dicom_adapter.receive.spool import Spool
 from dicom_adapter.upkeep import Upkeep
 
@@ -64,6 +65,7 @@ class Overview:
         with self._ledger.read() as tx:
             waiting = attention.waiting(tx)
             failed = attention.failed_jobs(tx, self._clock.now() - FAILED_LATELY)
+            paused = pauses.current(tx)
         for count, thing, what in (
             (waiting.parked_groups, "group", "parked: see `groups list`"),
             (waiting.quarantined, "instance", "in quarantine: see `quarantine list`"),
@@ -76,6 +78,8 @@ class Overview:
         ):
             if count:
                 yield f"{count} {thing} is {what}" if count == 1 else f"{count} {thing}s are {what}"
+        if paused is not None:
+            yield f"{told(paused)}: no job is started until `platform resume`"
         if unmended := sum(self._upkeep.unmended.values()):
             files = "file of the spool does" if unmended == 1 else "files of the spool do"
             yield f"{unmended} {files} not agree with the ledger: see `fsck`"

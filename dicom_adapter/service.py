@@ -25,6 +25,8 @@ from dicom_adapter.model import ServiceStatus
 from dicom_adapter.overview import Overview
 from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
+from dicom_adapter.platform.pausing import PlatformControl
+from dicom_adapter.platform.queue import JobQueue, rules_of
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.views import JobViews
@@ -189,8 +191,11 @@ class Service:
         self._upkeep.mend()
 
     def _start_platform(self) -> PlatformOperations:
+        rules, on_lost = rules_of(self.settings), self.settings.platform.on_lost
+        queue = JobQueue(self.ledger, self.clock, rules)
         scheduler = Scheduler(
-            self.settings.platform,
+            queue,
+            on_lost,
             self.ledger,
             self.clock,
             self._workspaces,
@@ -198,7 +203,9 @@ class Service:
         )
         scheduler.start()
         self._running.callback(scheduler.stop, THREAD_GRACE)
-        self._reloads.append(lambda settings: scheduler.reload(settings.platform))
+        self._reloads.append(
+            lambda settings: scheduler.reload(rules_of(settings), settings.platform.on_lost)
+        )
         pipelines = PipelineOperations(self.settings.pipelines.values())
         self._reloads.append(lambda settings: pipelines.reload(settings.pipelines.values()))
         operations = JobOperations(
@@ -207,6 +214,7 @@ class Service:
             pipelines,
             self._workspaces,
             self._uploads,
+            queue=queue,
             locate=self._spool.path_of,
             submitted=scheduler.wake,
         )
@@ -214,12 +222,14 @@ class Service:
             self.ledger,
             self.clock,
             self._workspaces,
+            queue=queue,
             submitted=scheduler.wake,
             cancelling=scheduler.cancel,
             ended=self._wake_reclaimer,
         )
         views = JobViews(self.ledger, self._workspaces)
-        return PlatformOperations(operations, views, control, pipelines)
+        platform = PlatformControl(self.ledger, self.clock, resumed=scheduler.wake)
+        return PlatformOperations(operations, views, control, pipelines, queue, platform)
 
     def _start_grpc(self, platform: PlatformOperations | None) -> tuple[str, ...]:
         server = Server(platform, self._adapter_operations())

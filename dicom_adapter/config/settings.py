@@ -41,7 +41,8 @@ from dicom_adapter.lifecycle import CancelPolicy
 from dicom_adapter.model import Duplicates, Durability, Resend
 
 _GIB = 1024**3
-_DAY = 86_400.0
+_HOUR = 3600.0
+_DAY = 24 * _HOUR
 
 
 class ProcessorCatalogue(Protocol):
@@ -137,6 +138,10 @@ class PlatformSettings(Section):
     max_jobs: Whole = Field(
         default=4, ge=1, description="Jobs at a time; 1: strictly one after another."
     )
+    ageing: PositiveSeconds = Field(
+        default=_HOUR,
+        description="So long a job waits to be worth the next higher priority.",
+    )
     on_lost: Literal["requeue", "fail"] = Field(
         default="requeue",
         description="What becomes of a job whose service crashed, or lost its power, while it ran: "
@@ -174,6 +179,18 @@ class Resources(Section):
     gpus: Whole = Field(default=0, ge=0, description="Graphics processors that a job needs.")
 
 
+class Limits(Section):
+    """How many jobs of one pipeline there may be at a time."""
+
+    running: Whole | None = Field(default=None, ge=1, description="Jobs that run.")
+    waiting: Whole | None = Field(
+        default=None, ge=1, description="Jobs that wait; what asks for more tries again later."
+    )
+    daily: Whole | None = Field(
+        default=None, ge=1, description="Jobs that start within 24 hours; the others wait."
+    )
+
+
 class Pipeline(Section):
     """A command that works on the instances of a job."""
 
@@ -187,6 +204,7 @@ class Pipeline(Section):
         "`{job}` and `{progress}` become paths, and a literal brace is doubled.",
     )
     resources: Resources = Resources()
+    limits: Limits = Limits()
     timeout: PositiveSeconds | None = Field(
         default=None, description="A job that runs longer is stopped and fails."
     )

@@ -112,6 +112,7 @@ def retry(tx: Connection, job: Job, *, at: datetime, actor: str, why: str) -> No
         at=at,
         item=ItemState.IN_QUEUE,
         values={
+            "queued_at": at,
             "started_at": None,
             "finished_at": None,
             "exit_code": None,

@@ -52,6 +52,13 @@ def after(tx: Connection, number: int, kind: str, limit: int = 500) -> list[Even
     return [_event(row) for row in tx.execute(query.order_by(events.c.seq).limit(limit)).mappings()]
 
 
+def last_of(tx: Connection, subject: str) -> Event | None:
+    """Return the newest event of a subject; None when there is none."""
+    query = select(events).where(events.c.subject == subject).order_by(events.c.seq.desc())
+    row = tx.execute(query.limit(1)).mappings().one_or_none()
+    return None if row is None else _event(row)
+
+
 def of_subject(tx: Connection, subject: str) -> list[Event]:
     """Return the whole history of one job, group, submission or instance, oldest first."""
     query = select(events).where(events.c.subject == subject).order_by(events.c.seq)

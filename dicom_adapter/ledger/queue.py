@@ -1,6 +1,6 @@
 """Queries that make and move jobs: the job table is the queue."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,7 +25,6 @@ from dicom_adapter.model import (
     Job,
     JobInput,
     JobOutput,
-    Resources,
     StepState,
     suffixed_name,
 )
@@ -67,6 +66,7 @@ def add(tx: Connection, job: Job, inputs: Sequence[JobInput], origin: Origin) ->
             memory=job.requested.memory,
             gpus=job.requested.gpus,
             created_at=job.created_at,
+            queued_at=job.created_at,
             supersedes=job.supersedes,
             rerun_of=job.rerun_of,
         )
@@ -139,38 +139,17 @@ def _add_item(tx: Connection, job: Job, inputs: Sequence[JobInput]) -> None:
         )
 
 
-def claim_next(
-    tx: Connection,
-    free: Resources,
-    total: Resources,
-    at: datetime,
-    *,
-    but: Collection[str] = (),
-) -> Claim | None:
-    """Take the first job of the queue if it fits into what is free, with a lease of its own.
+def claim(tx: Connection, job_id: str, at: datetime) -> Claim:
+    """Take a job that waits, with a lease of its own; `turns` says which one.
 
-    The order is priority, then registration. The first job that the machine can run at all is
-    waited for: a small job behind it does not overtake it, so a big one never starves. `but` names
-    jobs whose attempt before this one has not ended here.
+    Raises:
+        NotFoundError: there is no such job.
+        WrongStateError: it does not wait any more.
     """
-    first = tx.execute(
-        select(jobs.c.id, jobs.c.cpus, jobs.c.memory, jobs.c.gpus)
-        .where(
-            jobs.c.state == JobState.IN_QUEUE,
-            jobs.c.cpus <= total.cpus,
-            jobs.c.memory <= total.memory,
-            jobs.c.gpus <= total.gpus,
-            jobs.c.id.not_in(sorted(but)),
-        )
-        .order_by(jobs.c.priority.desc(), jobs.c.seq)
-        .limit(1)
-    ).one_or_none()
-    if first is None or not Resources(first.cpus, first.memory, first.gpus).fits(free):
-        return None
     lease = leases.new_token()
     move(
         tx,
-        first.id,
+        job_id,
         Action.CLAIM,
         at=at,
         item=ItemState.PROCESSING,
@@ -184,8 +163,8 @@ def claim_next(
             "leased_until": at + LEASE,
         },
     )
-    reset_steps(tx, first.id)
-    return Claim(get(tx, first.id), lease)
+    reset_steps(tx, job_id)
+    return Claim(get(tx, job_id), lease)
 
 
 def move(

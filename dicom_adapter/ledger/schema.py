@@ -63,8 +63,8 @@ def _text(name: str, **options: Any) -> Column[str]:  # noqa: ANN401 - passed on
     return Column(name, Text, nullable=False, **options)
 
 
-def _moment(name: str, *, nullable: bool = False) -> Column[datetime]:
-    return Column(name, Moment, nullable=nullable)
+def _moment(name: str, *, nullable: bool = False, **options: Any) -> Column[datetime]:  # noqa: ANN401 - passed on to Column
+    return Column(name, Moment, nullable=nullable, **options)
 
 
 def _integer(name: str, **options: Any) -> Column[int]:  # noqa: ANN401 - passed on to Column
@@ -193,6 +193,8 @@ jobs = Table(
     _integer("memory"),
     _integer("gpus"),
     _moment("created_at"),
+    # When it came into the queue: when it was made, or was last retried by a person.
+    _moment("queued_at", server_default=text("0")),
     _moment("started_at", nullable=True),
     _moment("finished_at", nullable=True),
     _integer("attempts", server_default=text("0")),
@@ -216,7 +218,11 @@ jobs = Table(
     _moment("logs_reclaimed_at", nullable=True),
     sqlite_autoincrement=True,
 )
-Index("ix_jobs_queue", jobs.c.state, jobs.c.priority, jobs.c.seq)
+Index(
+    "ix_jobs_queue",
+    *(jobs.c.state, jobs.c.pipeline, jobs.c.priority, jobs.c.queued_at, jobs.c.seq),
+)
+Index("ix_jobs_pipeline", jobs.c.pipeline, jobs.c.started_at)
 Index("ix_jobs_finished_at", jobs.c.finished_at)
 
 job_items = Table(

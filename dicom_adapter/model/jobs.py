@@ -167,6 +167,14 @@ class JobOutput:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Why a job waits: how many are before it, and what else holds it back, empty for nothing."""
+
+    before: int
+    why: str
+
+
+@dataclass(frozen=True)
 class Job:
     """A job as it stands."""
 
@@ -204,6 +212,8 @@ class Job:
     #: The state that the last cancellation found it in; None where nobody has asked for one.
     cancelled_from: JobState | None = None
     reclaimed: Mapping[str, datetime] = field(default_factory=dict)
+    #: Told only of a job in the queue that is looked at alone.
+    waiting: Waiting | None = None
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,16 @@ class Event:
 
 
 @dataclass(frozen=True)
+class PlatformState:
+    """Whether the platform starts jobs, and how many run and wait."""
+
+    #: The event of the pause; None while jobs are started.
+    paused: Event | None
+    running: int
+    waiting: int
+
+
+@dataclass(frozen=True)
 class Rejection:
     """Associations that were rejected alike, with the values that the peer sent."""
 

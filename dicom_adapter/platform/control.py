@@ -9,6 +9,7 @@ from dicom_adapter.errors import InvalidArgumentError, WrongStateError
 from dicom_adapter.ledger import Ledger, control, jobs
 from dicom_adapter.lifecycle import Action, JobState, target_of
 from dicom_adapter.model import Job
+from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.workspace import Workspaces
 
 #: Of what a person says of a decision; more is no reason but a document.
@@ -26,6 +27,7 @@ class JobControl:
         clock: Clock,
         workspaces: Workspaces,
         *,
+        queue: JobQueue,
         submitted: Callable[[], None],
         cancelling: Callable[[str], None],
         ended: Callable[[], None],
@@ -36,12 +38,14 @@ class JobControl:
             ledger: The ledger.
             clock: The time.
             workspaces: Where the jobs' files lie.
+            queue: Where a job waits that is retried.
             submitted: Told that a job waits again.
             cancelling: Told of a job that runs, and is to end.
             ended: Told that a job has ended that never ran.
         """
         self._ledger = ledger
         self._clock = clock
+        self._queue = queue
         self._workspaces = workspaces
         self._submitted = submitted
         self._cancelling = cancelling
@@ -59,7 +63,7 @@ class JobControl:
             InvalidArgumentError: the reason is too long.
             WrongStateError: the job has ended, or has started although it must not have.
         """
-        _check(why)
+        check_reason(why)
         with self._ledger.write() as tx:
             job_id = jobs.id_of(tx, id_or_name)
             state = control.cancel(
@@ -98,7 +102,7 @@ class JobControl:
             WrongStateError: it has not ended, is invalidated, is finished and nobody says that this
                 is known, or its inputs were reclaimed.
         """
-        _check(why)
+        check_reason(why)
         with self._ledger.read() as tx:
             job = jobs.get(tx, id_or_name)
         target_of(job.state, Action.RETRY)
@@ -119,6 +123,7 @@ class JobControl:
         workspace = self._workspaces.of(job.id)
         try:
             with self._ledger.write() as tx:
+                self._queue.check_room(tx, job.pipeline)
                 control.retry(tx, job, at=self._clock.now(), actor=actor, why=why)
                 found = jobs.get(tx, job.id)
                 if job.outputs:
@@ -139,7 +144,7 @@ class JobControl:
             InvalidArgumentError: the reason is missing, or too long.
             WrongStateError: the job is not finished.
         """
-        _check(why)
+        check_reason(why)
         if not why.strip():
             raise InvalidArgumentError("reason", "must say why the outputs are wrong")
         with self._ledger.write() as tx:
@@ -157,7 +162,7 @@ class JobControl:
             InvalidArgumentError: the reason is too long.
             WrongStateError: the job has not ended.
         """
-        _check(why)
+        check_reason(why)
         with self._ledger.read() as tx:
             job = jobs.get(tx, id_or_name)
         try:
@@ -174,6 +179,7 @@ class JobControl:
         return job
 
 
-def _check(why: str) -> None:
+def check_reason(why: str) -> None:
+    """Raise InvalidArgumentError where a reason is too long."""
     if len(why) > LONGEST_REASON:
         raise InvalidArgumentError("reason", f"must have {LONGEST_REASON} characters at most")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Ended:
 class Execution:
     """A pipeline's process group, from its start to the end of its last process."""
 
-    def __init__(self, job: Job, workspace: Workspace) -> None:
+    def __init__(self, job: Job, workspace: Workspace, gpus: Sequence[int]) -> None:
         self._workspace = workspace
         self._interrupted = ""
         self._done = threading.Event()
@@ -63,7 +63,7 @@ class Execution:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=workspace.work,
-                env=environment(workspace),
+                env=environment(workspace, gpus),
                 start_new_session=True,
                 umask=0o077,
             )
@@ -193,7 +193,7 @@ class Execution:
             os.close(descriptor)
 
 
-def environment(workspace: Workspace) -> Mapping[str, str]:
+def environment(workspace: Workspace, gpus: Sequence[int]) -> Mapping[str, str]:
     """Return what a pipeline sees: nothing of the service's own environment.
 
     `python` in a command is the interpreter that the service runs in.
@@ -203,6 +203,8 @@ def environment(workspace: Workspace) -> Mapping[str, str]:
         "HOME": str(workspace.work),
         "TMPDIR": str(workspace.work),
         "LANG": "C.UTF-8",
+        # Empty: none at all, instead of all that there are.
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)),
         "DICOM_ADAPTER_INPUT": str(workspace.input),
         "DICOM_ADAPTER_OUTPUT": str(workspace.staging),
         "DICOM_ADAPTER_PROGRESS": str(workspace.progress),

@@ -37,6 +37,7 @@ from dicom_adapter.model import (
     safe_name,
     suffixed_name,
 )
+from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.uploads import Uploads, check
 from dicom_adapter.platform.workspace import BrokenInputError, Workspaces
 
@@ -91,11 +92,13 @@ class JobOperations:
         workspaces: Workspaces,
         uploads: Uploads,
         *,
+        queue: JobQueue,
         locate: Callable[[str], Path],
         submitted: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._queue = queue
         self._pipelines = pipelines
         self._workspaces = workspaces
         self._uploads = uploads
@@ -216,6 +219,7 @@ class JobOperations:
         try:
             workspace.take_inputs(request.inputs, places)
             with self._ledger.write() as tx:
+                self._queue.check_room(tx, job.pipeline)
                 return queue.add(tx, job, request.inputs, origin)
         except IntegrityError:
             self._workspaces.remove(job.id)

@@ -1,24 +1,26 @@
 """Takes jobs off the queue as the machine has room, runs them, and commits what came of them."""
 
 import errno
+import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
 from dicom_adapter.clock import Clock
-from dicom_adapter.config import PlatformSettings
 from dicom_adapter.errors import StaleLeaseError, fingerprint
-from dicom_adapter.ledger import Ledger, jobs, queue
+from dicom_adapter.ledger import Ledger, jobs
 from dicom_adapter.ledger.leases import Claim
+from dicom_adapter.ledger.turns import Rules
 from dicom_adapter.lifecycle import CancelPolicy, Reason
-from dicom_adapter.model import JobInput, Resources
+from dicom_adapter.model import JobInput
 from dicom_adapter.platform.executor import Ended, Execution
 from dicom_adapter.platform.heartbeat import Heartbeat
+from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.records import Records
-from dicom_adapter.platform.recovery import Recovery
+from dicom_adapter.platform.recovery import OnLost, Recovery
 from dicom_adapter.platform.workspace import (
     BrokenInputError,
     InvalidOutputError,
@@ -43,6 +45,8 @@ class _Run:
     """
 
     claim: Claim
+    #: The numbers of the graphics processors that are its own.
+    gpus: tuple[int, ...]
     execution: Execution | None = None
     ending: str | None = None
     #: Whether its process was asked to end, and may do as it likes.
@@ -51,19 +55,21 @@ class _Run:
 
 
 class Scheduler:
-    """Runs jobs by priority, then in the order of their registration, as capacity allows."""
+    """Runs jobs in the order of the queue."""
 
     def __init__(
         self,
-        settings: PlatformSettings,
+        queue: JobQueue,
+        on_lost: OnLost,
         ledger: Ledger,
         clock: Clock,
         workspaces: Workspaces,
         *,
         ended: Callable[[], None],
     ) -> None:
-        self._ledger = ledger
+        self._queue = queue
         self._clock = clock
+        self._ledger = ledger
         self._workspaces = workspaces
         self._ended = ended
         self._lock = threading.Lock()
@@ -71,19 +77,13 @@ class Scheduler:
         self._stopping = threading.Event()
         self._worker = Worker("scheduler", self._work, clock)
         self._heartbeat = Heartbeat(ledger, clock, held=self._leases, lost=self._lose)
-        self._recovery = Recovery(settings.on_lost, ledger, clock, workspaces)
+        self._recovery = Recovery(on_lost, ledger, clock, workspaces)
         self._records = Records(ledger, clock, workspaces, self._stopping)
-        self._go_by(settings)
 
-    def _go_by(self, settings: PlatformSettings) -> None:
-        capacity = settings.capacity
-        self._total = Resources(capacity.cpus, capacity.memory, capacity.gpus)
-        self._max_jobs = settings.max_jobs
-        self._recovery.on_lost = settings.on_lost
-
-    def reload(self, settings: PlatformSettings) -> None:
+    def reload(self, rules: Rules, on_lost: OnLost) -> None:
         """Go by other settings from now on; jobs that run are let run."""
-        self._go_by(settings)
+        self._queue.reload(rules)
+        self._recovery.on_lost = on_lost
         self.wake()
 
     def start(self) -> None:
@@ -147,31 +147,22 @@ class Scheduler:
         with self._lock:
             own = list(self._runs)
         next_end = self._recovery.while_running(own)
-        while not self._worker.stopping:
-            with self._lock:
-                free = self._free()
-                room = len(self._runs) < self._max_jobs
-            if not room or not self._take(free):
-                break
-        return next_end
+        # Before the last look at the queue: what becomes due during it is then due at once.
+        at = self._clock.now()
+        while not self._worker.stopping and self._take():
+            """Until nobody may start."""
+        moments = (next_end, self._queue.next_look(at))
+        return min((moment for moment in moments if moment is not None), default=None)
 
-    def _free(self) -> Resources:
-        held = [run.claim.job.requested for run in self._runs.values()]
-        return Resources(
-            self._total.cpus - sum(resources.cpus for resources in held),
-            self._total.memory - sum(resources.memory for resources in held),
-            self._total.gpus - sum(resources.gpus for resources in held),
-        )
-
-    def _take(self, free: Resources) -> bool:
+    def _take(self) -> bool:
         with self._lock:
             # A run that has given its job up already, but has not left its folder.
             leaving = list(self._runs)
-        with self._ledger.write() as tx:
-            claim = queue.claim_next(tx, free, self._total, self._clock.now(), but=leaving)
+            taken = {gpu for run in self._runs.values() for gpu in run.gpus}
+        claim = self._queue.claim(but=leaving)
         if claim is None:
             return False
-        run = _Run(claim)
+        run = _Run(claim, _free_gpus(taken, claim.job.requested.gpus))
         run.thread = threading.Thread(
             target=self._run, args=(run,), name=run.claim.job.name, daemon=True
         )
@@ -214,7 +205,7 @@ class Scheduler:
             self._records.stop(run.claim)
             return
         try:
-            execution = Execution(job, workspace)
+            execution = Execution(job, workspace, run.gpus)
         except OSError as error:
             self._records.fail(
                 run.claim,
@@ -282,6 +273,12 @@ class Scheduler:
             last = workspace.last_log_line()
             told = f"{reason}; the log ends with: {last}" if last else reason
             self._records.fail(run.claim, Reason.PIPELINE_ERROR, told, ended)
+
+
+def _free_gpus(taken: Collection[int], count: int) -> tuple[int, ...]:
+    """Return the lowest numbers that nobody has: as many as capacity.gpus has, there always are."""
+    free = (number for number in itertools.count() if number not in taken)
+    return tuple(itertools.islice(free, count))
 
 
 def _explain(exit_code: int) -> str:

@@ -16,6 +16,7 @@ from dicom_adapter.v1 import jobs_pb2
 from dicom_adapter.v1.adapter_pb2_grpc import AdapterServiceStub
 from dicom_adapter.v1.jobs_pb2_grpc import JobServiceStub
 from dicom_adapter.v1.pipelines_pb2_grpc import PipelineServiceStub
+from dicom_adapter.v1.platform_pb2_grpc import PlatformServiceStub
 
 CALL_SECONDS = 60.0
 UPLOAD_CHUNK = 1024 * 1024
@@ -51,6 +52,7 @@ class Client:
         self._channel = grpc.insecure_channel(self.address, [*options(), own])
         self.jobs = JobServiceStub(self._channel)
         self.pipelines = PipelineServiceStub(self._channel)
+        self.platform = PlatformServiceStub(self._channel)
         self.adapter = AdapterServiceStub(self._channel)
 
     def __enter__(self) -> Self:

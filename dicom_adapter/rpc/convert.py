@@ -1,6 +1,7 @@
 """Messages to frozen values and back; the only file that knows both."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -21,6 +22,7 @@ from dicom_adapter.model import (
     JobRequest,
     JobStep,
     Keeping,
+    PlatformState,
     Priority,
     QuarantinedInstance,
     Rejection,
@@ -29,7 +31,7 @@ from dicom_adapter.model import (
     ServiceStatus,
     Submission,
 )
-from dicom_adapter.v1 import adapter_pb2, jobs_pb2, pipelines_pb2
+from dicom_adapter.v1 import adapter_pb2, jobs_pb2, pipelines_pb2, platform_pb2
 
 _PRIORITIES: Mapping[Priority, jobs_pb2.Priority.ValueType] = {
     Priority.LOWER: jobs_pb2.PRIORITY_LOWER,
@@ -182,6 +184,19 @@ def to_job(job: Job, output_folder: str) -> jobs_pb2.Job:
         outputs=map(_to_output, job.outputs),
         output_folder=output_folder,
         reclaimed={part: _stamp(at) for part, at in job.reclaimed.items()},
+        waiting=None if job.waiting is None else jobs_pb2.Waiting(**asdict(job.waiting)),
+    )
+
+
+def to_platform(state: PlatformState) -> platform_pb2.Platform:
+    """Return whether the platform starts jobs as the API's."""
+    pause = state.paused
+    return platform_pb2.Platform(
+        paused=None
+        if pause is None
+        else platform_pb2.Pause(since=_stamp(pause.at), actor=pause.actor, reason=pause.reason),
+        running=state.running,
+        waiting=state.waiting,
     )
 
 
@@ -260,6 +275,7 @@ def to_pipeline(pipeline: Pipeline, version: str) -> pipelines_pb2.Pipeline:
         description=pipeline.description,
         command=pipeline.command,
         resources=pipelines_pb2.Resources(cpus=needs.cpus, memory=needs.memory, gpus=needs.gpus),
+        limits=pipelines_pb2.Limits(**pipeline.limits.model_dump()),
         timeout_seconds=pipeline.timeout or 0.0,
         steps=pipeline.steps,
     )

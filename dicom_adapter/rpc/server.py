@@ -15,11 +15,15 @@ from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.model import Disorder, Job, ServiceStatus
 from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations, version_of
+from dicom_adapter.platform.pausing import PlatformControl
+from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.views import JobViews
 from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.client import options
+from dicom_adapter.rpc.context import Context, actor_of
 from dicom_adapter.rpc.interceptor import ErrorInterceptor
+from dicom_adapter.rpc.platform import PlatformServicer
 from dicom_adapter.submit.outbox import SubmissionOperations
 from dicom_adapter.v1 import (
     adapter_pb2,
@@ -28,13 +32,12 @@ from dicom_adapter.v1 import (
     jobs_pb2_grpc,
     pipelines_pb2,
     pipelines_pb2_grpc,
+    platform_pb2_grpc,
 )
 
 THREADS = 32
 # A stream holds a thread while it lasts: those who watch must leave some for those who submit.
 STREAMS = 24
-
-Context = grpc.ServicerContext
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class PlatformOperations:
     views: JobViews
     control: JobControl
     pipelines: PipelineOperations
+    queue: JobQueue
+    platform: PlatformControl
 
 
 class Check(Protocol):
@@ -101,6 +106,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self._operations = platform.jobs
         self._views = platform.views
         self._control = platform.control
+        self._queue = platform.queue
 
     def _job(self, job: Job) -> jobs_pb2.Job:
         there = job.outputs and "outputs" not in job.reclaimed
@@ -137,7 +143,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
     def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802 - the API's name
         """Return one job."""
         del context
-        return self._job(self._views.get(request.job))
+        return self._job(self._queue.get(request.job))
 
     def GetJobHistory(  # noqa: N802 - the API's name
         self, request: jobs_pb2.GetJobRequest, context: Context
@@ -166,7 +172,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         """Cancel a job."""
         job = self._control.cancel(
             request.job,
-            actor=_actor(context),
+            actor=actor_of(context),
             why=request.reason,
             only_if_queued=request.only_if_queued,
         )
@@ -176,7 +182,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         """Have a job run again."""
         job = self._control.retry(
             request.job,
-            actor=_actor(context),
+            actor=actor_of(context),
             why=request.reason,
             confirm=request.confirm,
             dry_run=request.dry_run,
@@ -187,7 +193,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         """Make another job of a job's definition and inputs."""
         job = self._operations.rerun(
             request.job,
-            actor=_actor(context),
+            actor=actor_of(context),
             name=request.name,
             request_id=request.request_id,
             latest=request.latest,
@@ -198,12 +204,12 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self, request: jobs_pb2.InvalidateJobRequest, context: Context
     ) -> jobs_pb2.Job:
         """Declare the outputs of a job wrong."""
-        actor = _actor(context)
+        actor = actor_of(context)
         return self._job(self._control.invalidate(request.job, actor=actor, why=request.reason))
 
     def DeleteJob(self, request: jobs_pb2.DeleteJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802 - the API's name
         """Delete a job."""
-        actor = _actor(context)
+        actor = actor_of(context)
         job = self._control.delete(request.job, actor=actor, why=request.reason)
         return convert.to_job(job, "")
 
@@ -327,13 +333,7 @@ def _chosen(
 ) -> adapter_pb2.ChosenResponse:
     if not request.ids:
         raise InvalidArgumentError("ids", "must not be empty")
-    return adapter_pb2.ChosenResponse(ids=decide(list(request.ids), _actor(context)))
-
-
-def _actor(context: Context) -> str:
-    # Until callers are known by tokens: the local socket's owner, or an address of this machine.
-    peer = str(context.peer())
-    return "local" if peer.startswith("unix:") else peer.rpartition(":")[0]
+    return adapter_pb2.ChosenResponse(ids=decide(list(request.ids), actor_of(context)))
 
 
 def _chunks(messages: Iterator[jobs_pb2.UploadInstanceRequest]) -> Iterator[bytes]:
@@ -363,7 +363,10 @@ class Server:
             pipelines_pb2_grpc.add_PipelineServiceServicer_to_server(
                 PipelineServicer(platform.pipelines), self._server
             )
-            names += ["JobService", "PipelineService"]
+            platform_pb2_grpc.add_PlatformServiceServicer_to_server(
+                PlatformServicer(platform.platform), self._server
+            )
+            names += ["JobService", "PipelineService", "PlatformService"]
         if adapter is not None:
             adapter_pb2_grpc.add_AdapterServiceServicer_to_server(
                 AdapterServicer(adapter), self._server

@@ -9,6 +9,7 @@ from dicom_adapter.errors import (
     AlreadyExistsError,
     ConfigError,
     DicomAdapterError,
+    FullError,
     InvalidArgumentError,
     NotFoundError,
     UnavailableError,
@@ -21,6 +22,7 @@ _CODES: tuple[tuple[type[DicomAdapterError], int], ...] = (
     (NotFoundError, code_pb2.NOT_FOUND),
     (AlreadyExistsError, code_pb2.ALREADY_EXISTS),
     (WrongStateError, code_pb2.FAILED_PRECONDITION),
+    (FullError, code_pb2.RESOURCE_EXHAUSTED),
     (UnavailableError, code_pb2.UNAVAILABLE),
 )
 

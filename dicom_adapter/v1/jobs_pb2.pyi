@@ -529,6 +529,7 @@ class Job(_message.Message):
     CANCELLED_FROM_FIELD_NUMBER: _builtins.int
     RERUN_OF_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     project: _builtins.str
@@ -582,6 +583,10 @@ class Job(_message.Message):
     def superseded(self) -> _containers.RepeatedCompositeFieldContainer[Global___SupersededOutputs]:
         """What it has put out before it was run again."""
 
+    @_builtins.property
+    def waiting(self) -> Global___Waiting:
+        """Why it is still in the queue; only in the answer of GetJob."""
+
     def __init__(
         self,
         *,
@@ -614,10 +619,11 @@ class Job(_message.Message):
         cancelled_from: Global___JobState.ValueType | None = ...,
         rerun_of: _builtins.str = ...,
         superseded: _abc.Iterable[Global___SupersededOutputs] | None = ...,
+        waiting: Global___Waiting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "exit_code", b"exit_code", "finished_at", b"finished_at", "requested", b"requested", "started_at", b"started_at", "used", b"used"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "exit_code", b"exit_code", "finished_at", b"finished_at", "requested", b"requested", "started_at", b"started_at", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "cancel_policy", b"cancel_policy", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "instances", b"instances", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "rerun_of", b"rerun_of", "started_at", b"started_at", "state", b"state", "steps", b"steps", "superseded", b"superseded", "supersedes", b"supersedes", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "cancel_policy", b"cancel_policy", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "instances", b"instances", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "rerun_of", b"rerun_of", "started_at", b"started_at", "state", b"state", "steps", b"steps", "superseded", b"superseded", "supersedes", b"supersedes", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancelled_from: _TypeAlias = _typing.Literal["cancelled_from"]  # noqa: Y015
     _WhichOneofArgType__cancelled_from: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from"]  # noqa: Y015
@@ -629,6 +635,30 @@ class Job(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class Waiting(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    before: _builtins.int
+    """How many jobs are before it."""
+    why: _builtins.str
+    """What holds it back beside these; empty for nothing."""
+    def __init__(
+        self,
+        *,
+        before: _builtins.int = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Waiting: _TypeAlias = Waiting  # noqa: Y015
 
 @_typing.final
 class SupersededOutputs(_message.Message):

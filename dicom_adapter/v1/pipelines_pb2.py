@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n dicom_adapter/v1/pipelines.proto\x12\x10\x64icom_adapter.v1\"7\n\tResources\x12\x0c\n\x04\x63pus\x18\x01 \x01(\x03\x12\x0e\n\x06memory\x18\x02 \x01(\x03\x12\x0c\n\x04gpus\x18\x03 \x01(\x03\"\xa7\x01\n\x08Pipeline\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x04 \x03(\t\x12.\n\tresources\x18\x05 \x01(\x0b\x32\x1b.dicom_adapter.v1.Resources\x12\x17\n\x0ftimeout_seconds\x18\x06 \x01(\x01\x12\r\n\x05steps\x18\x07 \x03(\t\"\x16\n\x14ListPipelinesRequest\"F\n\x15ListPipelinesResponse\x12-\n\tpipelines\x18\x01 \x03(\x0b\x32\x1a.dicom_adapter.v1.Pipeline\"\"\n\x12GetPipelineRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xc4\x01\n\x0fPipelineService\x12`\n\rListPipelines\x12&.dicom_adapter.v1.ListPipelinesRequest\x1a\'.dicom_adapter.v1.ListPipelinesResponse\x12O\n\x0bGetPipeline\x12$.dicom_adapter.v1.GetPipelineRequest\x1a\x1a.dicom_adapter.v1.Pipelineb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n dicom_adapter/v1/pipelines.proto\x12\x10\x64icom_adapter.v1\"7\n\tResources\x12\x0c\n\x04\x63pus\x18\x01 \x01(\x03\x12\x0e\n\x06memory\x18\x02 \x01(\x03\x12\x0c\n\x04gpus\x18\x03 \x01(\x03\"j\n\x06Limits\x12\x14\n\x07running\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07waiting\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x12\n\x05\x64\x61ily\x18\x03 \x01(\x03H\x02\x88\x01\x01\x42\n\n\x08_runningB\n\n\x08_waitingB\x08\n\x06_daily\"\xd1\x01\n\x08Pipeline\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x04 \x03(\t\x12.\n\tresources\x18\x05 \x01(\x0b\x32\x1b.dicom_adapter.v1.Resources\x12\x17\n\x0ftimeout_seconds\x18\x06 \x01(\x01\x12\r\n\x05steps\x18\x07 \x03(\t\x12(\n\x06limits\x18\x08 \x01(\x0b\x32\x18.dicom_adapter.v1.Limits\"\x16\n\x14ListPipelinesRequest\"F\n\x15ListPipelinesResponse\x12-\n\tpipelines\x18\x01 \x03(\x0b\x32\x1a.dicom_adapter.v1.Pipeline\"\"\n\x12GetPipelineRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xc4\x01\n\x0fPipelineService\x12`\n\rListPipelines\x12&.dicom_adapter.v1.ListPipelinesRequest\x1a\'.dicom_adapter.v1.ListPipelinesResponse\x12O\n\x0bGetPipeline\x12$.dicom_adapter.v1.GetPipelineRequest\x1a\x1a.dicom_adapter.v1.Pipelineb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,14 +33,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RESOURCES']._serialized_start=54
   _globals['_RESOURCES']._serialized_end=109
-  _globals['_PIPELINE']._serialized_start=112
-  _globals['_PIPELINE']._serialized_end=279
-  _globals['_LISTPIPELINESREQUEST']._serialized_start=281
-  _globals['_LISTPIPELINESREQUEST']._serialized_end=303
-  _globals['_LISTPIPELINESRESPONSE']._serialized_start=305
-  _globals['_LISTPIPELINESRESPONSE']._serialized_end=375
-  _globals['_GETPIPELINEREQUEST']._serialized_start=377
-  _globals['_GETPIPELINEREQUEST']._serialized_end=411
-  _globals['_PIPELINESERVICE']._serialized_start=414
-  _globals['_PIPELINESERVICE']._serialized_end=610
+  _globals['_LIMITS']._serialized_start=111
+  _globals['_LIMITS']._serialized_end=217
+  _globals['_PIPELINE']._serialized_start=220
+  _globals['_PIPELINE']._serialized_end=429
+  _globals['_LISTPIPELINESREQUEST']._serialized_start=431
+  _globals['_LISTPIPELINESREQUEST']._serialized_end=453
+  _globals['_LISTPIPELINESRESPONSE']._serialized_start=455
+  _globals['_LISTPIPELINESRESPONSE']._serialized_end=525
+  _globals['_GETPIPELINEREQUEST']._serialized_start=527
+  _globals['_GETPIPELINEREQUEST']._serialized_end=561
+  _globals['_PIPELINESERVICE']._serialized_start=564
+  _globals['_PIPELINESERVICE']._serialized_end=760
 # @@protoc_insertion_point(module_scope)

@@ -47,6 +47,47 @@ class Resources(_message.Message):
 Global___Resources: _TypeAlias = Resources  # noqa: Y015
 
 @_typing.final
+class Limits(_message.Message):
+    """How many jobs of a pipeline there may be at a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNNING_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    DAILY_FIELD_NUMBER: _builtins.int
+    running: _builtins.int
+    """Jobs that run."""
+    waiting: _builtins.int
+    """Jobs that wait."""
+    daily: _builtins.int
+    """Jobs that start within 24 hours."""
+    def __init__(
+        self,
+        *,
+        running: _builtins.int | None = ...,
+        waiting: _builtins.int | None = ...,
+        daily: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_daily", b"_daily", "_running", b"_running", "_waiting", b"_waiting", "daily", b"daily", "running", b"running", "waiting", b"waiting"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_daily", b"_daily", "_running", b"_running", "_waiting", b"_waiting", "daily", b"daily", "running", b"running", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__daily: _TypeAlias = _typing.Literal["daily"]  # noqa: Y015
+    _WhichOneofArgType__daily: _TypeAlias = _typing.Literal["_daily", b"_daily"]  # noqa: Y015
+    _WhichOneofReturnType__running: _TypeAlias = _typing.Literal["running"]  # noqa: Y015
+    _WhichOneofArgType__running: _TypeAlias = _typing.Literal["_running", b"_running"]  # noqa: Y015
+    _WhichOneofReturnType__waiting: _TypeAlias = _typing.Literal["waiting"]  # noqa: Y015
+    _WhichOneofArgType__waiting: _TypeAlias = _typing.Literal["_waiting", b"_waiting"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__daily) -> _WhichOneofReturnType__daily | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__running) -> _WhichOneofReturnType__running | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waiting) -> _WhichOneofReturnType__waiting | None: ...
+
+Global___Limits: _TypeAlias = Limits  # noqa: Y015
+
+@_typing.final
 class Pipeline(_message.Message):
     """A command that works on the instances of a job."""
 
@@ -59,6 +100,7 @@ class Pipeline(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     """A hash of what it runs: two jobs of one version ran the same command."""
@@ -71,6 +113,8 @@ class Pipeline(_message.Message):
     def resources(self) -> Global___Resources: ...
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def limits(self) -> Global___Limits: ...
     def __init__(
         self,
         *,
@@ -81,10 +125,11 @@ class Pipeline(_message.Message):
         resources: Global___Resources | None = ...,
         timeout_seconds: _builtins.float = ...,
         steps: _abc.Iterable[_builtins.str] | None = ...,
+        limits: Global___Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "description", b"description", "name", b"name", "resources", b"resources", "steps", b"steps", "timeout_seconds", b"timeout_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "description", b"description", "limits", b"limits", "name", b"name", "resources", b"resources", "steps", b"steps", "timeout_seconds", b"timeout_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

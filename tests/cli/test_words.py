@@ -15,6 +15,7 @@ COMMANDS = (
     "fsck", "reload", "jobs list", "jobs show", "jobs logs",
     "jobs cancel", "jobs retry", "jobs rerun", "jobs invalidate", "jobs delete",
     "pipelines list", "pipelines show",
+    "platform show", "platform pause", "platform drain", "platform resume",
     "groups list", "groups complete", "groups discard",
     "submissions list", "submissions retry", "submissions discard",
     "quarantine list", "quarantine show", "quarantine retry", "quarantine discard",
@@ -35,7 +36,9 @@ def test_help(cli: Command, words: str) -> None:
     assert "<" not in answer.out
 
 
-@pytest.mark.parametrize("words", ["", "jobs", "groups", "submissions", "quarantine", "pipelines"])
+@pytest.mark.parametrize(
+    "words", ["", "jobs", "groups", "submissions", "quarantine", "pipelines", "platform"]
+)
 def test_missing_command(cli: Command, words: str) -> None:
     """Where a command is missing, the help that names all of them is shown, uncut, with exit 2."""
     answer = cli(*words.split())

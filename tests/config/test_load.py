@@ -41,6 +41,7 @@ platform:
   address: embedded
   executor: local
   max_jobs: 1
+  ageing: 30m
   on_lost: fail
   capacity: {cpus: 8, memory: 64GiB, gpus: 2}
   keep: {inputs: 1d, outputs: 2d, logs: 0s}
@@ -51,6 +52,7 @@ pipelines:
     description: Lung
     command: [run, "{input}", "--out={output}", "{job}", "{progress}", "{{literal}}"]
     resources: {cpus: 8, memory: 64GiB, gpus: 2}
+    limits: {running: 1, waiting: 100, daily: 50}
     timeout: 30m
     steps: [one, two]
 ae_titles:
@@ -101,6 +103,7 @@ def test_every_key(configured: Configure, tmp_path: Path) -> None:
         "address": "embedded",
         "executor": "local",
         "max_jobs": 1,
+        "ageing": 1800.0,
         "on_lost": "fail",
         "capacity": {"cpus": 8, "memory": 64 * 1024**3, "gpus": 2},
         "keep": {"inputs": 86_400.0, "outputs": 172_800.0, "logs": 0.0},
@@ -116,6 +119,7 @@ def test_every_key_of_the_named_sections(configured: Configure) -> None:
     pipeline = found.pipelines["lung.v2"]
     assert pipeline.name == "lung.v2"
     assert pipeline.command[1:3] == ("{input}", "--out={output}")
+    assert pipeline.limits.model_dump() == {"running": 1, "waiting": 100, "daily": 50}
     assert pipeline.timeout == 1800
     assert pipeline.steps == ("one", "two")
     ae_title = found.ae_titles["CT 1"]

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection
 
-from dicom_adapter.ledger import Ledger, groups, instances, queue, stock, submissions
+from dicom_adapter.ledger import Ledger, groups, instances, queue, stock, submissions, turns
 from dicom_adapter.ledger.groups import Joining
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.ledger.submissions import Submitting
@@ -174,12 +174,19 @@ def add_job(tx: Connection, request_id: str = "", **values: Any) -> Job:  # noqa
     )
 
 
+def rules(
+    total: Resources | None = None, max_jobs: int = 1000, **limits: turns.Limits
+) -> turns.Rules:
+    """Return rules for the queue: a machine that holds anything, unless it says otherwise."""
+    whole = total or Resources(1000, 1000 * MIB, 1000)
+    return turns.Rules(whole, max_jobs, timedelta(hours=1), limits)
+
+
 def claimed(tx: Connection, at: datetime = NOW) -> Claim:
     """Take the next job of the queue; there must be one."""
-    room = Resources(1000, 1000 * MIB, 1000)
-    claim = queue.claim_next(tx, room, room, at)
-    assert claim is not None
-    return claim
+    job_id = turns.next_turn(tx, rules(), at)
+    assert job_id is not None
+    return queue.claim(tx, job_id, at)
 
 
 def lease_of(tx: Connection, job_id: str) -> str:

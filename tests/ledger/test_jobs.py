@@ -17,21 +17,16 @@ from dicom_adapter.model import (
     JobInput,
     JobOutput,
     JobStep,
-    Priority,
-    Resources,
     StepState,
 )
 from tests.ledger import make
-from tests.ledger.make import MIB, NOW, after
-
-MACHINE = Resources(4, 100 * MIB, 1)
+from tests.ledger.make import NOW, after
 
 
-def claim(ledger: Ledger, free: Resources = MACHINE, total: Resources = MACHINE) -> str:
-    """Take the next job and return its name, empty when none fits."""
+def claim(ledger: Ledger) -> str:
+    """Take the next job and return its name."""
     with ledger.write() as tx:
-        taken = queue.claim_next(tx, free, total, NOW)
-    return taken.job.name if taken else ""
+        return make.claimed(tx).job.name
 
 
 def finish(ledger: Ledger, job: Job, at: float = 0) -> None:
@@ -117,32 +112,6 @@ def test_a_job_is_found_by_its_id_and_by_its_name(ledger: Ledger) -> None:
             jobs.get(tx, "third")
 
 
-def test_the_queue_goes_by_priority_then_by_registration(ledger: Ledger) -> None:
-    """The most urgent job is taken first; of equal ones, also of one moment, the first made."""
-    order = [Priority.NORMAL, Priority.LOWER, Priority.IMMEDIATE, Priority.NORMAL, Priority.HIGHER]
-    with ledger.write() as tx:
-        for number, priority in enumerate(order):
-            make.add_job(tx, name=f"{priority.label}-{number}", priority=priority)
-    taken = [claim(ledger) for _ in range(6)]
-    assert taken == ["immediate-2", "higher-4", "normal-0", "normal-3", "lower-1", ""]
-
-
-def test_nothing_overtakes_the_first_job_that_does_not_fit(ledger: Ledger) -> None:
-    """A big job at the head is waited for; one that the machine can never run is not."""
-    with ledger.write() as tx:
-        make.add_job(tx, name="never", requested=Resources(5, MIB, 0), priority=Priority.HIGHER)
-        make.add_job(tx, name="big", requested=Resources(4, MIB, 0))
-        make.add_job(tx, name="small", requested=Resources(1, MIB, 0))
-    for short in (Resources(3, 100 * MIB, 1), Resources(4, MIB - 1, 1)):
-        assert claim(ledger, free=short) == ""
-    assert claim(ledger) == "big"
-    assert claim(ledger, free=Resources(0, 0, 0)) == ""
-    assert claim(ledger, free=Resources(1, MIB, 0)) == "small"
-    assert claim(ledger) == ""
-    with ledger.read() as tx:
-        assert jobs.get(tx, "never").state == "in_queue"
-
-
 def test_a_claim_begins_an_attempt(ledger: Ledger) -> None:
     """A claim counts, notes its time, and clears what the attempt before left."""
     with ledger.write() as tx:
@@ -160,8 +129,7 @@ def test_a_claim_begins_an_attempt(ledger: Ledger) -> None:
             reason="drain",
         )
         assert make.lease_of(tx, job.id) == ""
-        claimed = queue.claim_next(tx, MACHINE, MACHINE, after(7))
-        assert claimed is not None
+        claimed = make.claimed(tx, after(7))
         assert claimed.lease == make.lease_of(tx, job.id)
     taken = claimed.job
     assert (taken.attempts, taken.started_at, taken.error, taken.reason) == (2, after(7), "", "")
@@ -343,5 +311,5 @@ def test_two_claims_of_one_job_cannot_both_succeed(ledger: Ledger) -> None:
         with pytest.raises(
             WrongStateError, match=f"job {job.id} left the state in_queue meanwhile"
         ):
-            queue.claim_next(tx, MACHINE, MACHINE, NOW)
+            queue.claim(tx, job.id, NOW)
         tx.execute(text("DROP TRIGGER sly"))

@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from dicom_adapter.config import Capacity, Pipeline, PlatformSettings, Resources
+from dicom_adapter.config import Capacity, Pipeline, PlatformSettings, Resources, Settings
 from dicom_adapter.files import LeaveToKernel
 from dicom_adapter.ledger import Ledger, instances
+from dicom_adapter.ledger.turns import Rules
 from dicom_adapter.lifecycle import TERMINAL
 from dicom_adapter.model import InputFile, Job, JobInput, JobRequest, Priority
 from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
+from dicom_adapter.platform.pausing import PlatformControl
+from dicom_adapter.platform.queue import JobQueue, rules_of
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.views import JobViews
 from dicom_adapter.platform.workspace import Workspaces
 from dicom_adapter.receive.spool import Spool
+from dicom_adapter.rpc.server import PlatformOperations
 from tests.ledger import make
 from tests.support import PATIENCE, ManualClock
 
@@ -65,6 +69,7 @@ class Platform:
         for part in (self.spool, self.workspaces, self.uploads):
             part.open()
         self.known = PipelineOperations(self.pipelines)
+        self.queue = JobQueue(self.ledger, self.clock, self.rules())
         self.ended = threading.Event()
         self.scheduler = self.new_scheduler()
         self.operations = JobOperations(
@@ -73,18 +78,28 @@ class Platform:
             self.known,
             self.workspaces,
             self.uploads,
+            queue=self.queue,
             locate=self.spool.path_of,
             submitted=self.wake,
         )
-
         self.views = JobViews(self.ledger, self.workspaces)
         self.control = JobControl(
             self.ledger,
             self.clock,
             self.workspaces,
+            queue=self.queue,
             submitted=self.wake,
             cancelling=self.cancelling,
             ended=self.ended.set,
+        )
+        self.platform = PlatformControl(self.ledger, self.clock, resumed=self.wake)
+        self.served = PlatformOperations(
+            self.operations,
+            self.views,
+            self.control,
+            self.known,
+            self.queue,
+            self.platform,
         )
 
     def cancelling(self, job_id: str) -> None:
@@ -98,14 +113,19 @@ class Platform:
     def new_scheduler(self) -> Scheduler:
         """Make a scheduler as a start of the service does."""
         return Scheduler(
-            self.settings(), self.ledger, self.clock, self.workspaces, ended=self.ended.set
+            self.queue,
+            self.on_lost,
+            self.ledger,
+            self.clock,
+            self.workspaces,
+            ended=self.ended.set,
         )
 
-    def settings(self) -> PlatformSettings:
-        """Return what the scheduler goes by."""
-        return PlatformSettings(
-            max_jobs=self.max_jobs, capacity=self.capacity, on_lost=self.on_lost
-        )
+    def rules(self) -> Rules:
+        """Return what the queue goes by."""
+        platform = PlatformSettings(max_jobs=self.max_jobs, capacity=self.capacity)
+        pipelines = {pipeline.name: pipeline for pipeline in self.pipelines}
+        return rules_of(Settings(platform=platform, pipelines=pipelines))
 
     def restart(self) -> None:
         """Start again after a stop."""

@@ -11,11 +11,11 @@ import psutil
 import pytest
 
 from dicom_adapter.errors import InvalidArgumentError, NotFoundError, WrongStateError
-from dicom_adapter.ledger import events, queue
+from dicom_adapter.ledger import events
 from dicom_adapter.lifecycle import CancelPolicy, JobState
-from dicom_adapter.model import Event, Job, Resources
+from dicom_adapter.model import Event, Job
 from dicom_adapter.platform.workspace import Workspace
-from tests.platform.harness import MIB, Platform, platform, sh, wait_for_file
+from tests.platform.harness import Platform, platform, sh, wait_for_file
 from tests.support import PATIENCE
 
 #: Waits for a file named `go` beside the jobs' folders, so that a test decides when it ends.
@@ -206,7 +206,6 @@ def test_a_job_that_is_cancelled_before_its_process_begins(
 def test_cancel_against_claim_exactly_one_wins(tmp_path: Path) -> None:
     """However the two meet, a job is cancelled without an attempt, or claimed and then ended."""
     made = Platform(tmp_path, [sh("true")])
-    everything = Resources(4, 2048 * MIB, 0)
     expected = {
         "cancelled": (0, "in_queue", ["create", "cancel"]),
         "cancelling": (1, "processing", ["create", "claim", "cancel"]),
@@ -214,8 +213,7 @@ def test_cancel_against_claim_exactly_one_wins(tmp_path: Path) -> None:
     won = []
 
     def claim() -> None:
-        with made.ledger.write() as tx:
-            queue.claim_next(tx, everything, everything, made.clock.now())
+        made.queue.claim(but=())
 
     for number in range(RACES):
         job = made.submit()

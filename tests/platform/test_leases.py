@@ -258,7 +258,7 @@ def test_what_becomes_of_lost_jobs_can_change_while_it_runs(tmp_path: Path) -> N
         job = made.submit()
         give_away(made, job, LEASE)
         made.on_lost = "fail"
-        made.scheduler.reload(made.settings())
+        made.scheduler.reload(made.rules(), made.on_lost)
         made.clock.advance(LEASE)
         assert made.until(job).reason == "lost"
         open_gate(made)

@@ -40,6 +40,7 @@ def test_a_pipeline_sees_nothing_of_the_services_environment(
         "HOME": str(workspace.work),
         "TMPDIR": str(workspace.work),
         "LANG": "C.UTF-8",
+        "CUDA_VISIBLE_DEVICES": "",
         "DICOM_ADAPTER_INPUT": str(workspace.input),
         "DICOM_ADAPTER_OUTPUT": str(workspace.staging),
         "DICOM_ADAPTER_JOB": str(workspace.manifest),

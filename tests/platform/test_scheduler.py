@@ -61,7 +61,9 @@ def test_jobs_run_together_as_far_as_max_jobs_allows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "big", [{"cpus": 4}, {"memory": 2048 * MIB}, {"gpus": 1}], ids=["cpus", "memory", "gpus"]
+    "big",
+    [{"cpus": 4}, {"memory": 2048 * MIB}, {"gpus": 1, "cpus": 3}],
+    ids=["cpus", "memory", "gpus"],
 )
 def test_a_job_that_does_not_fit_waits_and_nothing_overtakes_it(
     tmp_path: Path, big: dict[str, int]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.rpc.server import PlatformOperations, Server
+from dicom_adapter.rpc.server import Server
 from dicom_adapter.v1 import jobs_pb2
 from tests.platform.harness import Platform, platform, sh
 
@@ -42,9 +42,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     wait = "echo early; until [ -e ../../go ]; do sleep 0.01; done; echo late"
     pipelines = (sh("echo done"), sh(wait, "wait", steps=("a", "b")), sh("exit 1", "fail"))
     with platform(tmp_path, *pipelines) as made:
-        server = Server(
-            PlatformOperations(made.operations, made.views, made.control, made.known), None
-        )
+        server = Server(made.served, None)
         port = server.listen("127.0.0.1:0")
         server.start()
         with Client(f"127.0.0.1:{port}") as client:

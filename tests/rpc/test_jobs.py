@@ -12,7 +12,7 @@ from grpc_status import rpc_status
 
 from dicom_adapter.errors import NotFoundError
 from dicom_adapter.model import InputFile, JobInput, JobRequest, Priority
-from dicom_adapter.platform.views import JobViews
+from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.rpc import convert, server
 from dicom_adapter.v1 import jobs_pb2, pipelines_pb2
 from tests.platform.harness import wait_for_file
@@ -384,11 +384,11 @@ def test_a_fault_of_ours_tells_the_caller_nothing(
 ) -> None:
     """An exception that nobody foresaw is INTERNAL; its text goes neither out nor to the log."""
 
-    def fault(self: JobViews, name: str) -> None:
+    def fault(self: JobQueue, name: str) -> None:
         del self
         raise KeyError(name)
 
-    monkeypatch.setattr(JobViews, "get", fault)
+    monkeypatch.setattr(JobQueue, "get", fault)
     code, text, _ = refused(served.client.jobs.GetJob, jobs_pb2.GetJobRequest(job="DOE^JOHN"))
     assert (code, "DOE" in text) == ("INTERNAL", False)
     told = capsys.readouterr()

@@ -14,9 +14,11 @@ from dicom_adapter.errors import UnavailableError
 from dicom_adapter.files import LeaveToKernel
 from dicom_adapter.ledger import Ledger, instances, jobs, queue, stock, submissions
 from dicom_adapter.ledger.jobs import JobFilter
+from dicom_adapter.ledger.turns import Rules
 from dicom_adapter.lifecycle import Action, JobState
-from dicom_adapter.model import Durability, InputFile, ItemState, JobRequest
+from dicom_adapter.model import Durability, InputFile, ItemState, JobRequest, Resources
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
+from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.workspace import Workspaces
 from dicom_adapter.processor.catalogue import Catalogue
@@ -39,6 +41,7 @@ RETAIN = timedelta(minutes=1)
 _KEEP = Keep(inputs=30.0, outputs=30.0, logs=30.0)
 _TITLE = "{duplicates: keep-both, settings: {pipeline-one: one, pipeline-two: two}}"
 _HEADER = Header(CT, EXPLICIT, Origin("SCU", "TEST"))
+_RULES = Rules(Resources(1, 1, 1), 1, timedelta(hours=1), {})
 _LIMITS = Limits(max_instance=1_000_000, reserve=0)
 
 
@@ -156,6 +159,7 @@ class Bench:
             self._pipelines,
             self.workspaces,
             uploads,
+            queue=JobQueue(self.ledger, self.clock, _RULES),
             locate=self.spool.path_of,
             submitted=_nobody,
         )

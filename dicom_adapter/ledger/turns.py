@@ -1,0 +1,277 @@
+"""Whose turn it is: the order of the queue, and what holds a job back in it.
+
+What runs is read from the ledger too: what a job holds is free with the commit that ends it.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    func,
+    select,
+    tuple_,
+    type_coerce,
+)
+
+from dicom_adapter.ledger.leases import HELD
+from dicom_adapter.ledger.schema import MICROSECOND, jobs, microseconds
+from dicom_adapter.lifecycle import JobState
+from dicom_adapter.model import Job, Resources
+
+DAY = timedelta(days=1)
+# So many of each pipeline and priority are looked at for one that delays nobody.
+LOOK_AHEAD = 100
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many jobs of one pipeline may run, wait, and start within 24 hours; None: any number."""
+
+    running: int | None = None
+    waiting: int | None = None
+    daily: int | None = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the queue goes by.
+
+    Attributes:
+        total: What the machine has for jobs.
+        max_jobs: How many run at a time.
+        ageing: So long a job waits to be worth the next higher priority.
+        limits: Of the pipelines that have any, by their names.
+    """
+
+    total: Resources
+    max_jobs: int
+    ageing: timedelta
+    limits: Mapping[str, Limits]
+
+    def of(self, pipeline: str) -> Limits:
+        """Return the limits of a pipeline."""
+        return self.limits.get(pipeline, Limits())
+
+    def turn(self, queued_at: datetime, priority: int) -> datetime:
+        """Return what the queue is ordered by: a step of priority is as much waiting as `ageing`.
+
+        It never changes while a job waits, so nobody is overtaken by those who come much later.
+        """
+        return queued_at - priority * self.ageing
+
+
+@dataclass(frozen=True)
+class Running:
+    """What the jobs hold that run now."""
+
+    count: int
+    held: Resources
+    #: How many are of each pipeline.
+    of: Mapping[str, int]
+
+
+def running(tx: Connection) -> Running:
+    """Return what the jobs hold that run now."""
+    sums = [func.sum(column) for column in (jobs.c.cpus, jobs.c.memory, jobs.c.gpus)]
+    rows = tx.execute(
+        select(jobs.c.pipeline, func.count(), *sums)
+        .where(jobs.c.state.in_(sorted(HELD)))
+        .group_by(jobs.c.pipeline)
+    ).all()
+    held = Resources(*(sum(int(row[column]) for row in rows) for column in (2, 3, 4)))
+    return Running(sum(row[1] for row in rows), held, {row[0]: row[1] for row in rows})
+
+
+def next_turn(
+    tx: Connection, rules: Rules, at: datetime, *, but: Collection[str] = ()
+) -> str | None:
+    """Return the id of the job that may start now; None where nobody may.
+
+    It is the first of the queue. Where that does not fit into what is free yet, it is one behind
+    it that leaves all that the first waits for: so a big job never starves behind small ones.
+    `but` names jobs whose attempt before this one has not ended here.
+    """
+    now = running(tx)
+    if now.count >= rules.max_jobs:
+        return None
+    fits = _fits(rules.total) & jobs.c.id.not_in(sorted(but))
+    open_lines = [line for line in _lines(tx) if _held_back(tx, rules, now, line[0], at) is None]
+    heads = [row for line in open_lines for row in _heads(tx, line, fits, 1)]
+    if not heads:
+        return None
+    first = _first(rules, heads)
+    free = _less(rules.total, now.held)
+    if _needs(first).fits(free):
+        return str(first.id)
+    if now.count + 2 > rules.max_jobs:
+        # The last place is the first one's.
+        return None
+    spare = _spare(free, _needs(first))
+    behind = [
+        row
+        for line in open_lines
+        for row in _heads(tx, line, fits, LOOK_AHEAD)
+        if _needs(row).fits(spare)
+    ]
+    return str(_first(rules, behind).id) if behind else None
+
+
+def next_allowance(tx: Connection, rules: Rules, at: datetime) -> datetime | None:
+    """Return when the first pipeline that waits for its daily limit may start a job again."""
+    waits = {line[0] for line in _lines(tx)}
+    found = [_allowed_at(tx, pipeline, rules.of(pipeline).daily, at) for pipeline in waits]
+    return min((moment for moment in found if moment is not None), default=None)
+
+
+def waiting(tx: Connection, pipeline: str) -> int:
+    """Return how many jobs of a pipeline wait."""
+    query = select(func.count()).where(
+        jobs.c.state == JobState.IN_QUEUE, jobs.c.pipeline == pipeline
+    )
+    return tx.scalar(query) or 0
+
+
+def before(tx: Connection, rules: Rules, job: Job) -> int:
+    """Return how many jobs are before one that waits."""
+    own = tx.execute(select(jobs.c.queued_at, jobs.c.seq).where(jobs.c.id == job.id)).one()
+    turn = type_coerce(jobs.c.queued_at, BigInteger) - jobs.c.priority * (
+        rules.ageing // MICROSECOND
+    )
+    own_turn = microseconds(rules.turn(own.queued_at, job.priority))
+    query = select(func.count()).where(
+        jobs.c.state == JobState.IN_QUEUE,
+        (turn < own_turn) | ((turn == own_turn) & (jobs.c.seq < own.seq)),
+    )
+    return tx.scalar(query) or 0
+
+
+def why_waiting(tx: Connection, rules: Rules, job: Job, at: datetime) -> str:
+    """Return what holds a job back beside the jobs before it; empty where nothing does."""
+    needs, total = job.requested, rules.total
+    if not needs.fits(total):
+        lacks = _lacks(needs, total, "has")
+        return f"it can never start here: it needs {lacks} for jobs: raise platform.capacity"
+    now = running(tx)
+    limited = _held_back(tx, rules, now, job.pipeline, at)
+    if limited is not None:
+        return limited
+    if now.count >= rules.max_jobs:
+        return f"{now.count} jobs run, as many as platform.max_jobs lets"
+    free = _less(total, now.held)
+    return "" if needs.fits(free) else f"it needs {_lacks(needs, free, 'has free')}"
+
+
+def _lines(tx: Connection) -> Iterator[tuple[str, int]]:
+    """Yield each pipeline and priority of which jobs wait.
+
+    One step in the index for each, however many jobs wait.
+    """
+    line = tuple_(jobs.c.pipeline, jobs.c.priority)
+    query = (
+        select(jobs.c.pipeline, jobs.c.priority)
+        .where(jobs.c.state == JobState.IN_QUEUE)
+        .order_by(jobs.c.pipeline, jobs.c.priority)
+        .limit(1)
+    )
+    row = tx.execute(query).one_or_none()
+    while row is not None:
+        yield row.pipeline, row.priority
+        row = tx.execute(query.where(line > tuple_(row.pipeline, row.priority))).one_or_none()
+
+
+def _heads(
+    tx: Connection, line: tuple[str, int], fits: ColumnElement[bool], count: int
+) -> list[Row[Any]]:
+    return list(
+        tx.execute(
+            select(
+                *jobs.c["id", "seq", "priority", "queued_at", "cpus", "memory", "gpus"],
+            )
+            .where(
+                jobs.c.state == JobState.IN_QUEUE,
+                jobs.c.pipeline == line[0],
+                jobs.c.priority == line[1],
+                fits,
+            )
+            .order_by(jobs.c.queued_at, jobs.c.seq)
+            .limit(count)
+        )
+    )
+
+
+def _first(rules: Rules, rows: list[Row[Any]]) -> Row[Any]:
+    return min(rows, key=lambda row: (rules.turn(row.queued_at, row.priority), row.seq))
+
+
+def _held_back(
+    tx: Connection, rules: Rules, now: Running, pipeline: str, at: datetime
+) -> str | None:
+    """Return which limit of its own keeps a pipeline from starting a job; None: none does."""
+    limits, runs = rules.of(pipeline), now.of.get(pipeline, 0)
+    if limits.running is not None and runs >= limits.running:
+        return f"{runs} jobs of {pipeline} run, as many as its limits.running lets"
+    again = _allowed_at(tx, pipeline, limits.daily, at)
+    if again is not None:
+        return (
+            f"{limits.daily} jobs of {pipeline} have started within 24 hours, as many as its "
+            f"limits.daily lets: the next one starts at {again:%Y-%m-%d %H:%M} UTC"
+        )
+    return None
+
+
+def _allowed_at(tx: Connection, pipeline: str, daily: int | None, at: datetime) -> datetime | None:
+    """Return when a pipeline may start a job again; None: it may now."""
+    if daily is None:
+        return None
+    # The start that must be a day ago: the last but so many.
+    started: datetime | None = tx.scalar(
+        select(jobs.c.started_at)
+        .where(jobs.c.pipeline == pipeline, jobs.c.started_at > at - DAY)
+        .order_by(jobs.c.started_at.desc())
+        .offset(daily - 1)
+        .limit(1)
+    )
+    return None if started is None else started + DAY
+
+
+def _fits(total: Resources) -> ColumnElement[bool]:
+    return (
+        (jobs.c.cpus <= total.cpus) & (jobs.c.memory <= total.memory) & (jobs.c.gpus <= total.gpus)
+    )
+
+
+def _needs(row: Row[Any]) -> Resources:
+    return Resources(row.cpus, row.memory, row.gpus)
+
+
+def _less(some: Resources, other: Resources) -> Resources:
+    return Resources(some.cpus - other.cpus, some.memory - other.memory, some.gpus - other.gpus)
+
+
+def _spare(free: Resources, first: Resources) -> Resources:
+    """Return what may be taken of what is free, without the first of the queue waiting longer.
+
+    Of what it waits for that is nothing at all.
+    """
+    left = _less(free, first)
+    return Resources(max(left.cpus, 0), max(left.memory, 0), max(left.gpus, 0))
+
+
+def _lacks(needs: Resources, there: Resources, has: str) -> str:
+    """Say what is needed of which there is too little."""
+    units = {
+        "CPUs": (needs.cpus, there.cpus),
+        "bytes of memory": (needs.memory, there.memory),
+        "GPUs": (needs.gpus, there.gpus),
+    }
+    return " and ".join(
+        f"{wanted} {unit}, and the machine {has} {max(found, 0)}"
+        for unit, (wanted, found) in units.items()
+        if wanted > found
+    )

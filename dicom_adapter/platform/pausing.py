@@ -1,0 +1,60 @@
+"""Whether the platform starts jobs: it is paused and resumed by people."""
+
+from collections.abc import Callable
+
+import structlog
+
+from dicom_adapter.clock import Clock
+from dicom_adapter.ledger import Ledger, jobs, pauses
+from dicom_adapter.ledger.leases import HELD
+from dicom_adapter.lifecycle import JobState
+from dicom_adapter.model import PlatformState
+from dicom_adapter.platform.control import check_reason
+
+log = structlog.get_logger()
+
+
+class PlatformControl:
+    """Lets the platform stand still, and go on."""
+
+    def __init__(self, ledger: Ledger, clock: Clock, *, resumed: Callable[[], None]) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._resumed = resumed
+
+    def state(self) -> PlatformState:
+        """Return whether jobs are started, and how many run and wait."""
+        with self._ledger.read() as tx:
+            counts = jobs.counts(tx)
+            return PlatformState(
+                paused=pauses.current(tx),
+                running=sum(counts.get(state, 0) for state in sorted(HELD)),
+                waiting=counts.get(JobState.IN_QUEUE, 0),
+            )
+
+    def pause(self, *, actor: str, why: str = "") -> PlatformState:
+        """Start no more jobs until `resume`, also after a restart; those that run are let run.
+
+        One that stands still already stays as it is.
+
+        Raises:
+            InvalidArgumentError: the reason is too long.
+        """
+        check_reason(why)
+        with self._ledger.write() as tx:
+            pauses.pause(tx, at=self._clock.now(), actor=actor, why=why)
+        log.info("no more jobs are started", action="platform.paused", by=actor)
+        return self.state()
+
+    def resume(self, *, actor: str, why: str = "") -> PlatformState:
+        """Start jobs again; one that starts them already stays as it is.
+
+        Raises:
+            InvalidArgumentError: the reason is too long.
+        """
+        check_reason(why)
+        with self._ledger.write() as tx:
+            pauses.resume(tx, at=self._clock.now(), actor=actor, why=why)
+        log.info("jobs are started again", action="platform.resumed", by=actor)
+        self._resumed()
+        return self.state()

@@ -1,0 +1,107 @@
+"""The queue as a whole: who is next, and what keeps a job in it."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from dicom_adapter.clock import Clock
+from dicom_adapter.config import Settings
+from dicom_adapter.errors import FullError
+from dicom_adapter.ledger import Ledger, jobs, pauses, queue, turns
+from dicom_adapter.ledger.leases import Claim
+from dicom_adapter.ledger.turns import Limits, Rules
+from dicom_adapter.lifecycle import JobState
+from dicom_adapter.model import Event, Job, Resources, Waiting
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return what the queue goes by."""
+    platform = settings.platform
+    capacity = platform.capacity
+    return Rules(
+        total=Resources(capacity.cpus, capacity.memory, capacity.gpus),
+        max_jobs=platform.max_jobs,
+        ageing=timedelta(seconds=platform.ageing),
+        limits={
+            pipeline.name: Limits(
+                pipeline.limits.running, pipeline.limits.waiting, pipeline.limits.daily
+            )
+            for pipeline in settings.pipelines.values()
+        },
+    )
+
+
+class JobQueue:
+    """Hands jobs out in their order, and tells why one waits."""
+
+    def __init__(self, ledger: Ledger, clock: Clock, rules: Rules) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._rules = rules
+
+    @property
+    def rules(self) -> Rules:
+        """What it goes by now."""
+        return self._rules
+
+    def reload(self, rules: Rules) -> None:
+        """Go by other rules from now on; jobs that run are let run."""
+        self._rules = rules
+
+    def claim(self, *, but: Collection[str]) -> Claim | None:
+        """Take the job whose turn it is; None where nobody may start now.
+
+        Args:
+            but: Jobs whose attempt before this one has not ended here.
+        """
+        with self._ledger.write() as tx:
+            at = self._clock.now()
+            if pauses.current(tx) is not None:
+                return None
+            job_id = turns.next_turn(tx, self._rules, at, but=but)
+            return None if job_id is None else queue.claim(tx, job_id, at)
+
+    def next_look(self, at: datetime) -> datetime | None:
+        """Return when a job may start that nothing but the time kept waiting at a moment."""
+        with self._ledger.read() as tx:
+            return turns.next_allowance(tx, self._rules, at)
+
+    def check_room(self, tx: Connection, pipeline: str) -> None:
+        """Make sure that one more job of a pipeline may wait.
+
+        Raises:
+            FullError: as many wait already as its limit lets.
+        """
+        most = self._rules.of(pipeline).waiting
+        if most is not None and turns.waiting(tx, pipeline) >= most:
+            raise FullError(
+                f"{most} jobs of {pipeline} wait, as many as its limits.waiting lets: try again "
+                "when one of them has started"
+            )
+
+    def get(self, id_or_name: str) -> Job:
+        """Return a job; of one that waits also why.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with self._ledger.read() as tx:
+            job = jobs.get(tx, id_or_name)
+            if job.state != JobState.IN_QUEUE:
+                return job
+            before = turns.before(tx, self._rules, job)
+            paused = pauses.current(tx)
+            why = turns.why_waiting(tx, self._rules, job, self._clock.now())
+        if paused is not None:
+            why = told(paused)
+        elif not why and before:
+            why = "jobs before it are waited for"
+        return replace(job, waiting=Waiting(before, why))
+
+
+def told(pause: Event) -> str:
+    """Return the words for a pause."""
+    because = f": {pause.reason}" if pause.reason else ""
+    return f"the platform was paused by {pause.actor} at {pause.at:%Y-%m-%d %H:%M} UTC{because}"
