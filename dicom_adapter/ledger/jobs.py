@@ -1,6 +1,6 @@
 """Queries that show jobs, and those that the reclaimer asks; `queue` has those that change them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import accumulate
@@ -99,20 +99,30 @@ def listed(
     A page is shorter than `limit` where its jobs have very many outputs, but has at least one job.
     """
     produced = select(func.count()).where(job_outputs.c.job_id == jobs.c.id).scalar_subquery()
-    query = select(jobs, produced.label("produced")).order_by(jobs.c.seq.desc()).limit(limit + 1)
-    if wanted.states:
-        query = query.where(jobs.c.state.in_(wanted.states))
-    for column in ("pipeline", "ae_title", "name"):
-        if value := getattr(wanted, column):
-            query = query.where(jobs.c[column] == value)
-    if before is not None:
-        query = query.where(jobs.c.seq < before)
+    numbers = sorted(_numbers(tx, wanted, limit + 1, before), reverse=True)[: limit + 1]
+    query = (
+        select(jobs, produced.label("produced"))
+        .where(jobs.c.seq.in_(numbers))
+        .order_by(jobs.c.seq.desc())
+    )
     rows = tx.execute(query).mappings().all()
     sums = accumulate(row["produced"] for row in rows[:limit])
     # A page must fit into one message of gRPC, and into the memory.
     length = max(1, sum(total <= OUTPUTS_PER_PAGE for total in sums))
     page = _with_parts(tx, rows[:length])
     return page, rows[length - 1]["seq"] if len(rows) > length else None
+
+
+def _numbers(tx: Connection, wanted: JobFilter, limit: int, before: int | None) -> Iterator[int]:
+    """Yield the numbers of the newest jobs that pass, of each state: an index has them in order."""
+    query = select(jobs.c.seq).order_by(jobs.c.seq.desc()).limit(limit)
+    for column in ("pipeline", "ae_title", "name"):
+        if value := getattr(wanted, column):
+            query = query.where(jobs.c[column] == value)
+    if before is not None:
+        query = query.where(jobs.c.seq < before)
+    for state in wanted.states or JobState:
+        yield from tx.scalars(query.where(jobs.c.state == state))
 
 
 def counts(tx: Connection) -> dict[str, int]:

@@ -222,7 +222,12 @@ Index(
     "ix_jobs_queue",
     *(jobs.c.state, jobs.c.pipeline, jobs.c.priority, jobs.c.queued_at, jobs.c.seq),
 )
-Index("ix_jobs_pipeline", jobs.c.pipeline, jobs.c.started_at)
+Index("ix_jobs_started", jobs.c.pipeline, jobs.c.started_at)
+# For lists: the newest of each state, of all jobs or those that pass a filter.
+Index("ix_jobs_state", jobs.c.state, jobs.c.seq)
+Index("ix_jobs_pipeline", jobs.c.pipeline, jobs.c.state, jobs.c.seq)
+Index("ix_jobs_ae_title", jobs.c.ae_title, jobs.c.state, jobs.c.seq)
+Index("ix_jobs_both", jobs.c.pipeline, jobs.c.ae_title, jobs.c.state, jobs.c.seq)
 Index("ix_jobs_finished_at", jobs.c.finished_at)
 
 job_items = Table(

@@ -28,6 +28,13 @@ DAY = timedelta(days=1)
 # So many of each pipeline and priority are looked at for one that delays nobody.
 LOOK_AHEAD = 100
 
+# In the order of the index.
+_WAITING = (
+    select(*jobs.c["id", "seq", "pipeline", "priority", "queued_at", "cpus", "memory", "gpus"])
+    .where(jobs.c.state == JobState.IN_QUEUE)
+    .order_by(jobs.c.pipeline, jobs.c.priority, jobs.c.queued_at, jobs.c.seq)
+)
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -100,9 +107,8 @@ def next_turn(
     now = running(tx)
     if now.count >= rules.max_jobs:
         return None
-    fits = _fits(rules.total) & jobs.c.id.not_in(sorted(but))
-    open_lines = [line for line in _lines(tx) if _held_back(tx, rules, now, line[0], at) is None]
-    heads = [row for line in open_lines for row in _heads(tx, line, fits, 1)]
+    lines = [line for line in _lines(tx) if _held_back(tx, rules, now, line.pipeline, at) is None]
+    heads = [row for line in lines for row in _startable(tx, rules, line, but)]
     if not heads:
         return None
     first = _first(rules, heads)
@@ -115,16 +121,16 @@ def next_turn(
     spare = _spare(free, _needs(first))
     behind = [
         row
-        for line in open_lines
-        for row in _heads(tx, line, fits, LOOK_AHEAD)
-        if _needs(row).fits(spare)
+        for line in lines
+        for row in _of_line(tx, line, LOOK_AHEAD)
+        if row.id not in but and _needs(row).fits(spare)
     ]
     return str(_first(rules, behind).id) if behind else None
 
 
 def next_allowance(tx: Connection, rules: Rules, at: datetime) -> datetime | None:
     """Return when the first pipeline that waits for its daily limit may start a job again."""
-    waits = {line[0] for line in _lines(tx)}
+    waits = {line.pipeline for line in _lines(tx)}
     found = [_allowed_at(tx, pipeline, rules.of(pipeline).daily, at) for pipeline in waits]
     return min((moment for moment in found if moment is not None), default=None)
 
@@ -167,42 +173,36 @@ def why_waiting(tx: Connection, rules: Rules, job: Job, at: datetime) -> str:
     return "" if needs.fits(free) else f"it needs {_lacks(needs, free, 'has free')}"
 
 
-def _lines(tx: Connection) -> Iterator[tuple[str, int]]:
-    """Yield each pipeline and priority of which jobs wait.
+def _lines(tx: Connection) -> Iterator[Row[Any]]:
+    """Yield the first job of each pipeline and priority of which jobs wait.
 
     One step in the index for each, however many jobs wait.
     """
     line = tuple_(jobs.c.pipeline, jobs.c.priority)
-    query = (
-        select(jobs.c.pipeline, jobs.c.priority)
-        .where(jobs.c.state == JobState.IN_QUEUE)
-        .order_by(jobs.c.pipeline, jobs.c.priority)
-        .limit(1)
-    )
-    row = tx.execute(query).one_or_none()
+    row = tx.execute(_WAITING.limit(1)).one_or_none()
     while row is not None:
-        yield row.pipeline, row.priority
-        row = tx.execute(query.where(line > tuple_(row.pipeline, row.priority))).one_or_none()
+        yield row
+        later = _WAITING.where(line > tuple_(row.pipeline, row.priority)).limit(1)
+        row = tx.execute(later).one_or_none()
 
 
-def _heads(
-    tx: Connection, line: tuple[str, int], fits: ColumnElement[bool], count: int
+def _startable(
+    tx: Connection, rules: Rules, line: Row[Any], but: Collection[str]
 ) -> list[Row[Any]]:
-    return list(
-        tx.execute(
-            select(
-                *jobs.c["id", "seq", "priority", "queued_at", "cpus", "memory", "gpus"],
-            )
-            .where(
-                jobs.c.state == JobState.IN_QUEUE,
-                jobs.c.pipeline == line[0],
-                jobs.c.priority == line[1],
-                fits,
-            )
-            .order_by(jobs.c.queued_at, jobs.c.seq)
-            .limit(count)
-        )
+    """Return the first job of a line that the machine can run, and that nobody is leaving."""
+    if line.id not in but and _needs(line).fits(rules.total):
+        return [line]
+    fits = _fits(rules.total) & jobs.c.id.not_in(sorted(but))
+    return _of_line(tx, line, 1, fits)
+
+
+def _of_line(
+    tx: Connection, line: Row[Any], count: int, *conditions: ColumnElement[bool]
+) -> list[Row[Any]]:
+    query = _WAITING.where(
+        jobs.c.pipeline == line.pipeline, jobs.c.priority == line.priority, *conditions
     )
+    return list(tx.execute(query.limit(count)))
 
 
 def _first(rules: Rules, rows: list[Row[Any]]) -> Row[Any]:
