@@ -1,6 +1,5 @@
 """Takes jobs off the queue as the machine has room, runs them, and commits what came of them."""
 
-import errno
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import structlog
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import PlatformSettings
 from dicom_adapter.errors import StaleLeaseError, fingerprint
+from dicom_adapter.files import NO_ROOM
 from dicom_adapter.ledger import Ledger, jobs, queue
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.lifecycle import CancelPolicy, Reason
@@ -30,7 +30,6 @@ from dicom_adapter.worker import Worker
 NO_ROOM_PAUSE_SECONDS = 5.0
 # Why a run is ended that a person wants to end.
 CANCELLED = "cancelled"
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 log = structlog.get_logger()
 
@@ -246,7 +245,7 @@ class Scheduler:
             try:
                 workspace.prepare(run.claim.job, inputs)
             except OSError as error:
-                if error.errno not in _NO_ROOM:
+                if error.errno not in NO_ROOM:
                     raise
                 log.warning(
                     "the disk has no room to start a job; it is tried again",

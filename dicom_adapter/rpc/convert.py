@@ -147,8 +147,8 @@ def _priority(number: jobs_pb2.Priority.ValueType) -> Priority:
     raise InvalidArgumentError("priority", f"{number} is not a priority")
 
 
-def to_job(job: Job, output_folder: str) -> jobs_pb2.Job:
-    """Return a job as the API's; `output_folder` is empty when there are no outputs."""
+def to_job(job: Job, output_folder: str, provenance_file: str) -> jobs_pb2.Job:
+    """Return a job as the API's; the paths are empty where nothing lies there."""
     return jobs_pb2.Job(
         id=job.id,
         name=job.name,
@@ -181,6 +181,7 @@ def to_job(job: Job, output_folder: str) -> jobs_pb2.Job:
         cancelled_from=None if job.cancelled_from is None else _STATES[job.cancelled_from],
         outputs=map(_to_output, job.outputs),
         output_folder=output_folder,
+        provenance_file=provenance_file,
         reclaimed={part: _stamp(at) for part, at in job.reclaimed.items()},
     )
 

@@ -14,19 +14,19 @@ from dicom_adapter.errors import ConfigError, InvalidArgumentError, StartError, 
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.model import Disorder, Job, ServiceStatus
 from dicom_adapter.platform.control import JobControl
-from dicom_adapter.platform.operations import JobOperations, PipelineOperations, version_of
+from dicom_adapter.platform.operations import JobOperations, PipelineOperations
 from dicom_adapter.platform.views import JobViews
 from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.client import options
 from dicom_adapter.rpc.interceptor import ErrorInterceptor
+from dicom_adapter.rpc.pipelines import PipelineServicer
 from dicom_adapter.submit.outbox import SubmissionOperations
 from dicom_adapter.v1 import (
     adapter_pb2,
     adapter_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
-    pipelines_pb2,
     pipelines_pb2_grpc,
 )
 
@@ -67,33 +67,6 @@ class AdapterOperations:
     quarantine: QuarantineOperations
 
 
-class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
-    """Serves PipelineService."""
-
-    def __init__(self, operations: PipelineOperations) -> None:
-        self._operations = operations
-
-    def ListPipelines(  # noqa: N802 - the API's name
-        self, request: pipelines_pb2.ListPipelinesRequest, context: Context
-    ) -> pipelines_pb2.ListPipelinesResponse:
-        """Return every pipeline."""
-        del request, context
-        return pipelines_pb2.ListPipelinesResponse(
-            pipelines=[
-                convert.to_pipeline(pipeline, version_of(pipeline))
-                for pipeline in self._operations.listed()
-            ]
-        )
-
-    def GetPipeline(  # noqa: N802 - the API's name
-        self, request: pipelines_pb2.GetPipelineRequest, context: Context
-    ) -> pipelines_pb2.Pipeline:
-        """Return one pipeline."""
-        del context
-        pipeline = self._operations.get(request.name)
-        return convert.to_pipeline(pipeline, version_of(pipeline))
-
-
 class JobServicer(jobs_pb2_grpc.JobServiceServicer):
     """Serves JobService."""
 
@@ -104,7 +77,8 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
 
     def _job(self, job: Job) -> jobs_pb2.Job:
         there = job.outputs and "outputs" not in job.reclaimed
-        return convert.to_job(job, str(self._views.workspace(job).output) if there else "")
+        outputs = str(self._views.workspace(job).output) if there else ""
+        return convert.to_job(job, outputs, str(self._views.provenance_of(job) or ""))
 
     def FindMissingInstances(  # noqa: N802 - the API's name
         self, request: jobs_pb2.FindMissingInstancesRequest, context: Context
@@ -146,6 +120,14 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         del context
         found = self._views.history(request.job)
         return jobs_pb2.JobHistory(events=map(convert.to_event, found))
+
+    def StreamProvenance(  # noqa: N802 - the API's name
+        self, request: jobs_pb2.StreamProvenanceRequest, context: Context
+    ) -> Iterator[jobs_pb2.ProvenanceChunk]:
+        """Stream how a job's outputs were made."""
+        del context
+        for chunk in self._views.provenance(request.job):
+            yield jobs_pb2.ProvenanceChunk(data=chunk)
 
     def ListJobs(  # noqa: N802 - the API's name
         self, request: jobs_pb2.ListJobsRequest, context: Context
@@ -205,7 +187,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         """Delete a job."""
         actor = _actor(context)
         job = self._control.delete(request.job, actor=actor, why=request.reason)
-        return convert.to_job(job, "")
+        return convert.to_job(job, "", "")
 
     def WatchJobs(  # noqa: N802 - the API's name
         self, request: jobs_pb2.WatchJobsRequest, context: Context
