@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 from typer.models import CommandInfo
 
-from dicom_adapter.cli import adapter, demo, doctor, fsck, jobs, passcode, run, send, status
+from dicom_adapter.cli import adapter, audit, demo, doctor, fsck, jobs, passcode, run, send, status
 from dicom_adapter.cli.common import FAILED, WRONG_WORDS, show_help
 from dicom_adapter.errors import ConfigError, DicomAdapterError, fingerprint
 from dicom_adapter.logs import printable
@@ -34,7 +34,7 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in (run, status, doctor, jobs, adapter, fsck, send, demo, passcode):
+    for module in (run, status, doctor, jobs, adapter, audit, fsck, send, demo, passcode):
         module.add_to(app)
     for command in _commands(app):
         command.cls = _Command

@@ -14,6 +14,7 @@ from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.status import from_error
 from dicom_adapter.v1 import jobs_pb2
 from dicom_adapter.v1.adapter_pb2_grpc import AdapterServiceStub
+from dicom_adapter.v1.audit_pb2_grpc import AuditServiceStub
 from dicom_adapter.v1.jobs_pb2_grpc import JobServiceStub
 from dicom_adapter.v1.pipelines_pb2_grpc import PipelineServiceStub
 
@@ -52,6 +53,7 @@ class Client:
         self.jobs = JobServiceStub(self._channel)
         self.pipelines = PipelineServiceStub(self._channel)
         self.adapter = AdapterServiceStub(self._channel)
+        self.audit = AuditServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self

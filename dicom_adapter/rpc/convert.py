@@ -29,7 +29,7 @@ from dicom_adapter.model import (
     ServiceStatus,
     Submission,
 )
-from dicom_adapter.v1 import adapter_pb2, jobs_pb2, pipelines_pb2
+from dicom_adapter.v1 import adapter_pb2, audit_pb2, jobs_pb2, pipelines_pb2
 
 _PRIORITIES: Mapping[Priority, jobs_pb2.Priority.ValueType] = {
     Priority.LOWER: jobs_pb2.PRIORITY_LOWER,
@@ -192,6 +192,21 @@ def to_event(event: Event) -> jobs_pb2.Event:
         number=event.number,
         at=_stamp(event.at),
         actor=event.actor,
+        action=event.action,
+        from_state=event.from_state,
+        to_state=event.to_state,
+        reason=event.reason,
+    )
+
+
+def to_audit_event(event: Event) -> audit_pb2.AuditEvent:
+    """Return an event of whatever kind as the API's."""
+    return audit_pb2.AuditEvent(
+        number=event.number,
+        at=_stamp(event.at),
+        actor=event.actor,
+        kind=event.kind,
+        subject=event.subject,
         action=event.action,
         from_state=event.from_state,
         to_state=event.to_state,

@@ -9,6 +9,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from dicom_adapter.audit import AuditTrail
 from dicom_adapter.config import Change
 from dicom_adapter.errors import ConfigError, InvalidArgumentError, StartError, UnavailableError
 from dicom_adapter.ledger.jobs import JobFilter
@@ -18,6 +19,7 @@ from dicom_adapter.platform.operations import JobOperations, PipelineOperations
 from dicom_adapter.platform.views import JobViews
 from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
 from dicom_adapter.rpc import convert
+from dicom_adapter.rpc.audit import AuditServicer
 from dicom_adapter.rpc.client import options
 from dicom_adapter.rpc.interceptor import ErrorInterceptor
 from dicom_adapter.rpc.pipelines import PipelineServicer
@@ -25,6 +27,7 @@ from dicom_adapter.submit.outbox import SubmissionOperations
 from dicom_adapter.v1 import (
     adapter_pb2,
     adapter_pb2_grpc,
+    audit_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
     pipelines_pb2_grpc,
@@ -332,7 +335,10 @@ class Server:
     """A gRPC server of whichever services this process offers, with health and reflection."""
 
     def __init__(
-        self, platform: PlatformOperations | None, adapter: AdapterOperations | None
+        self,
+        platform: PlatformOperations | None,
+        adapter: AdapterOperations | None,
+        audit: AuditTrail | None = None,
     ) -> None:
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="grpc"),
@@ -351,6 +357,9 @@ class Server:
                 AdapterServicer(adapter), self._server
             )
             names.append("AdapterService")
+        if audit is not None:
+            audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(audit), self._server)
+            names.append("AuditService")
         self._describe([f"dicom_adapter.v1.{name}" for name in names])
 
     def _describe(self, names: list[str]) -> None:
