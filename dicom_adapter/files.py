@@ -1,5 +1,6 @@
 """What the rooms that keep files have in common."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,8 @@ from dicom_adapter.model import Durability
 FILE_MODE = 0o440
 #: Folders are the service's alone.
 FOLDER_MODE = 0o700
+#: The errors of a disk that is full: it may have room again later.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def make_folder(folder: Path) -> None:

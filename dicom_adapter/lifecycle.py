@@ -24,6 +24,8 @@ class JobState(StrEnum):
 
 
 TERMINAL = frozenset({JobState.FINISHED, JobState.FAILED, JobState.CANCELLED, JobState.INVALIDATED})
+#: The states of a job whose last attempt ended well: what it has put out is kept.
+FRUITFUL = frozenset({JobState.FINISHED, JobState.INVALIDATED})
 
 
 class Action(StrEnum):

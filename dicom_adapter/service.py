@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from dicom_adapter.audit import AuditTrail
 from dicom_adapter.clock import Clock, SystemClock
 from dicom_adapter.config import AETitle, Change, Settings, changes
 from dicom_adapter.datafolder import DataFolder
@@ -232,7 +233,7 @@ class Service:
         return PlatformOperations(operations, views, control, pipelines, queue, platform)
 
     def _start_grpc(self, platform: PlatformOperations | None) -> tuple[str, ...]:
-        server = Server(platform, self._adapter_operations())
+        server = Server(platform, self._adapter_operations(), AuditTrail(self.ledger))
         path = self._data / SOCKET
         if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
             raise StartError(

@@ -14,6 +14,7 @@ from typer.models import CommandInfo
 
 from dicom_adapter.cli import (
     adapter,
+    audit,
     demo,
     doctor,
     fsck,
@@ -45,7 +46,8 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in (run, status, doctor, jobs, platform, adapter, fsck, send, demo, passcode):
+    first = (run, status, doctor, jobs, platform, adapter)
+    for module in (*first, audit, fsck, send, demo, passcode):
         module.add_to(app)
     for command in _commands(app):
         command.cls = _Command

@@ -23,7 +23,7 @@ from dicom_adapter.files import flush_of
 from dicom_adapter.ledger import Ledger
 from dicom_adapter.ledger.database import set_aside
 from dicom_adapter.receive.spool import Spool
-from dicom_adapter.rpc import convert
+from dicom_adapter.rpc import convert_adapter
 from dicom_adapter.upkeep import Upkeep
 from dicom_adapter.v1 import adapter_pb2
 
@@ -116,4 +116,4 @@ def _opened(settings: Settings, *, rebuild: bool = False) -> Iterator[Upkeep]:
 
 def _told(upkeep: Upkeep, *, scrub: bool) -> Rows:
     for disorder in upkeep.check(scrub=scrub, is_receiving=False):
-        yield plain(convert.to_disorder(disorder))
+        yield plain(convert_adapter.to_disorder(disorder))

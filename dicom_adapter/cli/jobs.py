@@ -1,9 +1,10 @@
 """`jobs` and `pipelines`: what the platform runs and can run."""
 
 import codecs
+import json
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -109,8 +110,19 @@ def show_job(
         request = jobs_pb2.GetJobRequest(job=job)
         found = client.jobs.GetJob(request, timeout=CALL_SECONDS)
         history = client.jobs.GetJobHistory(request, timeout=CALL_SECONDS)
-    moves = [plain(event) for event in history.events]
-    print_values({**plain_job(found), "history": moves}, as_json=as_json)
+        values = {**plain_job(found), "history": [plain(event) for event in history.events]}
+        if as_json:
+            # Of very many inputs: a person finds it by its path.
+            values["provenance"] = _provenance(client, found)
+    print_values(values, as_json=as_json)
+
+
+def _provenance(client: Client, job: jobs_pb2.Job) -> Any:  # noqa: ANN401 - JSON of any kind
+    if not job.provenance_file:
+        return None
+    request = jobs_pb2.StreamProvenanceRequest(job=job.id)
+    chunks = client.jobs.StreamProvenance(request, timeout=CALL_SECONDS)
+    return json.loads(b"".join(chunk.data for chunk in chunks))
 
 
 def print_log(

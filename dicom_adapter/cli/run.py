@@ -20,7 +20,7 @@ from dicom_adapter.cli.common import (
 from dicom_adapter.cli.output import counted, plain, print_rows
 from dicom_adapter.cli.signals import Asked, handled
 from dicom_adapter.errors import ConfigError, DicomAdapterError, fingerprint
-from dicom_adapter.rpc import convert
+from dicom_adapter.rpc import convert_adapter
 from dicom_adapter.rpc.client import CALL_SECONDS
 from dicom_adapter.service import Ready, Service
 from dicom_adapter.v1 import adapter_pb2
@@ -111,7 +111,7 @@ def reload(
     with connect(config, server, data) as client, client.errors():
         answer = client.adapter.Reload(adapter_pb2.ReloadRequest(), timeout=CALL_SECONDS)
     if answer.mistakes:
-        raise ConfigError(tuple(map(convert.from_mistake, answer.mistakes)))
+        raise ConfigError(tuple(map(convert_adapter.from_mistake, answer.mistakes)))
     print_rows(
         map(plain, answer.changes),
         ("key", "change"),

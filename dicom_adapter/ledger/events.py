@@ -59,6 +59,28 @@ def last_of(tx: Connection, subject: str) -> Event | None:
     return None if row is None else _event(row)
 
 
+def between(
+    tx: Connection,
+    after: int,
+    last: int,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+) -> list[Event]:
+    """Return events of every kind behind a number and up to another, oldest first.
+
+    Those before `since`, and from `until` on, are left out. By number, not by time: a clock that is
+    set back would make events come twice, or never.
+    """
+    query = select(events).where(events.c.seq > after, events.c.seq <= last)
+    if since is not None:
+        query = query.where(events.c.at >= since)
+    if until is not None:
+        query = query.where(events.c.at < until)
+    return [_event(row) for row in tx.execute(query.order_by(events.c.seq).limit(limit)).mappings()]
+
+
 def of_subject(tx: Connection, subject: str) -> list[Event]:
     """Return the whole history of one job, group, submission or instance, oldest first."""
     query = select(events).where(events.c.subject == subject).order_by(events.c.seq)

@@ -7,7 +7,7 @@ import structlog
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import InvalidArgumentError, WrongStateError
 from dicom_adapter.ledger import Ledger, control, jobs
-from dicom_adapter.lifecycle import Action, JobState, target_of
+from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, target_of
 from dicom_adapter.model import Job
 from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.workspace import Workspaces
@@ -126,7 +126,7 @@ class JobControl:
                 self._queue.check_room(tx, job.pipeline)
                 control.retry(tx, job, at=self._clock.now(), actor=actor, why=why)
                 found = jobs.get(tx, job.id)
-                if job.outputs:
+                if job.state in FRUITFUL:
                     # Last: a crash before the commit is seen by the next start.
                     workspace.supersede_outputs(job.attempts)
         except BaseException:

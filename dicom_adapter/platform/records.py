@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -10,15 +11,18 @@ from sqlalchemy import Connection
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import StaleLeaseError, UnavailableError, fingerprint
-from dicom_adapter.ledger import Ledger, leases, queue
+from dicom_adapter.files import NO_ROOM
+from dicom_adapter.ledger import Ledger, jobs, leases, queue
 from dicom_adapter.ledger.leases import Claim
-from dicom_adapter.lifecycle import Action, JobState, Reason
+from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, Reason
 from dicom_adapter.model import ItemState, JobOutput
 from dicom_adapter.platform.executor import Ended
+from dicom_adapter.platform.provenance import provenance
 from dicom_adapter.platform.workspace import Workspaces
 
 LONGEST_ERROR = 500
 LEDGER_PAUSE_SECONDS = 1.0
+NO_ROOM_PAUSE_SECONDS = 5.0
 
 log = structlog.get_logger()
 
@@ -64,6 +68,9 @@ class Records:
     def finish(self, claim: Claim, outputs: tuple[JobOutput, ...], ended: Ended) -> None:
         """Finish a job: its outputs and its state are committed together, or neither is."""
         job, workspace = claim.job, self._workspaces.of(claim.job.id)
+        at = self._clock.now()
+        if not self._stage_provenance(claim, outputs, ended, at):
+            return
 
         def finish(tx: Connection) -> None:
             queue.add_outputs(tx, job.id, outputs, lease=claim.lease)
@@ -72,9 +79,9 @@ class Records:
                 tx,
                 job.id,
                 Action.FINISH,
-                at=self._clock.now(),
+                at=at,
                 item=ItemState.FINISHED,
-                values=self._end(ended),
+                values={**self._end(ended), "finished_at": at},
                 lease=claim.lease,
             )
             # Within: nobody can take the lease now. Last: a crash before the commit leaves a job
@@ -90,6 +97,35 @@ class Records:
             outputs=len(outputs),
             seconds=ended.used.wall_seconds,
         )
+
+    def _stage_provenance(
+        self, claim: Claim, outputs: tuple[JobOutput, ...], ended: Ended, at: datetime
+    ) -> bool:
+        """Write how outputs were made as soon as the disk has room; False if a stop comes first.
+
+        Before the transaction that finishes the job: nobody else can write to the ledger during
+        that one, and the record of very many inputs takes its time.
+        """
+        with self._ledger.read() as tx:
+            inputs = jobs.inputs_of(tx, claim.job.id)
+        record = provenance(claim.job, inputs, outputs, ended, at)
+        while True:
+            self.hold(claim)
+            try:
+                self._workspaces.of(claim.job.id).stage_provenance(record)
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+                log.warning(
+                    "the disk has no room to finish a job; it is tried again",
+                    action="job.no_room",
+                    job=claim.job.name,
+                )
+            else:
+                return True
+            if self._stopping.wait(NO_ROOM_PAUSE_SECONDS):
+                self.put_back(claim)
+                return False
 
     def fail(self, claim: Claim, reason: Reason, error: str, ended: Ended | None = None) -> None:
         """Fail a job, and remove what it has written; its log stays."""
@@ -143,7 +179,7 @@ class Records:
             with self._ledger.read() as tx:
                 state = queue.state_of(tx, claim.job.id)
             workspace = self._workspaces.of(claim.job.id)
-            if state in (JobState.FINISHED, JobState.INVALIDATED):
+            if state in FRUITFUL:
                 workspace.discard_staged()
             elif state not in leases.HELD:
                 # Not taken again here before this run has ended.

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from dicom_adapter.clock import Clock
 from dicom_adapter.ledger import Ledger, jobs, leases, queue
 from dicom_adapter.ledger.leases import Lost
-from dicom_adapter.lifecycle import Action, JobState, Reason
+from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, Reason
 from dicom_adapter.model import ItemState
 from dicom_adapter.platform.executor import end_processes
 from dicom_adapter.platform.workspace import Workspaces
@@ -117,7 +117,7 @@ class Recovery:
             found = [jobs.get(tx, job_id) for job_id in {*ids, *jobs.with_superseded(tx)}]
         for job in found:
             workspace = self._workspaces.of(job.id)
-            if job.outputs:
+            if job.state in FRUITFUL:
                 workspace.restore_outputs(job.attempts)
             elif job.attempts in job.superseded_outputs:
                 workspace.supersede_outputs(job.attempts)

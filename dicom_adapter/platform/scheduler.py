@@ -1,6 +1,5 @@
 """Takes jobs off the queue as the machine has room, runs them, and commits what came of them."""
 
-import errno
 import itertools
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -11,6 +10,7 @@ import structlog
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import StaleLeaseError, fingerprint
+from dicom_adapter.files import NO_ROOM
 from dicom_adapter.ledger import Ledger, jobs
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.ledger.turns import Rules
@@ -32,7 +32,6 @@ from dicom_adapter.worker import Worker
 NO_ROOM_PAUSE_SECONDS = 5.0
 # Why a run is ended that a person wants to end.
 CANCELLED = "cancelled"
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 log = structlog.get_logger()
 
@@ -237,7 +236,7 @@ class Scheduler:
             try:
                 workspace.prepare(run.claim.job, inputs)
             except OSError as error:
-                if error.errno not in _NO_ROOM:
+                if error.errno not in NO_ROOM:
                     raise
                 log.warning(
                     "the disk has no room to start a job; it is tried again",

@@ -9,7 +9,7 @@ from pathlib import Path
 from dicom_adapter.errors import InvalidArgumentError, NotFoundError, WrongStateError
 from dicom_adapter.ledger import Ledger, events, jobs
 from dicom_adapter.ledger.jobs import JobFilter
-from dicom_adapter.lifecycle import TERMINAL
+from dicom_adapter.lifecycle import FRUITFUL, TERMINAL
 from dicom_adapter.model import Event, Job
 from dicom_adapter.platform.workspace import Workspace, Workspaces
 
@@ -148,6 +148,31 @@ class JobViews:
             if ended or not follow:
                 return
             self._wait(commits, FOLLOW_SECONDS)
+
+    def provenance_of(self, job: Job) -> Path | None:
+        """Return the file that says how a job's outputs were made; None where there is none."""
+        path = self.workspace(job).provenance
+        return path if job.state in FRUITFUL and path.is_file() else None
+
+    def provenance(self, id_or_name: str) -> Iterator[bytes]:
+        """Yield how a finished job's outputs were made, in chunks of one JSON object.
+
+        Raises:
+            NotFoundError: there is no such job, or no record of it.
+            WrongStateError: the job is not finished.
+        """
+        job = self.get(id_or_name)
+        if job.state not in FRUITFUL:
+            raise WrongStateError(
+                f"{job.name} is {job.state}: only a job that has finished has a provenance"
+            )
+        path = self.provenance_of(job)
+        if path is None:
+            raise NotFoundError(
+                f"{job.name} has no provenance: it finished before there was any, or a person has "
+                "removed the file"
+            )
+        return _read_from(path, 0)
 
     def _wait(self, commits: int, timeout: float) -> None:
         self._ledger.next_commit(commits, timeout)

@@ -7,7 +7,9 @@
     work/                  the pipeline's HOME, TMPDIR and working directory
     staging/               what it writes; becomes output/ when the job finishes
     output/
+    provenance.json        how output/ was made
     superseded/2/          what was output/, by the attempt that made it, before the job ran again
+    superseded/2.provenance.json
     log.txt
 """
 
@@ -50,6 +52,9 @@ class Workspace:
         self.work = folder / "work"
         self.staging = folder / "staging"
         self.output = folder / "output"
+        # Beside the outputs, not among them: whatever a pipeline calls its own stays what it is.
+        self.provenance = folder / "provenance.json"
+        self.staged_provenance = folder / "provenance.json.part"
         self.superseded = folder / "superseded"
         self.log = folder / "log.txt"
 
@@ -109,12 +114,12 @@ class Workspace:
     def discard_attempt(self) -> None:
         """Remove what an attempt that did not finish has left; the log stays."""
         self.discard_staged()
-        for path in (self.output, self.progress):
+        for path in (self.output, self.provenance, self.progress):
             _remove(path)
 
     def discard_staged(self) -> None:
         """Remove what never was an output."""
-        for path in (self.work, self.staging):
+        for path in (self.work, self.staging, self.staged_provenance):
             _remove(path)
 
     def collect_outputs(self) -> tuple[JobOutput, ...]:
@@ -147,33 +152,47 @@ class Workspace:
             raise InvalidOutputError(f"output '{relative}' cannot be read") from error
         return JobOutput(relative, path.stat().st_size, digest)
 
+    def stage_provenance(self, provenance: Mapping[str, object]) -> None:
+        """Write how the staged outputs were made, flushed to the disk."""
+        # What lies there is the pipeline's: no link of its making is followed.
+        for path in (self.provenance, self.staged_provenance):
+            _remove(path)
+        text = json.dumps(provenance, indent=2)
+        with self.staged_provenance.open("x", encoding="utf-8") as stream:
+            stream.write(f"{text}\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
     def commit_outputs(self) -> None:
-        """Put the staged files where the job's outputs belong, in the transaction that says so.
+        """Put what is staged where the job's outputs belong, in the transaction that says so.
 
         Again, too: where the ledger could not be written after that, they lie there already.
         """
-        if self.staging.exists():
-            self.staging.rename(self.output)
+        for staged, place in (
+            (self.staging, self.output),
+            (self.staged_provenance, self.provenance),
+        ):
+            if staged.exists():
+                staged.rename(place)
         sync_folder(self.folder)
 
     def supersede_outputs(self, attempt: int) -> None:
-        """Put the outputs of an attempt aside, in the transaction that says so."""
-        place = self._superseded(attempt)
-        if self.output.exists() and not place.exists():
-            make_folder(place.parent)
-            self.output.rename(place)
-            for folder in (place.parent, self.folder):
+        """Put what an attempt has put out aside, in the transaction that says so."""
+        moved = [_move(path, place) for path, place in self._places_aside(attempt)]
+        if any(moved):
+            for folder in (self.superseded, self.folder):
                 sync_folder(folder)
 
     def restore_outputs(self, attempt: int) -> None:
-        """Put the outputs of an attempt back, where the transaction was not committed."""
-        place = self._superseded(attempt)
-        if place.exists() and not self.output.exists():
-            place.rename(self.output)
+        """Put what an attempt has put out back, where the transaction was not committed."""
+        moved = [_move(place, path) for path, place in self._places_aside(attempt)]
+        if any(moved):
             sync_folder(self.folder)
 
-    def _superseded(self, attempt: int) -> Path:
-        return self.superseded / str(attempt)
+    def _places_aside(self, attempt: int) -> tuple[tuple[Path, Path], ...]:
+        aside = self.superseded / str(attempt)
+        record = self.superseded / f"{attempt}{_RECORD}"
+        return (self.output, aside), (self.provenance, record)
 
     def last_log_line(self) -> str:
         """Return the last line of the log that says anything, without what moves a cursor."""
@@ -191,14 +210,20 @@ class Workspace:
             for path in (self.log, self.manifest, self.progress, self.work, self.staging):
                 _remove(path)
         elif part == "outputs":
-            for path in (self.output, self.superseded):
-                _remove(path)
+            # How they were made stays known as long as the job: they may be in a PACS by now.
+            for path in (self.output, *self.superseded.glob("*")):
+                if not path.name.endswith(_RECORD):
+                    _remove(path)
+            with suppress(OSError):
+                self.superseded.rmdir()
         else:
             _remove(self.input)
         if self.folder.exists() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
 
+# Behind an attempt's number: how its outputs were made.
+_RECORD = ".provenance.json"
 # What the name of a workspace ends with whose job is being deleted.
 _CONDEMNED = ".deleted"
 
@@ -228,7 +253,8 @@ class Workspaces:
     def was_started(self, job_id: str) -> bool:
         """Return whether an attempt has left anything in a workspace that nobody else has."""
         folder = self.folder / job_id
-        return any(os.path.lexists(folder / name) for name in ("output", "log.txt", "job.json"))
+        left = ("output", "provenance.json", "superseded", "log.txt", "job.json")
+        return any(os.path.lexists(folder / name) for name in left)
 
     def condemn(self, job_id: str) -> None:
         """Have a workspace go, once the ledger has forgotten its job: by a name that says so."""
@@ -261,21 +287,26 @@ def _places(inputs: Sequence[JobInput]) -> Iterator[tuple[str, str, InputFile]]:
 
 
 def _manifest(job: Job, inputs: Sequence[JobInput]) -> dict[str, object]:
-    places = _places(inputs)
     return {
         "job": {"id": job.id, "name": job.name},
         "pipeline": job.pipeline,
         "arguments": dict(job.arguments),
-        "inputs": [
-            {
-                "study": series.study,
-                "series": series.series,
-                "range": series.range,
-                "files": [_manifest_file(*next(places)) for _ in series.files],
-            }
-            for series in inputs
-        ],
+        "inputs": described(inputs),
     }
+
+
+def described(inputs: Sequence[JobInput]) -> list[dict[str, object]]:
+    """Return inputs, in their order, as the files beside them tell of them."""
+    places = _places(inputs)
+    return [
+        {
+            "study": series.study,
+            "series": series.series,
+            "range": series.range,
+            "files": [_manifest_file(*next(places)) for _ in series.files],
+        }
+        for series in inputs
+    ]
 
 
 def _manifest_file(series: str, name: str, file: InputFile) -> dict[str, str]:
@@ -284,6 +315,15 @@ def _manifest_file(series: str, name: str, file: InputFile) -> dict[str, str]:
         "sop_instance_uid": file.sop_instance_uid,
         "sha256": file.sha256,
     }
+
+
+def _move(path: Path, place: Path) -> bool:
+    """Move what is there and has not been moved: again does no harm."""
+    if not path.exists() or place.exists():
+        return False
+    make_folder(place.parent)
+    path.rename(place)
+    return True
 
 
 def _share(source: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.status import from_error
 from dicom_adapter.v1 import jobs_pb2
 from dicom_adapter.v1.adapter_pb2_grpc import AdapterServiceStub
+from dicom_adapter.v1.audit_pb2_grpc import AuditServiceStub
 from dicom_adapter.v1.jobs_pb2_grpc import JobServiceStub
 from dicom_adapter.v1.pipelines_pb2_grpc import PipelineServiceStub
 from dicom_adapter.v1.platform_pb2_grpc import PlatformServiceStub
@@ -54,6 +55,7 @@ class Client:
         self.pipelines = PipelineServiceStub(self._channel)
         self.platform = PlatformServiceStub(self._channel)
         self.adapter = AdapterServiceStub(self._channel)
+        self.audit = AuditServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self

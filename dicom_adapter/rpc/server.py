@@ -9,28 +9,31 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from dicom_adapter.audit import AuditTrail
 from dicom_adapter.config import Change
 from dicom_adapter.errors import ConfigError, InvalidArgumentError, StartError, UnavailableError
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.model import Disorder, Job, ServiceStatus
 from dicom_adapter.platform.control import JobControl
-from dicom_adapter.platform.operations import JobOperations, PipelineOperations, version_of
+from dicom_adapter.platform.operations import JobOperations, PipelineOperations
 from dicom_adapter.platform.pausing import PlatformControl
 from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.views import JobViews
 from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
-from dicom_adapter.rpc import convert
+from dicom_adapter.rpc import convert, convert_adapter
+from dicom_adapter.rpc.audit import AuditServicer
 from dicom_adapter.rpc.client import options
 from dicom_adapter.rpc.context import Context, actor_of
 from dicom_adapter.rpc.interceptor import ErrorInterceptor
+from dicom_adapter.rpc.pipelines import PipelineServicer
 from dicom_adapter.rpc.platform import PlatformServicer
 from dicom_adapter.submit.outbox import SubmissionOperations
 from dicom_adapter.v1 import (
     adapter_pb2,
     adapter_pb2_grpc,
+    audit_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
-    pipelines_pb2,
     pipelines_pb2_grpc,
     platform_pb2_grpc,
 )
@@ -72,33 +75,6 @@ class AdapterOperations:
     quarantine: QuarantineOperations
 
 
-class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
-    """Serves PipelineService."""
-
-    def __init__(self, operations: PipelineOperations) -> None:
-        self._operations = operations
-
-    def ListPipelines(  # noqa: N802 - the API's name
-        self, request: pipelines_pb2.ListPipelinesRequest, context: Context
-    ) -> pipelines_pb2.ListPipelinesResponse:
-        """Return every pipeline."""
-        del request, context
-        return pipelines_pb2.ListPipelinesResponse(
-            pipelines=[
-                convert.to_pipeline(pipeline, version_of(pipeline))
-                for pipeline in self._operations.listed()
-            ]
-        )
-
-    def GetPipeline(  # noqa: N802 - the API's name
-        self, request: pipelines_pb2.GetPipelineRequest, context: Context
-    ) -> pipelines_pb2.Pipeline:
-        """Return one pipeline."""
-        del context
-        pipeline = self._operations.get(request.name)
-        return convert.to_pipeline(pipeline, version_of(pipeline))
-
-
 class JobServicer(jobs_pb2_grpc.JobServiceServicer):
     """Serves JobService."""
 
@@ -110,7 +86,8 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
 
     def _job(self, job: Job) -> jobs_pb2.Job:
         there = job.outputs and "outputs" not in job.reclaimed
-        return convert.to_job(job, str(self._views.workspace(job).output) if there else "")
+        outputs = str(self._views.workspace(job).output) if there else ""
+        return convert.to_job(job, outputs, str(self._views.provenance_of(job) or ""))
 
     def FindMissingInstances(  # noqa: N802 - the API's name
         self, request: jobs_pb2.FindMissingInstancesRequest, context: Context
@@ -152,6 +129,14 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         del context
         found = self._views.history(request.job)
         return jobs_pb2.JobHistory(events=map(convert.to_event, found))
+
+    def StreamProvenance(  # noqa: N802 - the API's name
+        self, request: jobs_pb2.StreamProvenanceRequest, context: Context
+    ) -> Iterator[jobs_pb2.ProvenanceChunk]:
+        """Stream how a job's outputs were made."""
+        del context
+        for chunk in self._views.provenance(request.job):
+            yield jobs_pb2.ProvenanceChunk(data=chunk)
 
     def ListJobs(  # noqa: N802 - the API's name
         self, request: jobs_pb2.ListJobsRequest, context: Context
@@ -211,7 +196,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         """Delete a job."""
         actor = actor_of(context)
         job = self._control.delete(request.job, actor=actor, why=request.reason)
-        return convert.to_job(job, "")
+        return convert.to_job(job, "", "")
 
     def WatchJobs(  # noqa: N802 - the API's name
         self, request: jobs_pb2.WatchJobsRequest, context: Context
@@ -241,7 +226,7 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
     ) -> adapter_pb2.Status:
         """Return what runs and what needs a person."""
         del request, context
-        return convert.to_service_status(self._operations.status())
+        return convert_adapter.to_service_status(self._operations.status())
 
     def Reload(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ReloadRequest, context: Context
@@ -252,8 +237,10 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
             changes = self._operations.reload()
         except ConfigError as error:
             # In the answer: details of a status go by HTTP trailers, which hold but 8 KiB.
-            return adapter_pb2.ReloadResponse(mistakes=map(convert.to_mistake, error.mistakes))
-        return adapter_pb2.ReloadResponse(changes=map(convert.to_change, changes))
+            return adapter_pb2.ReloadResponse(
+                mistakes=map(convert_adapter.to_mistake, error.mistakes)
+            )
+        return adapter_pb2.ReloadResponse(changes=map(convert_adapter.to_change, changes))
 
     def CheckStorage(  # noqa: N802 - the API's name
         self, request: adapter_pb2.CheckStorageRequest, context: Context
@@ -261,7 +248,7 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         """Compare the spool with the ledger, and tell what does not agree."""
         del context
         for disorder in self._operations.check(scrub=request.scrub):
-            yield convert.to_disorder(disorder)
+            yield convert_adapter.to_disorder(disorder)
 
     def ListGroups(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ListGroupsRequest, context: Context
@@ -269,7 +256,7 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         """Return open and parked groups."""
         del request, context
         groups = self._operations.groups.listed()
-        return adapter_pb2.ListGroupsResponse(groups=map(convert.to_group, groups))
+        return adapter_pb2.ListGroupsResponse(groups=map(convert_adapter.to_group, groups))
 
     def CompleteGroups(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ChosenRequest, context: Context
@@ -290,7 +277,7 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         del request, context
         submissions = self._operations.submissions.listed()
         return adapter_pb2.ListSubmissionsResponse(
-            submissions=map(convert.to_submission, submissions)
+            submissions=map(convert_adapter.to_submission, submissions)
         )
 
     def RetrySubmissions(  # noqa: N802 - the API's name
@@ -311,7 +298,9 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         """Return what no group could take."""
         del request, context
         found = self._operations.quarantine.listed()
-        return adapter_pb2.ListQuarantineResponse(instances=map(convert.to_quarantined, found))
+        return adapter_pb2.ListQuarantineResponse(
+            instances=map(convert_adapter.to_quarantined, found)
+        )
 
     def RetryQuarantine(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ChosenRequest, context: Context
@@ -350,7 +339,10 @@ class Server:
     """A gRPC server of whichever services this process offers, with health and reflection."""
 
     def __init__(
-        self, platform: PlatformOperations | None, adapter: AdapterOperations | None
+        self,
+        platform: PlatformOperations | None,
+        adapter: AdapterOperations | None,
+        audit: AuditTrail | None = None,
     ) -> None:
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="grpc"),
@@ -372,6 +364,9 @@ class Server:
                 AdapterServicer(adapter), self._server
             )
             names.append("AdapterService")
+        if audit is not None:
+            audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(audit), self._server)
+            names.append("AuditService")
         self._describe([f"dicom_adapter.v1.{name}" for name in names])
 
     def _describe(self, names: list[str]) -> None:

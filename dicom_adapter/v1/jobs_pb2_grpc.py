@@ -64,6 +64,11 @@ class JobServiceStub:
                 request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
                 response_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.JobHistory.FromString,
                 _registered_method=True)
+        self.StreamProvenance = channel.unary_stream(
+                '/dicom_adapter.v1.JobService/StreamProvenance',
+                request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.StreamProvenanceRequest.SerializeToString,
+                response_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.ProvenanceChunk.FromString,
+                _registered_method=True)
         self.ListJobs = channel.unary_unary(
                 '/dicom_adapter.v1.JobService/ListJobs',
                 request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.ListJobsRequest.SerializeToString,
@@ -146,6 +151,14 @@ class JobServiceServicer:
 
     def GetJobHistory(self, request, context):
         """Returns every move of a job, the oldest first; of a deleted one too, by its id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamProvenance(self, request, context):
+        """Streams how the outputs of a finished job were made: one JSON object, in chunks of its bytes.
+        docs/jobs.md describes it. FAILED_PRECONDITION where the job has not finished.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,6 +250,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.GetJobHistory,
                     request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.GetJobRequest.FromString,
                     response_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.JobHistory.SerializeToString,
+            ),
+            'StreamProvenance': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamProvenance,
+                    request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.StreamProvenanceRequest.FromString,
+                    response_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.ProvenanceChunk.SerializeToString,
             ),
             'ListJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobs,
@@ -419,6 +437,33 @@ class JobService:
             '/dicom_adapter.v1.JobService/GetJobHistory',
             dicom__adapter_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
             dicom__adapter_dot_v1_dot_jobs__pb2.JobHistory.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamProvenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dicom_adapter.v1.JobService/StreamProvenance',
+            dicom__adapter_dot_v1_dot_jobs__pb2.StreamProvenanceRequest.SerializeToString,
+            dicom__adapter_dot_v1_dot_jobs__pb2.ProvenanceChunk.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,10 @@ class JobServiceStub:
     """Returns a job by its id or its name; NOT_FOUND when there is none."""
     GetJobHistory: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.JobHistory]
     """Returns every move of a job, the oldest first; of a deleted one too, by its id."""
+    StreamProvenance: _grpc.UnaryStreamMultiCallable[_jobs_pb2.StreamProvenanceRequest, _jobs_pb2.ProvenanceChunk]
+    """Streams how the outputs of a finished job were made: one JSON object, in chunks of its bytes.
+    docs/jobs.md describes it. FAILED_PRECONDITION where the job has not finished.
+    """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     """Returns a page of jobs, the newest first."""
     WatchJobs: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobsRequest, _jobs_pb2.JobChange]
@@ -99,6 +103,10 @@ class JobServiceAsyncStub(JobServiceStub):
     """Returns a job by its id or its name; NOT_FOUND when there is none."""
     GetJobHistory: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.JobHistory]  # type: ignore[assignment]
     """Returns every move of a job, the oldest first; of a deleted one too, by its id."""
+    StreamProvenance: _aio.UnaryStreamMultiCallable[_jobs_pb2.StreamProvenanceRequest, _jobs_pb2.ProvenanceChunk]  # type: ignore[assignment]
+    """Streams how the outputs of a finished job were made: one JSON object, in chunks of its bytes.
+    docs/jobs.md describes it. FAILED_PRECONDITION where the job has not finished.
+    """
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Returns a page of jobs, the newest first."""
     WatchJobs: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobsRequest, _jobs_pb2.JobChange]  # type: ignore[assignment]
@@ -173,6 +181,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.JobHistory, _abc.Awaitable[_jobs_pb2.JobHistory]]:
         """Returns every move of a job, the oldest first; of a deleted one too, by its id."""
+
+    @_abc_1.abstractmethod
+    def StreamProvenance(
+        self,
+        request: _jobs_pb2.StreamProvenanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_jobs_pb2.ProvenanceChunk], _abc.AsyncIterator[_jobs_pb2.ProvenanceChunk]]:
+        """Streams how the outputs of a finished job were made: one JSON object, in chunks of its bytes.
+        docs/jobs.md describes it. FAILED_PRECONDITION where the job has not finished.
+        """
 
     @_abc_1.abstractmethod
     def ListJobs(

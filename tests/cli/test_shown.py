@@ -49,6 +49,22 @@ def test_job_as_json(cli: Command, work: Work) -> None:
     assert by_id.rows == [job]
 
 
+def test_provenance(cli: Command, work: Work) -> None:
+    """A finished job is shown with all of its record as JSON, with the file's path to people."""
+    rows = cli("jobs", "list", "--json", folder=work.folder).rows
+    names = {row["pipeline"]: row["name"] for row in rows}
+    (shown,) = cli("jobs", "show", names["copy"], "--json", folder=work.folder).rows
+    path = Path(shown["provenance_file"])
+    assert path == Path(shown["output_folder"]).parent / "provenance.json"
+    assert shown["provenance"] == json.loads(path.read_text("utf-8"))
+    assert shown["provenance"]["outputs"] == shown["outputs"]
+    for time in ("created_at", "started_at", "finished_at"):
+        assert shown["provenance"][time] == shown[time]
+    assert str(path) in cli("jobs", "show", names["copy"], folder=work.folder).out
+    (failed,) = cli("jobs", "show", names["fail"], "--json", folder=work.folder).rows
+    assert (failed["provenance_file"], failed["provenance"]) == ("", None)
+
+
 def test_a_row_equals_what_show_prints(cli: Command, work: Work) -> None:
     """A row of a list is in what `show` prints, which has a job's history besides."""
     for kind, key in (("jobs", "name"), ("pipelines", "name"), ("quarantine", "id")):

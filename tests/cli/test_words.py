@@ -12,7 +12,7 @@ from tests.support import CONFIG, command
 
 COMMANDS = (
     "serve", "check", "status", "doctor", "send", "echo", "demo", "hash-passcode",
-    "fsck", "reload", "jobs list", "jobs show", "jobs logs",
+    "fsck", "reload", "audit export", "jobs list", "jobs show", "jobs logs",
     "jobs cancel", "jobs retry", "jobs rerun", "jobs invalidate", "jobs delete",
     "pipelines list", "pipelines show",
     "platform show", "platform pause", "platform drain", "platform resume",
@@ -37,7 +37,7 @@ def test_help(cli: Command, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["", "jobs", "groups", "submissions", "quarantine", "pipelines", "platform"]
+    "words", ["", "jobs", "groups", "submissions", "quarantine", "pipelines", "platform", "audit"]
 )
 def test_missing_command(cli: Command, words: str) -> None:
     """Where a command is missing, the help that names all of them is shown, uncut, with exit 2."""
@@ -59,6 +59,8 @@ def test_missing_command(cli: Command, words: str) -> None:
         ("jobs list --state asleep", "'asleep' is not one of"),
         ("jobs list --limit 0", "'--limit'"),
         ("jobs list --server nowhere", "'nowhere' must have the form HOST:PORT or unix:PATH"),
+        ("audit export --since yesterday", "'yesterday' must be a time as 2026-01-31 or 2026-01"),
+        ("audit export --after -1", "'--after'"),
         ("groups complete", "name groups by their ids, or all of them by --all"),
         ("groups discard a --all --yes", "name groups by their ids, or all of them by --all"),
         ("quarantine retry", "name instances by their ids, or all of them by --all"),

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import stat
@@ -144,6 +145,9 @@ def test_outputs_and_state_are_committed_together(tmp_path: Path, moment: Moment
         assert (ended.state, ended.attempts) == ("finished", 2 if again else 1)
         assert [output.path for output in ended.outputs] == ["out"]
         assert made.output_of(job, "out") == "once\n"
+        record = json.loads(b"".join(made.views.provenance(job.id)))
+        assert record["job"]["attempt"] == ended.attempts
+        assert record["finished_at"] == f"{ended.finished_at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def test_outputs_of_a_job_that_a_crash_cut_off_are_not_its(tmp_path: Path) -> None:
@@ -155,10 +159,11 @@ def test_outputs_of_a_job_that_a_crash_cut_off_are_not_its(tmp_path: Path) -> No
     process.join(PATIENCE)
     (folder,) = (tmp_path / "platform" / "jobs").iterdir()
     assert (folder / "output" / "out").exists()
+    assert (folder / "provenance.json").exists()
     with platform(tmp_path, sh(ONCE), on_lost="fail") as made:
         job = made.views.get(folder.name)
         assert (job.state, job.reason, job.outputs) == ("failed", "lost", ())
-        assert not (folder / "output").exists()
+        assert {path.name for path in folder.iterdir()} == {"input", "job.json", "log.txt"}
 
 
 def test_everything_on_the_disk_is_the_services_alone(tmp_path: Path) -> None:

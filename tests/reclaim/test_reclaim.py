@@ -43,8 +43,9 @@ def reclaiming(made: Platform, keep: Keep | None = None, **storage: Any) -> Iter
 
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Platform]:
-    """A platform whose pipeline leaves an output."""
-    with platform(tmp_path, sh('echo out > "$DICOM_ADAPTER_OUTPUT/out"; echo log')) as found:
+    """A platform whose pipeline leaves an output, or fails by another."""
+    good = sh('echo out > "$DICOM_ADAPTER_OUTPUT/out"; echo log')
+    with platform(tmp_path, good, sh("echo log; exit 1", "fail")) as found:
         yield found
 
 
@@ -168,7 +169,7 @@ def test_one_bad_file_does_not_keep_the_others(
 def test_a_jobs_files_go_part_by_part(made: Platform) -> None:
     """Inputs, outputs and logs go when each one's time has passed after the job's end.
 
-    What is gone is told with its time; the job itself stays, and its folder goes with the last.
+    What is gone is told with its time; the job itself stays, and so does how it came about.
     """
     job = made.until(made.submit())
     place = made.workspaces.of(job.id)
@@ -187,13 +188,13 @@ def test_a_jobs_files_go_part_by_part(made: Platform) -> None:
         assert made.log_of(job) == "log\n"
         made.clock.advance(60 * DAY)
         seen = reclaimed(made, job, "inputs", "outputs", "logs")
-    assert not place.folder.exists()
+    assert list(place.folder.iterdir()) == [place.provenance]
     assert (seen.state, [output.path for output in seen.outputs]) == (JobState.FINISHED, ["out"])
 
 
 def test_logs_may_go_before_the_rest(made: Platform) -> None:
     """The order is the administrator's: the folder goes with whatever part is the last."""
-    job = made.until(made.submit())
+    job = made.until(made.submit("fail"))
     gone_parts: list[str] = []
     with reclaiming(made, Keep(inputs=3.0, outputs=2.0, logs=1.0)):
         for part, wait in (("logs", 1), ("outputs", 1), ("inputs", 1)):

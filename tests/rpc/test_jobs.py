@@ -2,6 +2,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -10,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from dicom_adapter.errors import NotFoundError
+from dicom_adapter.errors import NotFoundError, WrongStateError
 from dicom_adapter.model import InputFile, JobInput, JobRequest, Priority
 from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.rpc import convert, server
@@ -230,7 +231,27 @@ def test_a_job_is_shown_whole(served: Served) -> None:
         "attempts": "1",
         "exit_code": "0",
         "cancel_policy": "kill",
+        "provenance_file": str(served.platform.workspaces.of(job_id).provenance),
     }
+
+
+def test_a_provenance_of_any_length_comes_in_chunks(served: Served) -> None:
+    """Its bytes are the file's, however many inputs it names; what has not finished has none."""
+    inputs = (JobInput("1.2.3", "1.2.3.4", "all", (served.platform.store(),) * 1000),)
+    job_id = served.client.submit(served.platform.request(inputs=inputs))
+    served.platform.until(served.platform.views.get(job_id))
+    request = jobs_pb2.StreamProvenanceRequest(job=job_id)
+    chunks = [chunk.data for chunk in served.client.jobs.StreamProvenance(request)]
+    assert max(map(len, chunks)) <= 64 * 1024 < sum(map(len, chunks))
+    path = Path(served.client.jobs.GetJob(jobs_pb2.GetJobRequest(job=job_id)).provenance_file)
+    assert b"".join(chunks) == path.read_bytes()
+    failed = served.client.submit(served.platform.request("fail"))
+    served.platform.until(served.platform.views.get(failed))
+    with (
+        pytest.raises(WrongStateError, match="only a job that has finished"),
+        served.client.errors(),
+    ):
+        list(served.client.jobs.StreamProvenance(jobs_pb2.StreamProvenanceRequest(job=failed)))
 
 
 def test_what_does_not_exist_is_not_found(served: Served) -> None:

@@ -1,0 +1,68 @@
+"""What a job's outputs were made of, by what, where and when: the record that stays beside them."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from functools import cache
+from importlib.metadata import version
+
+from dicom_adapter.model import Job, JobInput, JobOutput
+from dicom_adapter.platform.executor import Ended
+from dicom_adapter.platform.workspace import described
+
+#: Of the record; docs/jobs.md describes it. A change that could mislead a reader raises it.
+FORMAT = 1
+
+
+def provenance(
+    job: Job,
+    inputs: Sequence[JobInput],
+    outputs: Sequence[JobOutput],
+    ended: Ended,
+    at: datetime,
+) -> Mapping[str, object]:
+    """Return the record of a job whose pipeline has ended, and that finishes now."""
+    return {
+        "format": FORMAT,
+        "job": {
+            "id": job.id,
+            "name": job.name,
+            "project": job.project,
+            "ae_title": job.ae_title,
+            "attempt": job.attempts,
+            "rerun_of": job.rerun_of,
+            "supersedes": job.supersedes,
+        },
+        "pipeline": {
+            "name": job.pipeline,
+            "version": job.pipeline_version,
+            "command": list(job.command),
+            "steps": [step.name for step in job.steps],
+            "timeout": job.timeout,
+            "cancel_policy": job.cancel_policy,
+        },
+        "arguments": dict(job.arguments),
+        "inputs": described(inputs),
+        "outputs": [asdict(output) for output in outputs],
+        "host": dict(_host()),
+        "resources": {"requested": asdict(job.requested), "used": asdict(ended.used)},
+        "created_at": _time(job.created_at),
+        "started_at": None if job.started_at is None else _time(job.started_at),
+        "finished_at": _time(at),
+        "exit_code": ended.exit_code,
+    }
+
+
+@cache
+def _host() -> Mapping[str, str]:
+    # Once: the installed version is read from the disk, and what runs is what was started.
+    return {
+        "name": platform.node(),
+        "dicom_adapter": version("dicom-adapter"),
+        "python": platform.python_version(),
+    }
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,36 @@
+"""Serves what the platform can run."""
+
+import grpc
+
+from dicom_adapter.platform.operations import PipelineOperations, version_of
+from dicom_adapter.rpc import convert
+from dicom_adapter.v1 import pipelines_pb2, pipelines_pb2_grpc
+
+Context = grpc.ServicerContext
+
+
+class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
+    """Serves PipelineService."""
+
+    def __init__(self, operations: PipelineOperations) -> None:
+        self._operations = operations
+
+    def ListPipelines(  # noqa: N802 - the API's name
+        self, request: pipelines_pb2.ListPipelinesRequest, context: Context
+    ) -> pipelines_pb2.ListPipelinesResponse:
+        """Return every pipeline."""
+        del request, context
+        return pipelines_pb2.ListPipelinesResponse(
+            pipelines=[
+                convert.to_pipeline(pipeline, version_of(pipeline))
+                for pipeline in self._operations.listed()
+            ]
+        )
+
+    def GetPipeline(  # noqa: N802 - the API's name
+        self, request: pipelines_pb2.GetPipelineRequest, context: Context
+    ) -> pipelines_pb2.Pipeline:
+        """Return one pipeline."""
+        del context
+        pipeline = self._operations.get(request.name)
+        return convert.to_pipeline(pipeline, version_of(pipeline))
