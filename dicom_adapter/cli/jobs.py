@@ -18,7 +18,7 @@ from dicom_adapter.cli.common import (
     connect_platform,
     group,
 )
-from dicom_adapter.cli.output import plain, plain_job, print_rows, print_values
+from dicom_adapter.cli.output import cell, plain, plain_job, print_json, print_rows, print_values
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.logs import printable
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
@@ -36,6 +36,7 @@ def add_to(app: typer.Typer) -> None:
     jobs.command("list")(list_jobs)
     jobs.command("show")(show_job)
     jobs.command("logs")(print_log)
+    jobs.command("watch")(watch_jobs)
     control.add_to(jobs)
     app.add_typer(jobs, name="jobs")
     pipelines = group("The pipelines that the platform can run.")
@@ -123,6 +124,39 @@ def _provenance(client: Client, job: jobs_pb2.Job) -> Any:  # noqa: ANN401 - JSO
     request = jobs_pb2.StreamProvenanceRequest(job=job.id)
     chunks = client.jobs.StreamProvenance(request, timeout=CALL_SECONDS)
     return json.loads(b"".join(chunk.data for chunk in chunks))
+
+
+def watch_jobs(
+    after: Annotated[
+        int,
+        typer.Option("--after", metavar="N", min=0, help="Begin behind event N; 0: from now on."),
+    ] = 0,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+) -> None:
+    """Print every move of every job as it happens.
+
+    Each line begins with the number of its event: behind it, `--after` goes on.
+    """
+    with connect_platform(config, server, data) as client, client.errors():
+        for change in client.jobs.WatchJobs(jobs_pb2.WatchJobsRequest(after_event=after)):
+            if as_json:
+                job = plain_job(change.job) if change.HasField("job") else None
+                print_json({**plain(change.move), "job_id": change.job_id, "job": job})
+            else:
+                typer.echo(_told(change))
+            sys.stdout.flush()
+
+
+def _told(change: jobs_pb2.JobChange) -> str:
+    move = change.move
+    name = change.job.name if change.HasField("job") else change.job_id
+    states = " -> ".join(state for state in (move.from_state, move.to_state) if state)
+    why = f": {move.reason}" if move.reason else ""
+    at = cell("at", move.at.ToJsonString())
+    return printable(f"{move.number}  {at}  {name}  {move.action}  {states}  by {move.actor}{why}")
 
 
 def print_log(

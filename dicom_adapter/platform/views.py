@@ -34,6 +34,16 @@ class JobPage:
     next_token: str
 
 
+@dataclass(frozen=True)
+class Change:
+    """What has become of a job: the newest event, the job as it stands, and its move if told."""
+
+    number: int
+    job_id: str
+    job: Job | None
+    move: Event | None = None
+
+
 class JobViews:
     """Shows jobs; it changes nothing."""
 
@@ -79,8 +89,8 @@ class JobViews:
 
     def watch(
         self, id_or_name: str, after_event: int, active: Callable[[], bool]
-    ) -> Iterator[tuple[int, Job]]:
-        """Yield each change of one job, or of all of them, with its event number, as they happen.
+    ) -> Iterator[Change]:
+        """Yield each change of one job, or of all of them, as they happen.
 
         A job that is watched alone is yielded at once, on each step of it too, and the iteration
         ends with the job.
@@ -89,20 +99,20 @@ class JobViews:
             return self._watch_one(self.get(id_or_name).id, active)
         return self._watch_all(after_event, active)
 
-    def _watch_one(self, job_id: str, active: Callable[[], bool]) -> Iterator[tuple[int, Job]]:
+    def _watch_one(self, job_id: str, active: Callable[[], bool]) -> Iterator[Change]:
         shown: Job | None = None
         while active():
             commits = self._ledger.commits
             with self._ledger.read() as tx:
                 job, number = jobs.get(tx, job_id), events.last_number(tx)
             if job != shown:
-                yield number, job
+                yield Change(number, job_id, job)
                 shown = job
             if job.state in TERMINAL:
                 return
             self._wait(commits, WATCH_SECONDS)
 
-    def _watch_all(self, after: int, active: Callable[[], bool]) -> Iterator[tuple[int, Job]]:
+    def _watch_all(self, after: int, active: Callable[[], bool]) -> Iterator[Change]:
         with self._ledger.read() as tx:
             seen = after or events.last_number(tx)
         while active():
@@ -110,15 +120,12 @@ class JobViews:
             with self._ledger.read() as tx:
                 news = events.after(tx, seen, jobs.KIND)
                 known = jobs.known(tx, [event.subject for event in news])
-                changes = [
-                    (event.number, jobs.get(tx, event.subject))
-                    for event in news
-                    if event.subject in known
-                ]
-            yield from changes
-            if news:
-                seen = news[-1].number
-            else:
+                found = {job_id: jobs.get(tx, job_id) for job_id in known}
+                # Where no job has moved: of the others' events, none is looked at twice.
+                seen = news[-1].number if news else events.last_number(tx)
+            for event in news:
+                yield Change(event.number, event.subject, found.get(event.subject), event)
+            if not news:
                 self._wait(commits, WATCH_SECONDS)
 
     def logs(self, id_or_name: str, *, follow: bool, active: Callable[[], bool]) -> Iterator[bytes]:

@@ -203,8 +203,13 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
     ) -> Iterator[jobs_pb2.JobChange]:
         """Stream changes of jobs."""
         changes = self._views.watch(request.job, request.after_event, context.is_active)
-        for number, job in changes:
-            yield jobs_pb2.JobChange(event=number, job=self._job(job))
+        for change in changes:
+            yield jobs_pb2.JobChange(
+                event=change.number,
+                job_id=change.job_id,
+                job=None if change.job is None else self._job(change.job),
+                move=None if change.move is None else convert.to_event(change.move),
+            )
 
     def StreamLogs(  # noqa: N802 - the API's name
         self, request: jobs_pb2.StreamLogsRequest, context: Context

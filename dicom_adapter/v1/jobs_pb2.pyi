@@ -1040,18 +1040,31 @@ class JobChange(_message.Message):
 
     EVENT_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    MOVE_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
     event: _builtins.int
+    """The newest event then: watching goes on behind it."""
+    job_id: _builtins.str
+    """The id of the job, also of one that was deleted."""
     @_builtins.property
-    def job(self) -> Global___Job: ...
+    def job(self) -> Global___Job:
+        """The job as it stands; absent when it was deleted."""
+
+    @_builtins.property
+    def move(self) -> Global___Event:
+        """The move; absent for the job that is watched alone, which is told as it stands."""
+
     def __init__(
         self,
         *,
         event: _builtins.int = ...,
         job: Global___Job | None = ...,
+        move: Global___Event | None = ...,
+        job_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "move", b"move"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "job", b"job", "job_id", b"job_id", "move", b"move"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,5 +1,6 @@
 """What people do to jobs from the command line."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from dicom_adapter.service import socket_address
 from tests.cli.conftest import Command
-from tests.cli.shell import on_terminal
+from tests.cli.shell import on_terminal, serving, start
 from tests.cli.test_shown import submit
 from tests.support import Running, running
 
@@ -132,3 +133,26 @@ def test_delete(cli: Command, busy: Running, tmp_path: Path) -> None:
     code, shown = on_terminal("jobs", "delete", "job-2", folder=tmp_path, typed="y\n")
     assert (code, [job.name for job in busy.jobs()]) == (0, ["job-0"])
     assert "no job has the id or name 'job-2'" in cli("jobs", "show", "job-2").err
+
+
+def test_watch_goes_on_where_it_ended(tmp_path: Path) -> None:
+    """Each line begins with its event's number; with it, a watch after a restart misses none."""
+    with serving(tmp_path, LONG):
+        submit(f"unix:{tmp_path}/data/run/grpc.sock", tmp_path, 1)
+        (line,) = watched(tmp_path, 1, "--after", "1")
+        assert line.startswith("2  ")
+        assert line.endswith("  job-0  claim  in_queue -> processing  by system\n")
+    with serving(tmp_path, LONG):
+        told = [json.loads(line) for line in watched(tmp_path, 2, "--after", "2", "--json")]
+    assert [(row["number"], row["action"]) for row in told] == [(3, "requeue"), (4, "claim")]
+    assert {row["job"]["name"] for row in told} == {"job-0"}
+
+
+def watched(folder: Path, count: int, *words: str) -> list[str]:
+    """Return the first lines that `jobs watch` prints, as it prints them."""
+    with start("jobs", "watch", *words, folder=folder) as watching:
+        assert watching.stdout is not None
+        lines = [watching.stdout.readline() for _ in range(count)]
+        watching.terminate()
+        watching.communicate()
+    return lines

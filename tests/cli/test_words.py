@@ -12,7 +12,7 @@ from tests.support import CONFIG, command
 
 COMMANDS = (
     "serve", "check", "status", "doctor", "send", "echo", "demo", "hash-passcode",
-    "fsck", "reload", "audit export", "jobs list", "jobs show", "jobs logs",
+    "fsck", "reload", "audit export", "jobs list", "jobs show", "jobs logs", "jobs watch",
     "jobs cancel", "jobs retry", "jobs rerun", "jobs invalidate", "jobs delete",
     "pipelines list", "pipelines show",
     "platform show", "platform pause", "platform drain", "platform resume",

@@ -377,9 +377,24 @@ def test_all_jobs_are_watched_from_an_event_on(served: Served) -> None:
     found = [next(changes) for _ in range(3)]
     assert [change.event - seen.event for change in found] == [1, 2, 3]
     assert {change.job.id for change in found} == {second.id}
+    assert [change.move.action for change in found] == ["create", "claim", "fail"]
     third = served.platform.submit()
     assert next(changes).job.id == third.id
     changes.cancel()
+
+
+def test_a_deleted_job_is_told_of_who_watches(served: Served) -> None:
+    """Its moves are there still, without the job, for whoever goes on from before it was made."""
+    job = served.platform.until(served.platform.submit())
+    served.platform.control.delete(job.id, actor="local", why="a test")
+    request = jobs_pb2.WatchJobsRequest(after_event=1)
+    changes = served.client.jobs.WatchJobs(request)
+    found = [next(changes) for _ in range(3)]
+    changes.cancel()
+    assert [change.move.action for change in found] == ["claim", "finish", "delete"]
+    assert {change.job_id for change in found} == {job.id}
+    assert not any(change.HasField("job") for change in found)
+    assert (found[-1].move.to_state, found[-1].move.reason) == ("", "a test")
 
 
 def test_those_who_watch_leave_threads_for_those_who_submit(served: Served) -> None:
