@@ -38,7 +38,7 @@ from dicom_adapter.config.values import (
     ledger_url,
 )
 from dicom_adapter.lifecycle import CancelPolicy
-from dicom_adapter.model import Duplicates, Durability, Resend
+from dicom_adapter.model import Duplicates, Durability, Resend, RunRules
 
 _GIB = 1024**3
 _DAY = 86_400.0
@@ -194,6 +194,10 @@ class Pipeline(Section):
         default=CancelPolicy.KILL,
         description="What a cancellation does to a running job: its processes are ended within 5 s "
         "(`kill`), are let end by themselves (`drain`), or get SIGTERM and decide (`request`).",
+    )
+    log_size: Annotated[Size, Field(ge=4096)] = Field(
+        default=RunRules().log_size,
+        description="Of a log that is longer than this, the head and the tail are kept.",
     )
     steps: UniqueTexts = Field(default=(), description="The steps that it reports, in order.")
 

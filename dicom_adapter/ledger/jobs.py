@@ -42,6 +42,7 @@ from dicom_adapter.model import (
     Priority,
     Resources,
     ResourceUse,
+    RunRules,
     StepState,
 )
 
@@ -289,6 +290,7 @@ def _job(row: RowMapping) -> Job:
         state=JobState(row["state"]),
         cancel_policy=CancelPolicy(row["cancel_policy"]),
         cancelled_from=None if row["cancelled_from"] is None else JobState(row["cancelled_from"]),
+        rules=RunRules(**(row["rules"] or {})),
         priority=Priority(row["priority"]),
         command=tuple(row["command"]),
         requested=Resources(row["cpus"], row["memory"], row["gpus"]),

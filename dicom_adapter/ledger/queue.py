@@ -1,7 +1,7 @@
 """Queries that make and move jobs: the job table is the queue."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -63,6 +63,7 @@ def add(tx: Connection, job: Job, inputs: Sequence[JobInput], origin: Origin) ->
             instances=job.instances,
             arguments=dict(job.arguments),
             cancel_policy=job.cancel_policy,
+            rules=asdict(job.rules),
             cpus=job.requested.cpus,
             memory=job.requested.memory,
             gpus=job.requested.gpus,

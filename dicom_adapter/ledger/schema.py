@@ -208,6 +208,8 @@ jobs = Table(
     # What a cancellation does to its process, and the state that the last one found it in.
     _text("cancel_policy", server_default=text("'kill'")),
     Column("cancelled_from", Text),
+    # What holds for each of its runs; a job that was made before there were rules has none.
+    Column("rules", JSON(none_as_null=True)),
     # The attempt that runs now: only who holds it may move the job, and no longer than until then.
     Column("lease", Text),
     _moment("leased_until", nullable=True),

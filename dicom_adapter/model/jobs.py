@@ -97,6 +97,14 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class RunRules:
+    """What holds for each of a job's runs, as its pipeline had it when the job was made."""
+
+    #: Bytes; of a longer log the head and the tail are kept.
+    log_size: int = 16 * 1024**2
+
+
+@dataclass(frozen=True)
 class ResourceUse:
     """What a job's last attempt used."""
 
@@ -197,6 +205,7 @@ class Job:
     steps: tuple[JobStep, ...] = ()
     outputs: tuple[JobOutput, ...] = ()
     cancel_policy: CancelPolicy = CancelPolicy.KILL
+    rules: RunRules = RunRules()
     #: The name of the job whose definition and inputs it has, or its id where that was deleted.
     rerun_of: str | None = None
     #: Of attempts before, by their numbers.

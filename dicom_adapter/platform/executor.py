@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from dicom_adapter.model import Job, ResourceUse
+from dicom_adapter.platform.joblog import LogPump, LogWriter
 from dicom_adapter.platform.workspace import Workspace
 
 # From TERM to KILL.
@@ -52,25 +53,32 @@ class Execution:
         self._progress_offset = 0
         self._max_rss = 0
         self._ended: Ended | None = None
-        with workspace.log.open("ab") as output:
-            if job.attempts > 1:
-                # The attempts follow one another in one log.
-                output.write(f"--- attempt {job.attempts} ---\n".encode())
-                output.flush()
-            self._process = subprocess.Popen(  # noqa: S603 - the administrator's own command
-                _arguments(job, workspace),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=workspace.work,
-                env=environment(workspace),
-                start_new_session=True,
-                umask=0o077,
-            )
+        self._log = LogPump(LogWriter(workspace.log, job.rules.log_size), job.name)
+        if job.attempts > 1:
+            # The attempts follow one another in one log.
+            self._log.note(f"--- attempt {job.attempts} ---\n")
+        try:
+            self._process = self._start(job)
+        except BaseException:
+            self._log.finish()
+            raise
         # At once, too: all of a short pipeline's life may lie before the first pause is over.
         self._measure()
         self._waiter = threading.Thread(target=self._reap, name=f"wait {job.name}", daemon=True)
         self._waiter.start()
+
+    def _start(self, job: Job) -> subprocess.Popen[bytes]:
+        with self._log.input() as output:
+            return subprocess.Popen(  # noqa: S603 - the administrator's own command
+                _arguments(job, self._workspace),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._workspace.work,
+                env=environment(self._workspace),
+                start_new_session=True,
+                umask=0o077,
+            )
 
     def wait(self, timeout: float | None, progress: Callable[[Mapping[str, float]], None]) -> Ended:
         """Wait for the end, at most `timeout` seconds; tell the steps' progress meanwhile.
@@ -134,6 +142,7 @@ class Execution:
             _, status, usage = os.wait4(self._process.pid, 0)
             self._process.returncode = os.waitstatus_to_exitcode(status)
         end_processes(str(self._workspace.manifest))
+        self._log.finish()
         with self._lock:
             self._ended = Ended(
                 exit_code=self._process.returncode,

@@ -33,6 +33,7 @@ from dicom_adapter.model import (
     JobRequest,
     JobStep,
     Resources,
+    RunRules,
     StepState,
     safe_name,
     suffixed_name,
@@ -271,6 +272,7 @@ def _new_job(request: JobRequest, pipeline: Pipeline, now: datetime, source: Job
         command=pipeline.command,
         timeout=pipeline.timeout,
         cancel_policy=pipeline.cancel,
+        rules=_rules(pipeline),
         requested=Resources(resources.cpus, resources.memory, resources.gpus),
         used=None,
         attempts=0,
@@ -279,6 +281,10 @@ def _new_job(request: JobRequest, pipeline: Pipeline, now: datetime, source: Job
         items=(JobItem(uuid4().hex, ItemState.IN_QUEUE, ()),),
         steps=tuple(JobStep(name, StepState.WAITING, 0.0) for name in pipeline.steps),
     )
+
+
+def _rules(pipeline: Pipeline) -> RunRules:
+    return RunRules(log_size=pipeline.log_size)
 
 
 def _pinned(job: Job) -> Pipeline:
@@ -292,6 +298,7 @@ def _pinned(job: Job) -> Pipeline:
         ),
         timeout=job.timeout,
         cancel=job.cancel_policy,
+        log_size=job.rules.log_size,
         steps=tuple(step.name for step in job.steps),
     )
 

@@ -4,20 +4,19 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from dicom_adapter.errors import InvalidArgumentError, NotFoundError, WrongStateError
 from dicom_adapter.ledger import Ledger, events, jobs
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.lifecycle import TERMINAL
 from dicom_adapter.model import Event, Job
+from dicom_adapter.platform.joblog import LogReader
 from dicom_adapter.platform.workspace import Workspace, Workspaces
 
 LARGEST_PAGE = 1000
 DEFAULT_PAGE = 100
 # What a page ends with: the number of its last job, which fits into the ledger's integers.
 _TOKEN = re.compile("[0-9]{0,18}")
-LOG_CHUNK = 64 * 1024
 # A log grows without a commit, so a follower looks again this often while the job runs.
 FOLLOW_SECONDS = 0.5
 # So often it is looked whether anybody watches still.
@@ -137,14 +136,12 @@ class JobViews:
         return self._read_log(job, follow=follow, active=active)
 
     def _read_log(self, job: Job, *, follow: bool, active: Callable[[], bool]) -> Iterator[bytes]:
-        path, offset = self.workspace(job).log, 0
+        reader = LogReader(self.workspace(job).log)
         while active():
             commits = self._ledger.commits
             # Looked at before reading: what an ended job wrote is then read to the end.
             ended = self.get(job.id).state in TERMINAL
-            for chunk in _read_from(path, offset):
-                offset += len(chunk)
-                yield chunk
+            yield from reader.news()
             if ended or not follow:
                 return
             self._wait(commits, FOLLOW_SECONDS)
@@ -156,12 +153,3 @@ class JobViews:
     def workspace(self, job: Job) -> Workspace:
         """Return where a job's files lie."""
         return self._workspaces.of(job.id)
-
-
-def _read_from(path: Path, offset: int) -> Iterator[bytes]:
-    if not path.exists():
-        return
-    with path.open("rb") as stream:
-        stream.seek(offset)
-        while chunk := stream.read(LOG_CHUNK):
-            yield chunk

@@ -1,0 +1,20 @@
+"""Jobs know the rules of their runs."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Apply the migration."""
+    op.add_column("jobs", sa.Column("rules", sa.JSON(), nullable=True))
+
+
+def downgrade() -> None:
+    """Undo the migration."""
+    with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_column("rules")
