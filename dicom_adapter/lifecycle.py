@@ -62,6 +62,8 @@ class Reason(StrEnum):
     INPUT_ERROR = "input_error"
     OUTPUT_INVALID = "output_invalid"
     RUN_TIMEOUT = "run_timeout"
+    SILENCE_TIMEOUT = "silence_timeout"
+    QUEUE_TIMEOUT = "queue_timeout"
     INTERNAL = "internal"
 
 

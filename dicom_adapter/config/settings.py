@@ -190,6 +190,14 @@ class Pipeline(Section):
     timeout: PositiveSeconds | None = Field(
         default=None, description="A job that runs longer is stopped and fails."
     )
+    queue_timeout: PositiveSeconds | None = Field(
+        default=None, description="A job that waits longer in the queue fails."
+    )
+    silence_timeout: PositiveSeconds | None = Field(
+        default=None,
+        description="A job that runs for longer without a line in its log, and without progress, "
+        "is stopped and fails.",
+    )
     cancel: CancelPolicy = Field(
         default=CancelPolicy.KILL,
         description="What a cancellation does to a running job: its processes are ended within 5 s "

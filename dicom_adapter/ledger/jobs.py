@@ -1,6 +1,6 @@
 """Queries that show jobs, and those that the reclaimer asks; `queue` has those that change them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import accumulate
@@ -274,6 +274,11 @@ def _items(tx: Connection, job_ids: Sequence[str]) -> dict[str, tuple[JobItem, .
     return found
 
 
+def run_rules(kept: Mapping[str, Any] | None) -> RunRules:
+    """Return the rules that a job's row holds."""
+    return RunRules(**(kept or {}))
+
+
 def _job(row: RowMapping) -> Job:
     """Return what a job's own row says."""
     used = None
@@ -290,7 +295,7 @@ def _job(row: RowMapping) -> Job:
         state=JobState(row["state"]),
         cancel_policy=CancelPolicy(row["cancel_policy"]),
         cancelled_from=None if row["cancelled_from"] is None else JobState(row["cancelled_from"]),
-        rules=RunRules(**(row["rules"] or {})),
+        rules=run_rules(row["rules"]),
         priority=Priority(row["priority"]),
         command=tuple(row["command"]),
         requested=Resources(row["cpus"], row["memory"], row["gpus"]),

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from dicom_adapter.errors import NotFoundError, WrongStateError
 from dicom_adapter.ledger import events, leases
-from dicom_adapter.ledger.jobs import KIND, get
+from dicom_adapter.ledger.jobs import KIND, get, run_rules
 from dicom_adapter.ledger.leases import LEASE, Claim
 from dicom_adapter.ledger.schema import (
     job_files,
@@ -64,6 +64,7 @@ def add(tx: Connection, job: Job, inputs: Sequence[JobInput], origin: Origin) ->
             arguments=dict(job.arguments),
             cancel_policy=job.cancel_policy,
             rules=asdict(job.rules),
+            expires_at=job.rules.expiry(job.created_at),
             cpus=job.requested.cpus,
             memory=job.requested.memory,
             gpus=job.requested.gpus,
@@ -212,9 +213,10 @@ def move(
         StaleLeaseError: the lease is not the job's any more.
         WrongStateError: the job is in a state where the action is not legal.
     """
-    source = tx.scalar(select(jobs.c.state).where(jobs.c.id == job_id))
-    if source is None:
+    row = tx.execute(select(jobs.c.state, jobs.c.rules).where(jobs.c.id == job_id)).one_or_none()
+    if row is None:
         raise NotFoundError(f"no job has the id '{job_id}'")
+    source: str = row.state
     still = [jobs.c.id == job_id, jobs.c.state == source]
     if lease is not None:
         leases.check(tx, job_id, lease)
@@ -222,6 +224,8 @@ def move(
     target = target_of(JobState(source), action)
     if target not in leases.HELD:
         values = {**values, "lease": None, "leased_until": None}
+    if target == JobState.IN_QUEUE:
+        values = {"expires_at": run_rules(row.rules).expiry(at), **values}
     moved = tx.execute(
         update(jobs).where(*still).values({"state": target, "reason": reason, **values})
     )

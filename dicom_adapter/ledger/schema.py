@@ -210,6 +210,8 @@ jobs = Table(
     Column("cancelled_from", Text),
     # What holds for each of its runs; a job that was made before there were rules has none.
     Column("rules", JSON(none_as_null=True)),
+    # Until when it may wait in the queue.
+    _moment("expires_at", nullable=True),
     # The attempt that runs now: only who holds it may move the job, and no longer than until then.
     Column("lease", Text),
     _moment("leased_until", nullable=True),

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 
 from dicom_adapter.lifecycle import CancelPolicy, JobState
@@ -102,6 +102,15 @@ class RunRules:
 
     #: Bytes; of a longer log the head and the tail are kept.
     log_size: int = 16 * 1024**2
+    #: Seconds; None: however long.
+    queue_timeout: float | None = None
+    silence_timeout: float | None = None
+
+    def expiry(self, queued_at: datetime) -> datetime | None:
+        """Return until when a job may wait in the queue; None: for ever."""
+        if self.queue_timeout is None:
+            return None
+        return queued_at + timedelta(seconds=self.queue_timeout)
 
 
 @dataclass(frozen=True)

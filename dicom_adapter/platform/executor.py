@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from dicom_adapter.lifecycle import Reason
 from dicom_adapter.model import Job, ResourceUse
 from dicom_adapter.platform.joblog import LogPump, LogWriter
 from dicom_adapter.platform.workspace import Workspace
@@ -45,12 +46,14 @@ class Execution:
     """A pipeline's process group, from its start to the end of its last process."""
 
     def __init__(self, job: Job, workspace: Workspace) -> None:
+        self._job = job
         self._workspace = workspace
         self._interrupted = ""
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._progress_offset = 0
+        self._progress_at = self._started
         self._max_rss = 0
         self._ended: Ended | None = None
         self._log = LogPump(LogWriter(workspace.log, job.rules.log_size), job.name)
@@ -58,7 +61,7 @@ class Execution:
             # The attempts follow one another in one log.
             self._log.note(f"--- attempt {job.attempts} ---\n")
         try:
-            self._process = self._start(job)
+            self._process = self._start()
         except BaseException:
             self._log.finish()
             raise
@@ -67,10 +70,10 @@ class Execution:
         self._waiter = threading.Thread(target=self._reap, name=f"wait {job.name}", daemon=True)
         self._waiter.start()
 
-    def _start(self, job: Job) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes]:
         with self._log.input() as output:
             return subprocess.Popen(  # noqa: S603 - the administrator's own command
-                _arguments(job, self._workspace),
+                _arguments(self._job, self._workspace),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -80,13 +83,13 @@ class Execution:
                 umask=0o077,
             )
 
-    def wait(self, timeout: float | None, progress: Callable[[Mapping[str, float]], None]) -> Ended:
-        """Wait for the end, at most `timeout` seconds; tell the steps' progress meanwhile.
+    def wait(self, progress: Callable[[Mapping[str, float]], None]) -> Ended:
+        """Wait for the end, as long as the job lets it; tell the steps' progress meanwhile.
 
         Whatever happens here, the processes have ended when this returns or raises.
         """
         try:
-            self._watch(timeout, progress)
+            self._watch(progress)
         except BaseException:
             self._kill()
             raise
@@ -96,17 +99,25 @@ class Execution:
             raise RuntimeError("the process was waited for, but its end is not known")
         return self._ended
 
-    def _watch(
-        self, timeout: float | None, progress: Callable[[Mapping[str, float]], None]
-    ) -> None:
+    def _watch(self, progress: Callable[[Mapping[str, float]], None]) -> None:
         pause = FIRST_TICK_SECONDS
         while not self._done.wait(pause):
             pause = min(pause * 2, TICK_SECONDS)
             self._measure()
             self._tell(progress)
-            if timeout is not None and time.monotonic() - self._started > timeout:
-                self.interrupt("timeout")
+            if self._is_over(self._job.timeout, self._started):
+                self.interrupt(Reason.RUN_TIMEOUT)
+            elif self._is_over(self._job.rules.silence_timeout, self._heard_at):
+                self.interrupt(Reason.SILENCE_TIMEOUT)
         self._tell(progress)
+
+    @staticmethod
+    def _is_over(limit: float | None, since: float) -> bool:
+        return limit is not None and time.monotonic() - since > limit
+
+    @property
+    def _heard_at(self) -> float:
+        return max(self._log.heard_at, self._progress_at)
 
     def interrupt(self, why: str) -> None:
         """End the whole process group: TERM, and KILL when it has not ended in time."""
@@ -197,6 +208,7 @@ class Execution:
                 if not whole and len(chunk) < PROGRESS_CHUNK:
                     return
                 self._progress_offset += len(whole or chunk)
+                self._progress_at = time.monotonic()
                 yield whole
         finally:
             os.close(descriptor)

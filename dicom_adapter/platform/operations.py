@@ -284,7 +284,11 @@ def _new_job(request: JobRequest, pipeline: Pipeline, now: datetime, source: Job
 
 
 def _rules(pipeline: Pipeline) -> RunRules:
-    return RunRules(log_size=pipeline.log_size)
+    return RunRules(
+        log_size=pipeline.log_size,
+        queue_timeout=pipeline.queue_timeout,
+        silence_timeout=pipeline.silence_timeout,
+    )
 
 
 def _pinned(job: Job) -> Pipeline:
@@ -299,6 +303,8 @@ def _pinned(job: Job) -> Pipeline:
         timeout=job.timeout,
         cancel=job.cancel_policy,
         log_size=job.rules.log_size,
+        queue_timeout=job.rules.queue_timeout,
+        silence_timeout=job.rules.silence_timeout,
         steps=tuple(step.name for step in job.steps),
     )
 

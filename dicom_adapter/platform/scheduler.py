@@ -11,7 +11,7 @@ import structlog
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import PlatformSettings
 from dicom_adapter.errors import StaleLeaseError, fingerprint
-from dicom_adapter.ledger import Ledger, jobs, queue
+from dicom_adapter.ledger import Ledger, jobs, queue, waiting
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.lifecycle import CancelPolicy, Reason
 from dicom_adapter.model import JobInput, Resources
@@ -147,13 +147,28 @@ class Scheduler:
         with self._lock:
             own = list(self._runs)
         next_end = self._recovery.while_running(own)
+        self._expire()
         while not self._worker.stopping:
             with self._lock:
                 free = self._free()
                 room = len(self._runs) < self._max_jobs
             if not room or not self._take(free):
                 break
-        return next_end
+        with self._ledger.read() as tx:
+            due = [waiting.next_due(tx), next_end]
+        return min(filter(None, due), default=None)
+
+    def _expire(self) -> None:
+        now = self._clock.now()
+        with self._ledger.read() as tx:
+            if not waiting.overdue(tx, now):
+                return
+        with self._ledger.write() as tx:
+            expired = [waiting.expire(tx, job_id, at=now) for job_id in waiting.overdue(tx, now)]
+        for job in expired:
+            log.error("job failed: it waited too long in the queue", action="job.failed",
+                      job=job.name, reason=job.reason)  # fmt: skip
+        self._ended()
 
     def _free(self) -> Resources:
         held = [run.claim.job.requested for run in self._runs.values()]
@@ -231,9 +246,7 @@ class Scheduler:
         if self._records.is_cancelled(run.claim):
             # So may this.
             self.cancel(job.id)
-        ended = execution.wait(
-            job.timeout, lambda reports: self._records.note_steps(run.claim, reports)
-        )
+        ended = execution.wait(lambda reports: self._records.note_steps(run.claim, reports))
         self._settle(run, workspace, ended)
 
     def _prepare(self, run: _Run, workspace: Workspace, inputs: Sequence[JobInput]) -> bool:
@@ -267,6 +280,10 @@ class Scheduler:
             self._records.put_back(run.claim)
         elif ended.interrupted == CANCELLED or (run.asked and ended.exit_code != 0):
             self._records.stop(run.claim, ended)
+        elif ended.interrupted == Reason.SILENCE_TIMEOUT:
+            limit = run.claim.job.rules.silence_timeout
+            told = f"it told nothing for longer than its silence_timeout of {limit} s"
+            self._records.fail(run.claim, Reason.SILENCE_TIMEOUT, told, ended)
         elif ended.interrupted:
             told = f"it ran longer than its timeout of {run.claim.job.timeout} s"
             self._records.fail(run.claim, Reason.RUN_TIMEOUT, told, ended)

@@ -162,11 +162,11 @@ ONE_MISTAKE = {
     ),
     "pipelines: {a: {command: [x], name: b}}": (
         "1: pipelines.a.name: is an unknown key; allowed are description, command, resources, "
-        "timeout, cancel, log_size, steps"
+        "timeout, queue_timeout, silence_timeout, cancel, log_size, steps"
     ),
     "pipelines: {a: {command: [x], requires: {}}}": (
         "1: pipelines.a.requires: is an unknown key; allowed are description, command, resources, "
-        "timeout, cancel, log_size, steps"
+        "timeout, queue_timeout, silence_timeout, cancel, log_size, steps"
     ),
     "platform: {capacity: {memory: 1GiB}}\npipelines:\n  a: {command: [x], resources: {memory: "
     "2GiB}}": (

@@ -1,4 +1,4 @@
-"""Jobs know the rules of their runs."""
+"""Jobs know the rules of their runs, and until when they may wait."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,9 +12,11 @@ depends_on = None
 def upgrade() -> None:
     """Apply the migration."""
     op.add_column("jobs", sa.Column("rules", sa.JSON(), nullable=True))
+    op.add_column("jobs", sa.Column("expires_at", sa.BigInteger(), nullable=True))
 
 
 def downgrade() -> None:
     """Undo the migration."""
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_column("expires_at")
         batch_op.drop_column("rules")
