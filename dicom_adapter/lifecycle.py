@@ -58,6 +58,7 @@ class Reason(StrEnum):
 
     DRAIN = "drain"
     LOST = "lost"
+    BACKOFF = "backoff"
     PIPELINE_ERROR = "pipeline_error"
     INPUT_ERROR = "input_error"
     OUTPUT_INVALID = "output_invalid"

@@ -19,6 +19,7 @@ from dicom_adapter.config.sop_classes import AcceptedClasses, IgnoredClass
 from dicom_adapter.config.values import (
     AETitleText,
     Argument,
+    ExitCode,
     Flag,
     Folder,
     Frozen,
@@ -39,6 +40,7 @@ from dicom_adapter.config.values import (
 )
 from dicom_adapter.lifecycle import CancelPolicy
 from dicom_adapter.model import Duplicates, Durability, Resend, RunRules
+from dicom_adapter.model import Retries as RetryRules
 
 _GIB = 1024**3
 _DAY = 86_400.0
@@ -174,6 +176,29 @@ class Resources(Section):
     gpus: Whole = Field(default=0, ge=0, description="Graphics processors that a job needs.")
 
 
+class Retries(Section):
+    """When a job that failed runs again by itself."""
+
+    attempts: Whole = Field(
+        default=RetryRules().attempts,
+        ge=0,
+        le=100,
+        description="How often a job runs again by itself: after one of these exit codes, or where "
+        "it was lost.",
+    )
+    exit_codes: tuple[ExitCode, ...] = Field(
+        default=(),
+        description="The exit codes of passing troubles; below 0, the number of a signal.",
+    )
+    delay: PositiveSeconds = Field(
+        default=RetryRules().delay,
+        description="The wait before the first time; it doubles with each.",
+    )
+    max_delay: PositiveSeconds = Field(
+        default=RetryRules().max_delay, description="The longest wait."
+    )
+
+
 class Pipeline(Section):
     """A command that works on the instances of a job."""
 
@@ -203,6 +228,7 @@ class Pipeline(Section):
         description="What a cancellation does to a running job: its processes are ended within 5 s "
         "(`kill`), are let end by themselves (`drain`), or get SIGTERM and decide (`request`).",
     )
+    retries: Retries = Retries()
     log_size: Annotated[Size, Field(ge=4096)] = Field(
         default=RunRules().log_size,
         description="Of a log that is longer than this, the head and the tail are kept.",

@@ -42,6 +42,7 @@ from dicom_adapter.model import (
     Priority,
     Resources,
     ResourceUse,
+    Retries,
     RunRules,
     StepState,
 )
@@ -276,7 +277,11 @@ def _items(tx: Connection, job_ids: Sequence[str]) -> dict[str, tuple[JobItem, .
 
 def run_rules(kept: Mapping[str, Any] | None) -> RunRules:
     """Return the rules that a job's row holds."""
-    return RunRules(**(kept or {}))
+    if kept is None:
+        return RunRules()
+    retries = kept["retries"]
+    codes = tuple(retries["exit_codes"])
+    return RunRules(**{**kept, "retries": Retries(**{**retries, "exit_codes": codes})})
 
 
 def _job(row: RowMapping) -> Job:
@@ -288,7 +293,7 @@ def _job(row: RowMapping) -> Job:
     plain = (
         "id", "name", "project", "pipeline", "pipeline_version", "reason", "ae_title",
         "instances", "created_at", "started_at", "finished_at", "arguments", "timeout",
-        "attempts", "exit_code", "error",
+        "attempts", "exit_code", "error", "retried",
     )  # fmt: skip
     return Job(
         **{name: row[name] for name in plain},
@@ -296,6 +301,7 @@ def _job(row: RowMapping) -> Job:
         cancel_policy=CancelPolicy(row["cancel_policy"]),
         cancelled_from=None if row["cancelled_from"] is None else JobState(row["cancelled_from"]),
         rules=run_rules(row["rules"]),
+        ready_at=row["ready_at"] if row["state"] == JobState.IN_QUEUE else None,
         priority=Priority(row["priority"]),
         command=tuple(row["command"]),
         requested=Resources(row["cpus"], row["memory"], row["gpus"]),

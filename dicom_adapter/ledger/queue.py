@@ -162,6 +162,7 @@ def claim_next(
             jobs.c.cpus <= total.cpus,
             jobs.c.memory <= total.memory,
             jobs.c.gpus <= total.gpus,
+            jobs.c.ready_at.is_(None) | (jobs.c.ready_at <= at),
             jobs.c.id.not_in(sorted(but)),
         )
         .order_by(jobs.c.priority.desc(), jobs.c.seq)

@@ -210,6 +210,9 @@ jobs = Table(
     Column("cancelled_from", Text),
     # What holds for each of its runs; a job that was made before there were rules has none.
     Column("rules", JSON(none_as_null=True)),
+    # How often it was run again by itself, and before when it must not be.
+    _integer("retried", server_default=text("0")),
+    _moment("ready_at", nullable=True),
     # Until when it may wait in the queue.
     _moment("expires_at", nullable=True),
     # The attempt that runs now: only who holds it may move the job, and no longer than until then.

@@ -1,6 +1,8 @@
 """What becomes due for jobs that wait in the queue: their time is over, or their turn has come."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, func, select
 
@@ -42,8 +44,51 @@ def expire(tx: Connection, job_id: str, *, at: datetime) -> Job:
     return get(tx, job_id)
 
 
-def next_due(tx: Connection) -> datetime | None:
-    """Return when the first of the jobs that wait expires; None where none does."""
-    query = select(func.min(jobs.c.expires_at)).where(jobs.c.state == JobState.IN_QUEUE)
-    found: datetime | None = tx.scalar(query)
-    return found
+def next_due(tx: Connection, at: datetime) -> datetime | None:
+    """Return when the first of the jobs that wait expires, or may run again; None for none."""
+    waits = jobs.c.state == JobState.IN_QUEUE
+    found = (
+        tx.scalar(select(func.min(jobs.c.expires_at)).where(waits)),
+        tx.scalar(select(func.min(jobs.c.ready_at)).where(waits, jobs.c.ready_at > at)),
+    )
+    return min(filter(None, found), default=None)
+
+
+def back_off(
+    tx: Connection, job_id: str, *, at: datetime, lease: str, cause: str, values: Mapping[str, Any]
+) -> Job | None:
+    """Put a job whose attempt came to nothing back into the queue, to run again after a while.
+
+    Returns it as it is then; None, and nothing is changed, where it has run again often enough, or
+    somebody wants its end.
+
+    Raises:
+        NotFoundError: there is no such job.
+        StaleLeaseError: the lease is not the job's any more.
+    """
+    job = get(tx, job_id)
+    retries = job.rules.retries
+    if job.state != JobState.PROCESSING or job.retried >= retries.attempts:
+        return None
+    ready_at = at + retries.pause(job.retried)
+    seconds = (ready_at - at).total_seconds()
+    turn = f"retry {job.retried + 1} of {retries.attempts} in {seconds:g} s"
+    move(
+        tx,
+        job_id,
+        Action.REQUEUE,
+        at=at,
+        item=ItemState.IN_QUEUE,
+        values={
+            **values,
+            "started_at": None,
+            "retried": job.retried + 1,
+            "ready_at": ready_at,
+            # The wait is the pipeline's own: it does not count as one for its turn.
+            "expires_at": job.rules.expiry(ready_at),
+        },
+        reason=Reason.BACKOFF,
+        why=f"{Reason.BACKOFF}: attempt {job.attempts}: {cause}; {turn}",
+        lease=lease,
+    )
+    return get(tx, job_id)

@@ -97,6 +97,20 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Retries:
+    """After which ends a job is run again by itself, how often, and when; times are seconds."""
+
+    attempts: int = 0
+    exit_codes: tuple[int, ...] = ()
+    delay: float = 10.0
+    max_delay: float = 600.0
+
+    def pause(self, retried: int) -> timedelta:
+        """Return how long to wait after so many retries: it doubles, up to its cap."""
+        return timedelta(seconds=min(self.delay * 2.0**retried, self.max_delay))
+
+
+@dataclass(frozen=True)
 class RunRules:
     """What holds for each of a job's runs, as its pipeline had it when the job was made."""
 
@@ -105,6 +119,7 @@ class RunRules:
     #: Seconds; None: however long.
     queue_timeout: float | None = None
     silence_timeout: float | None = None
+    retries: Retries = Retries()
 
     def expiry(self, queued_at: datetime) -> datetime | None:
         """Return until when a job may wait in the queue; None: for ever."""
@@ -215,6 +230,10 @@ class Job:
     outputs: tuple[JobOutput, ...] = ()
     cancel_policy: CancelPolicy = CancelPolicy.KILL
     rules: RunRules = RunRules()
+    #: How often it was run again by itself, since it was made or retried by hand.
+    retried: int = 0
+    #: Before this it does not run again; None where it may at once.
+    ready_at: datetime | None = None
     #: The name of the job whose definition and inputs it has, or its id where that was deleted.
     rerun_of: str | None = None
     #: Of attempts before, by their numbers.

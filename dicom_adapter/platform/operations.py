@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import Pipeline
 from dicom_adapter.config import Resources as PipelineResources
+from dicom_adapter.config import Retries as PipelineRetries
 from dicom_adapter.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
@@ -33,6 +34,7 @@ from dicom_adapter.model import (
     JobRequest,
     JobStep,
     Resources,
+    Retries,
     RunRules,
     StepState,
     safe_name,
@@ -288,6 +290,7 @@ def _rules(pipeline: Pipeline) -> RunRules:
         log_size=pipeline.log_size,
         queue_timeout=pipeline.queue_timeout,
         silence_timeout=pipeline.silence_timeout,
+        retries=Retries(**pipeline.retries.model_dump()),
     )
 
 
@@ -305,6 +308,7 @@ def _pinned(job: Job) -> Pipeline:
         log_size=job.rules.log_size,
         queue_timeout=job.rules.queue_timeout,
         silence_timeout=job.rules.silence_timeout,
+        retries=PipelineRetries(**asdict(job.rules.retries)),
         steps=tuple(step.name for step in job.steps),
     )
 

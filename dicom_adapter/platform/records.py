@@ -3,14 +3,14 @@
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Connection
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import StaleLeaseError, UnavailableError, fingerprint
-from dicom_adapter.ledger import Ledger, leases, queue
+from dicom_adapter.ledger import Ledger, leases, queue, waiting
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.lifecycle import Action, JobState, Reason
 from dicom_adapter.model import ItemState, JobOutput
@@ -19,6 +19,8 @@ from dicom_adapter.platform.workspace import Workspaces
 
 LONGEST_ERROR = 500
 LEDGER_PAUSE_SECONDS = 1.0
+
+_Made = TypeVar("_Made")
 
 log = structlog.get_logger()
 
@@ -96,6 +98,31 @@ class Records:
         self.hold(claim)
         self._workspaces.of(claim.job.id).discard_attempt()
         self._record_failure(claim, reason, error, ended)
+
+    def try_again(self, claim: Claim, cause: str, error: str, ended: Ended) -> None:
+        """Have a job run again after a while; fail it where it has often enough, or is to end.
+
+        The cause is for the history, which must hold nothing of the log; the error may quote it.
+        """
+        self.hold(claim)
+        self._workspaces.of(claim.job.id).discard_attempt()
+        end = {**self._end(ended), "finished_at": None, "error": error[:LONGEST_ERROR]}
+        later = self._commit(
+            lambda tx: waiting.back_off(
+                tx, claim.job.id, at=self._clock.now(), lease=claim.lease, cause=cause, values=end
+            )
+        )
+        if later is None:
+            self._record_failure(claim, Reason.PIPELINE_ERROR, error, ended)
+            return
+        log.warning(
+            "job failed, and runs again after a while",
+            action="job.backed_off",
+            job=later.name,
+            attempt=later.attempts,
+            exit_code=ended.exit_code,
+            ready_at=later.ready_at,
+        )
 
     def is_cancelled(self, claim: Claim) -> bool:
         """Tell whether somebody wants the job to end."""
@@ -185,7 +212,7 @@ class Records:
         log.error("job failed: see `dicom-adapter jobs show`", action="job.failed",
                   job=claim.job.name, reason=reason)  # fmt: skip
 
-    def _commit(self, change: Callable[[Connection], object]) -> None:
+    def _commit(self, change: Callable[[Connection], _Made]) -> _Made:
         """Make a change as soon as the ledger can be written; a full disk must not lose an end.
 
         Raises:
@@ -194,7 +221,7 @@ class Records:
         while True:
             try:
                 with self._ledger.write() as tx:
-                    change(tx)
+                    made = change(tx)
             except UnavailableError:
                 log.warning(
                     "the ledger cannot be written; it is tried again", action="ledger.unavailable"
@@ -202,7 +229,7 @@ class Records:
                 if self._stopping.wait(LEDGER_PAUSE_SECONDS):
                     raise
             else:
-                return
+                return made
 
     def _end(self, ended: Ended | None) -> Mapping[str, Any]:
         values: dict[str, Any] = {"finished_at": self._clock.now()}

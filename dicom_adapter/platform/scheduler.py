@@ -155,7 +155,7 @@ class Scheduler:
             if not room or not self._take(free):
                 break
         with self._ledger.read() as tx:
-            due = [waiting.next_due(tx), next_end]
+            due = [waiting.next_due(tx, self._clock.now()), next_end]
         return min(filter(None, due), default=None)
 
     def _expire(self) -> None:
@@ -298,7 +298,10 @@ class Scheduler:
             reason = _explain(ended.exit_code)
             last = workspace.last_log_line()
             told = f"{reason}; the log ends with: {last}" if last else reason
-            self._records.fail(run.claim, Reason.PIPELINE_ERROR, told, ended)
+            if ended.exit_code in run.claim.job.rules.retries.exit_codes:
+                self._records.try_again(run.claim, reason, told, ended)
+            else:
+                self._records.fail(run.claim, Reason.PIPELINE_ERROR, told, ended)
 
 
 def _explain(exit_code: int) -> str:

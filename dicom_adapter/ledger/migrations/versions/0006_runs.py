@@ -1,4 +1,4 @@
-"""Jobs know the rules of their runs, and until when they may wait."""
+"""Jobs know the rules of their runs, and from when and until when they wait."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,11 @@ depends_on = None
 def upgrade() -> None:
     """Apply the migration."""
     op.add_column("jobs", sa.Column("rules", sa.JSON(), nullable=True))
+    op.add_column(
+        "jobs",
+        sa.Column("retried", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+    )
+    op.add_column("jobs", sa.Column("ready_at", sa.BigInteger(), nullable=True))
     op.add_column("jobs", sa.Column("expires_at", sa.BigInteger(), nullable=True))
 
 
@@ -19,4 +24,6 @@ def downgrade() -> None:
     """Undo the migration."""
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_column("expires_at")
+        batch_op.drop_column("ready_at")
+        batch_op.drop_column("retried")
         batch_op.drop_column("rules")
