@@ -26,6 +26,17 @@ class JobState(StrEnum):
 TERMINAL = frozenset({JobState.FINISHED, JobState.FAILED, JobState.CANCELLED, JobState.INVALIDATED})
 
 
+class Phase(StrEnum):
+    """How far the attempt is that holds a job."""
+
+    #: Its inputs are checked, and its folder is made ready.
+    PREPARING = "preparing"
+    #: Its command runs.
+    EXECUTING = "executing"
+    #: Its command has ended well, and its outputs are checked and hashed.
+    FINALIZING = "finalizing"
+
+
 class Action(StrEnum):
     """What moves a job."""
 

@@ -29,7 +29,7 @@ from dicom_adapter.ledger.schema import (
     jobs,
     superseded_outputs,
 )
-from dicom_adapter.lifecycle import TERMINAL, CancelPolicy, JobState
+from dicom_adapter.lifecycle import TERMINAL, CancelPolicy, JobState, Phase
 from dicom_adapter.model import (
     InputFile,
     InputSummary,
@@ -301,6 +301,7 @@ def _job(row: RowMapping) -> Job:
         cancel_policy=CancelPolicy(row["cancel_policy"]),
         cancelled_from=None if row["cancelled_from"] is None else JobState(row["cancelled_from"]),
         rules=run_rules(row["rules"]),
+        phase=None if row["phase"] is None else Phase(row["phase"]),
         ready_at=row["ready_at"] if row["state"] == JobState.IN_QUEUE else None,
         priority=Priority(row["priority"]),
         command=tuple(row["command"]),

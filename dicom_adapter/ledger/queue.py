@@ -19,7 +19,7 @@ from dicom_adapter.ledger.schema import (
     job_steps,
     jobs,
 )
-from dicom_adapter.lifecycle import Action, JobState, target_of
+from dicom_adapter.lifecycle import Action, JobState, Phase, target_of
 from dicom_adapter.model import (
     ItemState,
     Job,
@@ -224,7 +224,9 @@ def move(
         still.append(jobs.c.lease == lease)
     target = target_of(JobState(source), action)
     if target not in leases.HELD:
-        values = {**values, "lease": None, "leased_until": None}
+        values = {**values, "lease": None, "leased_until": None, "phase": None}
+    if target == JobState.PROCESSING:
+        values = {"phase": Phase.PREPARING, **values}
     if target == JobState.IN_QUEUE:
         values = {"expires_at": run_rules(row.rules).expiry(at), **values}
     moved = tx.execute(
@@ -282,6 +284,16 @@ def state_of(tx: Connection, job_id: str) -> JobState | None:
     """Return the state of a job; None when there is no such job."""
     state = tx.scalar(select(jobs.c.state).where(jobs.c.id == job_id))
     return None if state is None else JobState(state)
+
+
+def set_phase(tx: Connection, job_id: str, phase: Phase, *, lease: str) -> None:
+    """Note how far a job's attempt is.
+
+    Raises:
+        StaleLeaseError: the lease is not the job's any more.
+    """
+    leases.check(tx, job_id, lease)
+    tx.execute(update(jobs).where(jobs.c.id == job_id, jobs.c.lease == lease).values(phase=phase))
 
 
 def set_step(tx: Connection, job_id: str, name: str, progress: float, *, lease: str) -> bool:

@@ -215,6 +215,8 @@ jobs = Table(
     _moment("ready_at", nullable=True),
     # Until when it may wait in the queue.
     _moment("expires_at", nullable=True),
+    # How far the attempt is that runs now.
+    Column("phase", Text),
     # The attempt that runs now: only who holds it may move the job, and no longer than until then.
     Column("lease", Text),
     _moment("leased_until", nullable=True),

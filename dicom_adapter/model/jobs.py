@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 
-from dicom_adapter.lifecycle import CancelPolicy, JobState
+from dicom_adapter.lifecycle import CancelPolicy, JobState, Phase
 
 JOB_NAME_LENGTH = 63
 
@@ -232,6 +232,8 @@ class Job:
     rules: RunRules = RunRules()
     #: How often it was run again by itself, since it was made or retried by hand.
     retried: int = 0
+    #: How far its attempt is; None where none holds it.
+    phase: Phase | None = None
     #: Before this it does not run again; None where it may at once.
     ready_at: datetime | None = None
     #: The name of the job whose definition and inputs it has, or its id where that was deleted.

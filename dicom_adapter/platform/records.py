@@ -12,7 +12,7 @@ from dicom_adapter.clock import Clock
 from dicom_adapter.errors import StaleLeaseError, UnavailableError, fingerprint
 from dicom_adapter.ledger import Ledger, leases, queue, waiting
 from dicom_adapter.ledger.leases import Claim
-from dicom_adapter.lifecycle import Action, JobState, Reason
+from dicom_adapter.lifecycle import Action, JobState, Phase, Reason
 from dicom_adapter.model import ItemState, JobOutput
 from dicom_adapter.platform.executor import Ended
 from dicom_adapter.platform.workspace import Workspaces
@@ -55,13 +55,24 @@ class Records:
         known = {step: progress for step, progress in reports.items() if step in steps}
         if not known:
             return
+
+        def note(tx: Connection) -> None:
+            for step, progress in known.items():
+                queue.set_step(tx, job.id, step, progress, lease=claim.lease)
+
+        self._note(claim, note)
+
+    def note_phase(self, claim: Claim, phase: Phase) -> None:
+        """Note how far the attempt is."""
+        self._note(claim, lambda tx: queue.set_phase(tx, claim.job.id, phase, lease=claim.lease))
+
+    def _note(self, claim: Claim, change: Callable[[Connection], None]) -> None:
         try:
             with self._ledger.write() as tx:
-                for step, progress in known.items():
-                    queue.set_step(tx, job.id, step, progress, lease=claim.lease)
+                change(tx)
         except UnavailableError:
             # A courtesy to those who watch: the pipeline itself goes on without it.
-            log.warning("progress not recorded", action="job.progress_lost", job=job.name)
+            log.warning("progress not recorded", action="job.progress_lost", job=claim.job.name)
 
     def finish(self, claim: Claim, outputs: tuple[JobOutput, ...], ended: Ended) -> None:
         """Finish a job: its outputs and its state are committed together, or neither is."""

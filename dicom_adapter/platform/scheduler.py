@@ -13,7 +13,7 @@ from dicom_adapter.config import PlatformSettings
 from dicom_adapter.errors import StaleLeaseError, fingerprint
 from dicom_adapter.ledger import Ledger, jobs, queue, waiting
 from dicom_adapter.ledger.leases import Claim
-from dicom_adapter.lifecycle import CancelPolicy, Reason
+from dicom_adapter.lifecycle import CancelPolicy, Phase, Reason
 from dicom_adapter.model import JobInput, Resources
 from dicom_adapter.platform.executor import Ended, Execution
 from dicom_adapter.platform.heartbeat import Heartbeat
@@ -144,6 +144,8 @@ class Scheduler:
             self._end_run(run, Reason.LOST)
 
     def _work(self) -> datetime | None:
+        # Before all that is done: what becomes due meanwhile may not have been seen any more.
+        began = self._clock.now()
         with self._lock:
             own = list(self._runs)
         next_end = self._recovery.while_running(own)
@@ -155,7 +157,7 @@ class Scheduler:
             if not room or not self._take(free):
                 break
         with self._ledger.read() as tx:
-            due = [waiting.next_due(tx, self._clock.now()), next_end]
+            due = [waiting.next_due(tx, began), next_end]
         return min(filter(None, due), default=None)
 
     def _expire(self) -> None:
@@ -228,6 +230,7 @@ class Scheduler:
         if self._records.is_cancelled(run.claim):
             self._records.stop(run.claim)
             return
+        self._records.note_phase(run.claim, Phase.EXECUTING)
         try:
             execution = Execution(job, workspace)
         except OSError as error:
@@ -288,6 +291,7 @@ class Scheduler:
             told = f"it ran longer than its timeout of {run.claim.job.timeout} s"
             self._records.fail(run.claim, Reason.RUN_TIMEOUT, told, ended)
         elif ended.exit_code == 0:
+            self._records.note_phase(run.claim, Phase.FINALIZING)
             try:
                 outputs = workspace.collect_outputs()
             except InvalidOutputError as error:

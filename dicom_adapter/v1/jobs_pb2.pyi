@@ -531,6 +531,7 @@ class Job(_message.Message):
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     RETRIED_FIELD_NUMBER: _builtins.int
     READY_AT_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     project: _builtins.str
@@ -558,6 +559,8 @@ class Job(_message.Message):
     """The name of the job whose definition and inputs it has, or its id where that was deleted."""
     retried: _builtins.int
     """How often it has run again by itself, since it was made or retried by hand."""
+    phase: _builtins.str
+    """How far its attempt is: preparing, executing or finalizing; empty where none runs."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -624,10 +627,11 @@ class Job(_message.Message):
         superseded: _abc.Iterable[Global___SupersededOutputs] | None = ...,
         retried: _builtins.int = ...,
         ready_at: _timestamp_pb2.Timestamp | None = ...,
+        phase: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "exit_code", b"exit_code", "finished_at", b"finished_at", "ready_at", b"ready_at", "requested", b"requested", "started_at", b"started_at", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "cancel_policy", b"cancel_policy", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "instances", b"instances", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "ready_at", b"ready_at", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "rerun_of", b"rerun_of", "retried", b"retried", "started_at", b"started_at", "state", b"state", "steps", b"steps", "superseded", b"superseded", "supersedes", b"supersedes", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "cancel_policy", b"cancel_policy", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "instances", b"instances", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "phase", b"phase", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "ready_at", b"ready_at", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "rerun_of", b"rerun_of", "retried", b"retried", "started_at", b"started_at", "state", b"state", "steps", b"steps", "superseded", b"superseded", "supersedes", b"supersedes", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancelled_from: _TypeAlias = _typing.Literal["cancelled_from"]  # noqa: Y015
     _WhichOneofArgType__cancelled_from: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from"]  # noqa: Y015

@@ -72,7 +72,7 @@ def test_nothing_but_the_middle_is_ever_left_out(writes: list[int], size: int) -
         for number in writes:
             # Each of them as an attempt of its own: it finds what the one before has left.
             writer = LogWriter(path, size)
-            data = bytes(index % 251 for index in range(number))
+            data = bytes(33 + index % 90 for index in range(number))
             writer.write(data)
             writer.close()
             written += data

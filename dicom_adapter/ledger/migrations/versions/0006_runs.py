@@ -1,4 +1,4 @@
-"""Jobs know the rules of their runs, and from when and until when they wait."""
+"""Jobs know the rules of their runs, their phase, and from when and until when they wait."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,11 +18,13 @@ def upgrade() -> None:
     )
     op.add_column("jobs", sa.Column("ready_at", sa.BigInteger(), nullable=True))
     op.add_column("jobs", sa.Column("expires_at", sa.BigInteger(), nullable=True))
+    op.add_column("jobs", sa.Column("phase", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
     """Undo the migration."""
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_column("phase")
         batch_op.drop_column("expires_at")
         batch_op.drop_column("ready_at")
         batch_op.drop_column("retried")
