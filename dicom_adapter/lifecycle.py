@@ -28,6 +28,17 @@ TERMINAL = frozenset({JobState.FINISHED, JobState.FAILED, JobState.CANCELLED, Jo
 FRUITFUL = frozenset({JobState.FINISHED, JobState.INVALIDATED})
 
 
+class Phase(StrEnum):
+    """How far the attempt is that holds a job."""
+
+    #: Its inputs are checked, and its folder is made ready.
+    PREPARING = "preparing"
+    #: Its command runs.
+    EXECUTING = "executing"
+    #: Its command has ended well, and its outputs are checked and hashed.
+    FINALIZING = "finalizing"
+
+
 class Action(StrEnum):
     """What moves a job."""
 
@@ -60,10 +71,13 @@ class Reason(StrEnum):
 
     DRAIN = "drain"
     LOST = "lost"
+    BACKOFF = "backoff"
     PIPELINE_ERROR = "pipeline_error"
     INPUT_ERROR = "input_error"
     OUTPUT_INVALID = "output_invalid"
     RUN_TIMEOUT = "run_timeout"
+    SILENCE_TIMEOUT = "silence_timeout"
+    QUEUE_TIMEOUT = "queue_timeout"
     INTERNAL = "internal"
 
 

@@ -39,8 +39,9 @@ from dicom_adapter.processor.operations import GroupOperations, QuarantineOperat
 from dicom_adapter.receive.receiving import Receiving
 from dicom_adapter.receive.spool import Spool
 from dicom_adapter.reclaim import Places, Reclaimer
+from dicom_adapter.rpc.adapter import AdapterOperations
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.rpc.server import AdapterOperations, PlatformOperations, Server
+from dicom_adapter.rpc.server import PlatformOperations, Server
 from dicom_adapter.submit.outbox import Outbox, SubmissionOperations
 from dicom_adapter.upkeep import Upkeep, logged
 

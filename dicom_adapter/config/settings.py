@@ -19,6 +19,7 @@ from dicom_adapter.config.sop_classes import AcceptedClasses, IgnoredClass
 from dicom_adapter.config.values import (
     AETitleText,
     Argument,
+    ExitCode,
     Flag,
     Folder,
     Frozen,
@@ -38,7 +39,8 @@ from dicom_adapter.config.values import (
     ledger_url,
 )
 from dicom_adapter.lifecycle import CancelPolicy
-from dicom_adapter.model import Duplicates, Durability, Resend
+from dicom_adapter.model import Duplicates, Durability, Resend, RunRules
+from dicom_adapter.model import Retries as RetryRules
 
 _GIB = 1024**3
 _HOUR = 3600.0
@@ -191,6 +193,29 @@ class Limits(Section):
     )
 
 
+class Retries(Section):
+    """When a job that failed runs again by itself."""
+
+    attempts: Whole = Field(
+        default=RetryRules().attempts,
+        ge=0,
+        le=100,
+        description="How often a job runs again by itself: after one of these exit codes, or where "
+        "it was lost.",
+    )
+    exit_codes: tuple[ExitCode, ...] = Field(
+        default=(),
+        description="The exit codes of passing troubles; below 0, the number of a signal.",
+    )
+    delay: PositiveSeconds = Field(
+        default=RetryRules().delay,
+        description="The wait before the first time; it doubles with each.",
+    )
+    max_delay: PositiveSeconds = Field(
+        default=RetryRules().max_delay, description="The longest wait."
+    )
+
+
 class Pipeline(Section):
     """A command that works on the instances of a job."""
 
@@ -208,10 +233,23 @@ class Pipeline(Section):
     timeout: PositiveSeconds | None = Field(
         default=None, description="A job that runs longer is stopped and fails."
     )
+    queue_timeout: PositiveSeconds | None = Field(
+        default=None, description="A job that waits longer in the queue fails."
+    )
+    silence_timeout: PositiveSeconds | None = Field(
+        default=None,
+        description="A job that runs for longer without a line in its log, and without progress, "
+        "is stopped and fails.",
+    )
     cancel: CancelPolicy = Field(
         default=CancelPolicy.KILL,
         description="What a cancellation does to a running job: its processes are ended within 5 s "
         "(`kill`), are let end by themselves (`drain`), or get SIGTERM and decide (`request`).",
+    )
+    retries: Retries = Retries()
+    log_size: Annotated[Size, Field(ge=4096)] = Field(
+        default=RunRules().log_size,
+        description="Of a log that is longer than this, the head and the tail are kept.",
     )
     steps: UniqueTexts = Field(default=(), description="The steps that it reports, in order.")
 

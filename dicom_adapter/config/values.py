@@ -281,6 +281,12 @@ def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _exit_code(number: int) -> int:
+    if number == 0:
+        raise ValueError("must be the code of a failure: 0 is success")
+    return number
+
+
 def _positive(seconds: float) -> float:
     if seconds <= 0:
         raise ValueError("must be longer than 0s")
@@ -305,6 +311,9 @@ _Value = TypeVar("_Value")
 
 Flag: TypeAlias = Annotated[StrictBool, Kind("`true` or `false`", lambda v: str(v).lower())]
 Whole: TypeAlias = Annotated[StrictInt, Kind("whole number")]
+ExitCode: TypeAlias = Annotated[
+    StrictInt, Field(ge=-64, le=255), AfterValidator(_exit_code), Kind("exit code")
+]
 Port: TypeAlias = Annotated[StrictInt, Field(ge=0, le=MAX_PORT), Kind("port")]
 Seconds: TypeAlias = Annotated[
     float, BeforeValidator(units.parse_duration), Kind("duration", units.format_duration)

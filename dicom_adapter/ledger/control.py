@@ -118,6 +118,8 @@ def retry(tx: Connection, job: Job, *, at: datetime, actor: str, why: str) -> No
             "exit_code": None,
             "error": "",
             "cancelled_from": None,
+            "retried": 0,
+            "ready_at": None,
             "outputs_reclaimed_at": None,
             "logs_reclaimed_at": None,
             "cpu_seconds": None,

@@ -1,6 +1,6 @@
 """Queries that show jobs, and those that the reclaimer asks; `queue` has those that change them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import accumulate
@@ -29,7 +29,7 @@ from dicom_adapter.ledger.schema import (
     jobs,
     superseded_outputs,
 )
-from dicom_adapter.lifecycle import TERMINAL, CancelPolicy, JobState
+from dicom_adapter.lifecycle import TERMINAL, CancelPolicy, JobState, Phase
 from dicom_adapter.model import (
     InputFile,
     InputSummary,
@@ -42,6 +42,8 @@ from dicom_adapter.model import (
     Priority,
     Resources,
     ResourceUse,
+    Retries,
+    RunRules,
     StepState,
 )
 
@@ -283,6 +285,15 @@ def _items(tx: Connection, job_ids: Sequence[str]) -> dict[str, tuple[JobItem, .
     return found
 
 
+def run_rules(kept: Mapping[str, Any] | None) -> RunRules:
+    """Return the rules that a job's row holds."""
+    if kept is None:
+        return RunRules()
+    retries = kept["retries"]
+    codes = tuple(retries["exit_codes"])
+    return RunRules(**{**kept, "retries": Retries(**{**retries, "exit_codes": codes})})
+
+
 def _job(row: RowMapping) -> Job:
     """Return what a job's own row says."""
     used = None
@@ -292,13 +303,16 @@ def _job(row: RowMapping) -> Job:
     plain = (
         "id", "name", "project", "pipeline", "pipeline_version", "reason", "ae_title",
         "instances", "created_at", "started_at", "finished_at", "arguments", "timeout",
-        "attempts", "exit_code", "error",
+        "attempts", "exit_code", "error", "retried",
     )  # fmt: skip
     return Job(
         **{name: row[name] for name in plain},
         state=JobState(row["state"]),
         cancel_policy=CancelPolicy(row["cancel_policy"]),
         cancelled_from=None if row["cancelled_from"] is None else JobState(row["cancelled_from"]),
+        rules=run_rules(row["rules"]),
+        phase=None if row["phase"] is None else Phase(row["phase"]),
+        ready_at=row["ready_at"] if row["state"] == JobState.IN_QUEUE else None,
         priority=Priority(row["priority"]),
         command=tuple(row["command"]),
         requested=Resources(row["cpus"], row["memory"], row["gpus"]),

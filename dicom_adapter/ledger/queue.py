@@ -1,7 +1,7 @@
 """Queries that make and move jobs: the job table is the queue."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from dicom_adapter.errors import NotFoundError, WrongStateError
 from dicom_adapter.ledger import events, leases
-from dicom_adapter.ledger.jobs import KIND, get
+from dicom_adapter.ledger.jobs import KIND, get, run_rules
 from dicom_adapter.ledger.leases import LEASE, Claim
 from dicom_adapter.ledger.schema import (
     job_files,
@@ -19,7 +19,7 @@ from dicom_adapter.ledger.schema import (
     job_steps,
     jobs,
 )
-from dicom_adapter.lifecycle import Action, JobState, target_of
+from dicom_adapter.lifecycle import Action, JobState, Phase, target_of
 from dicom_adapter.model import (
     ItemState,
     Job,
@@ -62,6 +62,8 @@ def add(tx: Connection, job: Job, inputs: Sequence[JobInput], origin: Origin) ->
             instances=job.instances,
             arguments=dict(job.arguments),
             cancel_policy=job.cancel_policy,
+            rules=asdict(job.rules),
+            expires_at=job.rules.expiry(job.created_at),
             cpus=job.requested.cpus,
             memory=job.requested.memory,
             gpus=job.requested.gpus,
@@ -190,16 +192,21 @@ def move(
         StaleLeaseError: the lease is not the job's any more.
         WrongStateError: the job is in a state where the action is not legal.
     """
-    source = tx.scalar(select(jobs.c.state).where(jobs.c.id == job_id))
-    if source is None:
+    row = tx.execute(select(jobs.c.state, jobs.c.rules).where(jobs.c.id == job_id)).one_or_none()
+    if row is None:
         raise NotFoundError(f"no job has the id '{job_id}'")
+    source: str = row.state
     still = [jobs.c.id == job_id, jobs.c.state == source]
     if lease is not None:
         leases.check(tx, job_id, lease)
         still.append(jobs.c.lease == lease)
     target = target_of(JobState(source), action)
     if target not in leases.HELD:
-        values = {**values, "lease": None, "leased_until": None}
+        values = {**values, "lease": None, "leased_until": None, "phase": None}
+    if target == JobState.PROCESSING:
+        values = {"phase": Phase.PREPARING, **values}
+    if target == JobState.IN_QUEUE:
+        values = {"expires_at": run_rules(row.rules).expiry(at), **values}
     moved = tx.execute(
         update(jobs).where(*still).values({"state": target, "reason": reason, **values})
     )
@@ -255,6 +262,16 @@ def state_of(tx: Connection, job_id: str) -> JobState | None:
     """Return the state of a job; None when there is no such job."""
     state = tx.scalar(select(jobs.c.state).where(jobs.c.id == job_id))
     return None if state is None else JobState(state)
+
+
+def set_phase(tx: Connection, job_id: str, phase: Phase, *, lease: str) -> None:
+    """Note how far a job's attempt is.
+
+    Raises:
+        StaleLeaseError: the lease is not the job's any more.
+    """
+    leases.check(tx, job_id, lease)
+    tx.execute(update(jobs).where(jobs.c.id == job_id, jobs.c.lease == lease).values(phase=phase))
 
 
 def set_step(tx: Connection, job_id: str, name: str, progress: float, *, lease: str) -> bool:

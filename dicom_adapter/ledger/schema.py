@@ -210,6 +210,15 @@ jobs = Table(
     # What a cancellation does to its process, and the state that the last one found it in.
     _text("cancel_policy", server_default=text("'kill'")),
     Column("cancelled_from", Text),
+    # What holds for each of its runs; a job that was made before there were rules has none.
+    Column("rules", JSON(none_as_null=True)),
+    # How often it was run again by itself, and before when it must not be.
+    _integer("retried", server_default=text("0")),
+    _moment("ready_at", nullable=True),
+    # Until when it may wait in the queue.
+    _moment("expires_at", nullable=True),
+    # How far the attempt is that runs now.
+    Column("phase", Text),
     # The attempt that runs now: only who holds it may move the job, and no longer than until then.
     Column("lease", Text),
     _moment("leased_until", nullable=True),
@@ -223,6 +232,9 @@ Index(
     *(jobs.c.state, jobs.c.pipeline, jobs.c.priority, jobs.c.queued_at, jobs.c.seq),
 )
 Index("ix_jobs_started", jobs.c.pipeline, jobs.c.started_at)
+# For what becomes due: whose wait is over.
+Index("ix_jobs_ready_at", jobs.c.state, jobs.c.ready_at)
+Index("ix_jobs_expires_at", jobs.c.state, jobs.c.expires_at)
 # For lists: the newest of each state, of all jobs or those that pass a filter.
 Index("ix_jobs_state", jobs.c.state, jobs.c.seq)
 Index("ix_jobs_pipeline", jobs.c.pipeline, jobs.c.state, jobs.c.seq)

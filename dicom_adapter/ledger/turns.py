@@ -30,7 +30,8 @@ LOOK_AHEAD = 100
 
 # In the order of the index.
 _WAITING = (
-    select(*jobs.c["id", "seq", "pipeline", "priority", "queued_at", "cpus", "memory", "gpus"])
+    select(*jobs.c["id", "seq", "pipeline", "priority", "queued_at", "ready_at"])
+    .add_columns(jobs.c.cpus, jobs.c.memory, jobs.c.gpus)
     .where(jobs.c.state == JobState.IN_QUEUE)
     .order_by(jobs.c.pipeline, jobs.c.priority, jobs.c.queued_at, jobs.c.seq)
 )
@@ -108,7 +109,7 @@ def next_turn(
     if now.count >= rules.max_jobs:
         return None
     lines = [line for line in _lines(tx) if _held_back(tx, rules, now, line.pipeline, at) is None]
-    heads = [row for line in lines for row in _startable(tx, rules, line, but)]
+    heads = [row for line in lines for row in _startable(tx, rules, line, at, but)]
     if not heads:
         return None
     first = _first(rules, heads)
@@ -123,7 +124,7 @@ def next_turn(
         row
         for line in lines
         for row in _of_line(tx, line, LOOK_AHEAD)
-        if row.id not in but and _needs(row).fits(spare)
+        if row.id not in but and _is_ready(row, at) and _needs(row).fits(spare)
     ]
     return str(_first(rules, behind).id) if behind else None
 
@@ -163,6 +164,10 @@ def why_waiting(tx: Connection, rules: Rules, job: Job, at: datetime) -> str:
     if not needs.fits(total):
         lacks = _lacks(needs, total, "has")
         return f"it can never start here: it needs {lacks} for jobs: raise platform.capacity"
+    if job.ready_at is not None and job.ready_at > at:
+        return (
+            f"it runs again at {job.ready_at:%Y-%m-%d %H:%M:%S} UTC, as its pipeline's retries say"
+        )
     now = running(tx)
     limited = _held_back(tx, rules, now, job.pipeline, at)
     if limited is not None:
@@ -187,12 +192,13 @@ def _lines(tx: Connection) -> Iterator[Row[Any]]:
 
 
 def _startable(
-    tx: Connection, rules: Rules, line: Row[Any], but: Collection[str]
+    tx: Connection, rules: Rules, line: Row[Any], at: datetime, but: Collection[str]
 ) -> list[Row[Any]]:
     """Return the first job of a line that the machine can run, and that nobody is leaving."""
-    if line.id not in but and _needs(line).fits(rules.total):
+    if line.id not in but and _is_ready(line, at) and _needs(line).fits(rules.total):
         return [line]
-    fits = _fits(rules.total) & jobs.c.id.not_in(sorted(but))
+    is_ready = jobs.c.ready_at.is_(None) | (jobs.c.ready_at <= at)
+    fits = _fits(rules.total) & is_ready & jobs.c.id.not_in(sorted(but))
     return _of_line(tx, line, 1, fits)
 
 
@@ -203,6 +209,10 @@ def _of_line(
         jobs.c.pipeline == line.pipeline, jobs.c.priority == line.priority, *conditions
     )
     return list(tx.execute(query.limit(count)))
+
+
+def _is_ready(row: Row[Any], at: datetime) -> bool:
+    return row.ready_at is None or row.ready_at <= at
 
 
 def _first(rules: Rules, rows: list[Row[Any]]) -> Row[Any]:

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 
-from dicom_adapter.lifecycle import CancelPolicy, JobState
+from dicom_adapter.lifecycle import CancelPolicy, JobState, Phase
 
 JOB_NAME_LENGTH = 63
 
@@ -94,6 +94,38 @@ class Resources:
     def fits(self, free: "Resources") -> bool:
         """True when all of it is free."""
         return self.cpus <= free.cpus and self.memory <= free.memory and self.gpus <= free.gpus
+
+
+@dataclass(frozen=True)
+class Retries:
+    """After which ends a job is run again by itself, how often, and when; times are seconds."""
+
+    attempts: int = 0
+    exit_codes: tuple[int, ...] = ()
+    delay: float = 10.0
+    max_delay: float = 600.0
+
+    def pause(self, retried: int) -> timedelta:
+        """Return how long to wait after so many retries: it doubles, up to its cap."""
+        return timedelta(seconds=min(self.delay * 2.0**retried, self.max_delay))
+
+
+@dataclass(frozen=True)
+class RunRules:
+    """What holds for each of a job's runs, as its pipeline had it when the job was made."""
+
+    #: Bytes; of a longer log the head and the tail are kept.
+    log_size: int = 16 * 1024**2
+    #: Seconds; None: however long.
+    queue_timeout: float | None = None
+    silence_timeout: float | None = None
+    retries: Retries = Retries()
+
+    def expiry(self, queued_at: datetime) -> datetime | None:
+        """Return until when a job may wait in the queue; None: for ever."""
+        if self.queue_timeout is None:
+            return None
+        return queued_at + timedelta(seconds=self.queue_timeout)
 
 
 @dataclass(frozen=True)
@@ -205,6 +237,13 @@ class Job:
     steps: tuple[JobStep, ...] = ()
     outputs: tuple[JobOutput, ...] = ()
     cancel_policy: CancelPolicy = CancelPolicy.KILL
+    rules: RunRules = RunRules()
+    #: How often it was run again by itself, since it was made or retried by hand.
+    retried: int = 0
+    #: How far its attempt is; None where none holds it.
+    phase: Phase | None = None
+    #: Before this it does not run again; None where it may at once.
+    ready_at: datetime | None = None
     #: The name of the job whose definition and inputs it has, or its id where that was deleted.
     rerun_of: str | None = None
     #: Of attempts before, by their numbers.

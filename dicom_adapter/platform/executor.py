@@ -14,7 +14,9 @@ from pathlib import Path
 
 import psutil
 
+from dicom_adapter.lifecycle import Reason
 from dicom_adapter.model import Job, ResourceUse
+from dicom_adapter.platform.joblog import LogPump, LogWriter
 from dicom_adapter.platform.workspace import Workspace
 
 # From TERM to KILL.
@@ -44,41 +46,51 @@ class Execution:
     """A pipeline's process group, from its start to the end of its last process."""
 
     def __init__(self, job: Job, workspace: Workspace, gpus: Sequence[int]) -> None:
+        self._job = job
+        self._gpus = gpus
         self._workspace = workspace
         self._interrupted = ""
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._progress_offset = 0
+        self._progress_at = self._started
         self._max_rss = 0
         self._ended: Ended | None = None
-        with workspace.log.open("ab") as output:
-            if job.attempts > 1:
-                # The attempts follow one another in one log.
-                output.write(f"--- attempt {job.attempts} ---\n".encode())
-                output.flush()
-            self._process = subprocess.Popen(  # noqa: S603 - the administrator's own command
-                _arguments(job, workspace),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=workspace.work,
-                env=environment(workspace, gpus),
-                start_new_session=True,
-                umask=0o077,
-            )
+        self._log = LogPump(LogWriter(workspace.log, job.rules.log_size), job.name)
+        if job.attempts > 1:
+            # The attempts follow one another in one log.
+            self._log.note(f"--- attempt {job.attempts} ---\n")
+        try:
+            self._process = self._start()
+        except BaseException:
+            self._log.finish()
+            raise
         # At once, too: all of a short pipeline's life may lie before the first pause is over.
         self._measure()
         self._waiter = threading.Thread(target=self._reap, name=f"wait {job.name}", daemon=True)
         self._waiter.start()
 
-    def wait(self, timeout: float | None, progress: Callable[[Mapping[str, float]], None]) -> Ended:
-        """Wait for the end, at most `timeout` seconds; tell the steps' progress meanwhile.
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.input() as output:
+            return subprocess.Popen(  # noqa: S603 - the administrator's own command
+                _arguments(self._job, self._workspace),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._workspace.work,
+                env=environment(self._workspace, self._gpus),
+                start_new_session=True,
+                umask=0o077,
+            )
+
+    def wait(self, progress: Callable[[Mapping[str, float]], None]) -> Ended:
+        """Wait for the end, as long as the job lets it; tell the steps' progress meanwhile.
 
         Whatever happens here, the processes have ended when this returns or raises.
         """
         try:
-            self._watch(timeout, progress)
+            self._watch(progress)
         except BaseException:
             self._kill()
             raise
@@ -88,17 +100,25 @@ class Execution:
             raise RuntimeError("the process was waited for, but its end is not known")
         return self._ended
 
-    def _watch(
-        self, timeout: float | None, progress: Callable[[Mapping[str, float]], None]
-    ) -> None:
+    def _watch(self, progress: Callable[[Mapping[str, float]], None]) -> None:
         pause = FIRST_TICK_SECONDS
         while not self._done.wait(pause):
             pause = min(pause * 2, TICK_SECONDS)
             self._measure()
             self._tell(progress)
-            if timeout is not None and time.monotonic() - self._started > timeout:
-                self.interrupt("timeout")
+            if self._is_over(self._job.timeout, self._started):
+                self.interrupt(Reason.RUN_TIMEOUT)
+            elif self._is_over(self._job.rules.silence_timeout, self._heard_at):
+                self.interrupt(Reason.SILENCE_TIMEOUT)
         self._tell(progress)
+
+    @staticmethod
+    def _is_over(limit: float | None, since: float) -> bool:
+        return limit is not None and time.monotonic() - since > limit
+
+    @property
+    def _heard_at(self) -> float:
+        return max(self._log.heard_at, self._progress_at)
 
     def interrupt(self, why: str) -> None:
         """End the whole process group: TERM, and KILL when it has not ended in time."""
@@ -134,6 +154,7 @@ class Execution:
             _, status, usage = os.wait4(self._process.pid, 0)
             self._process.returncode = os.waitstatus_to_exitcode(status)
         end_processes(str(self._workspace.manifest))
+        self._log.finish()
         with self._lock:
             self._ended = Ended(
                 exit_code=self._process.returncode,
@@ -188,6 +209,7 @@ class Execution:
                 if not whole and len(chunk) < PROGRESS_CHUNK:
                     return
                 self._progress_offset += len(whole or chunk)
+                self._progress_at = time.monotonic()
                 yield whole
         finally:
             os.close(descriptor)

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import Pipeline
 from dicom_adapter.config import Resources as PipelineResources
+from dicom_adapter.config import Retries as PipelineRetries
 from dicom_adapter.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
@@ -33,6 +34,8 @@ from dicom_adapter.model import (
     JobRequest,
     JobStep,
     Resources,
+    Retries,
+    RunRules,
     StepState,
     safe_name,
     suffixed_name,
@@ -275,6 +278,7 @@ def _new_job(request: JobRequest, pipeline: Pipeline, now: datetime, source: Job
         command=pipeline.command,
         timeout=pipeline.timeout,
         cancel_policy=pipeline.cancel,
+        rules=_rules(pipeline),
         requested=Resources(resources.cpus, resources.memory, resources.gpus),
         used=None,
         attempts=0,
@@ -282,6 +286,15 @@ def _new_job(request: JobRequest, pipeline: Pipeline, now: datetime, source: Job
         error="",
         items=(JobItem(uuid4().hex, ItemState.IN_QUEUE, ()),),
         steps=tuple(JobStep(name, StepState.WAITING, 0.0) for name in pipeline.steps),
+    )
+
+
+def _rules(pipeline: Pipeline) -> RunRules:
+    return RunRules(
+        log_size=pipeline.log_size,
+        queue_timeout=pipeline.queue_timeout,
+        silence_timeout=pipeline.silence_timeout,
+        retries=Retries(**pipeline.retries.model_dump()),
     )
 
 
@@ -296,6 +309,10 @@ def _pinned(job: Job) -> Pipeline:
         ),
         timeout=job.timeout,
         cancel=job.cancel_policy,
+        log_size=job.rules.log_size,
+        queue_timeout=job.rules.queue_timeout,
+        silence_timeout=job.rules.silence_timeout,
+        retries=PipelineRetries(**asdict(job.rules.retries)),
         steps=tuple(step.name for step in job.steps),
     )
 

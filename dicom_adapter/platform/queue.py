@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import Settings
 from dicom_adapter.errors import FullError
-from dicom_adapter.ledger import Ledger, jobs, pauses, queue, turns
+from dicom_adapter.ledger import Ledger, jobs, pauses, queue, turns, waiting
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.ledger.turns import Limits, Rules
 from dicom_adapter.lifecycle import JobState
@@ -64,9 +64,10 @@ class JobQueue:
             return None if job_id is None else queue.claim(tx, job_id, at)
 
     def next_look(self, at: datetime) -> datetime | None:
-        """Return when a job may start that nothing but the time kept waiting at a moment."""
+        """Return when a job starts or fails that nothing but the time kept waiting at a moment."""
         with self._ledger.read() as tx:
-            return turns.next_allowance(tx, self._rules, at)
+            due = (turns.next_allowance(tx, self._rules, at), waiting.next_due(tx, at))
+        return min(filter(None, due), default=None)
 
     def check_room(self, tx: Connection, pipeline: str) -> None:
         """Make sure that one more job of a pipeline may wait.

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -12,9 +12,9 @@ from sqlalchemy import Connection
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import StaleLeaseError, UnavailableError, fingerprint
 from dicom_adapter.files import NO_ROOM
-from dicom_adapter.ledger import Ledger, jobs, leases, queue
+from dicom_adapter.ledger import Ledger, jobs, leases, queue, waiting
 from dicom_adapter.ledger.leases import Claim
-from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, Reason
+from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, Phase, Reason
 from dicom_adapter.model import ItemState, JobOutput
 from dicom_adapter.platform.executor import Ended
 from dicom_adapter.platform.provenance import provenance
@@ -23,6 +23,8 @@ from dicom_adapter.platform.workspace import Workspaces
 LONGEST_ERROR = 500
 LEDGER_PAUSE_SECONDS = 1.0
 NO_ROOM_PAUSE_SECONDS = 5.0
+
+_Made = TypeVar("_Made")
 
 log = structlog.get_logger()
 
@@ -57,13 +59,24 @@ class Records:
         known = {step: progress for step, progress in reports.items() if step in steps}
         if not known:
             return
+
+        def note(tx: Connection) -> None:
+            for step, progress in known.items():
+                queue.set_step(tx, job.id, step, progress, lease=claim.lease)
+
+        self._note(claim, note)
+
+    def note_phase(self, claim: Claim, phase: Phase) -> None:
+        """Note how far the attempt is."""
+        self._note(claim, lambda tx: queue.set_phase(tx, claim.job.id, phase, lease=claim.lease))
+
+    def _note(self, claim: Claim, change: Callable[[Connection], None]) -> None:
         try:
             with self._ledger.write() as tx:
-                for step, progress in known.items():
-                    queue.set_step(tx, job.id, step, progress, lease=claim.lease)
+                change(tx)
         except UnavailableError:
             # A courtesy to those who watch: the pipeline itself goes on without it.
-            log.warning("progress not recorded", action="job.progress_lost", job=job.name)
+            log.warning("progress not recorded", action="job.progress_lost", job=claim.job.name)
 
     def finish(self, claim: Claim, outputs: tuple[JobOutput, ...], ended: Ended) -> None:
         """Finish a job: its outputs and its state are committed together, or neither is."""
@@ -132,6 +145,31 @@ class Records:
         self.hold(claim)
         self._workspaces.of(claim.job.id).discard_attempt()
         self._record_failure(claim, reason, error, ended)
+
+    def try_again(self, claim: Claim, cause: str, error: str, ended: Ended) -> None:
+        """Have a job run again after a while; fail it where it has often enough, or is to end.
+
+        The cause is for the history, which must hold nothing of the log; the error may quote it.
+        """
+        self.hold(claim)
+        self._workspaces.of(claim.job.id).discard_attempt()
+        end = {**self._end(ended), "finished_at": None, "error": error[:LONGEST_ERROR]}
+        later = self._commit(
+            lambda tx: waiting.back_off(
+                tx, claim.job.id, at=self._clock.now(), lease=claim.lease, cause=cause, values=end
+            )
+        )
+        if later is None:
+            self._record_failure(claim, Reason.PIPELINE_ERROR, error, ended)
+            return
+        log.warning(
+            "job failed, and runs again after a while",
+            action="job.backed_off",
+            job=later.name,
+            attempt=later.attempts,
+            exit_code=ended.exit_code,
+            ready_at=later.ready_at,
+        )
 
     def is_cancelled(self, claim: Claim) -> bool:
         """Tell whether somebody wants the job to end."""
@@ -221,7 +259,7 @@ class Records:
         log.error("job failed: see `dicom-adapter jobs show`", action="job.failed",
                   job=claim.job.name, reason=reason)  # fmt: skip
 
-    def _commit(self, change: Callable[[Connection], object]) -> None:
+    def _commit(self, change: Callable[[Connection], _Made]) -> _Made:
         """Make a change as soon as the ledger can be written; a full disk must not lose an end.
 
         Raises:
@@ -230,7 +268,7 @@ class Records:
         while True:
             try:
                 with self._ledger.write() as tx:
-                    change(tx)
+                    made = change(tx)
             except UnavailableError:
                 log.warning(
                     "the ledger cannot be written; it is tried again", action="ledger.unavailable"
@@ -238,7 +276,7 @@ class Records:
                 if self._stopping.wait(LEDGER_PAUSE_SECONDS):
                     raise
             else:
-                return
+                return made
 
     def _end(self, ended: Ended | None) -> Mapping[str, Any]:
         values: dict[str, Any] = {"finished_at": self._clock.now()}

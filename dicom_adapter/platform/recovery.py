@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import Connection
 
 from dicom_adapter.clock import Clock
-from dicom_adapter.ledger import Ledger, jobs, leases, queue
+from dicom_adapter.ledger import Ledger, jobs, leases, queue, waiting
 from dicom_adapter.ledger.leases import Lost
 from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, Reason
 from dicom_adapter.model import ItemState
@@ -20,6 +20,9 @@ OnLost = Literal["requeue", "fail"]
 CRASHED = "the service ended while it ran"
 EXPIRED = "whoever ran it stopped renewing its lease"
 CURE = "platform.on_lost is 'fail', so it was not run again: send the study again"
+EXHAUSTED = (
+    "it has run again as often as its pipeline's retries say: look for what ends the service"
+)
 
 log = structlog.get_logger()
 
@@ -82,18 +85,37 @@ class Recovery:
         )
 
     def _move(self, tx: Connection, job: Lost, why: str) -> JobState:
-        now = self._clock.now()
         # Looked at here: a person may have asked for its end meanwhile.
-        running = queue.state_of(tx, job.job_id) == JobState.PROCESSING
-        if not running or self.on_lost == "requeue":
+        found = jobs.get(tx, job.job_id)
+        runs = found.state == JobState.PROCESSING
+        if runs and found.rules.retries.attempts:
+            return self._try_again(tx, job, why)
+        if not runs or self.on_lost == "requeue":
+            now = self._clock.now()
             return queue.put_back(tx, job.job_id, at=now, lease=job.lease, reason=Reason.LOST)
+        return self._fail(tx, job, f"{why}; {CURE}")
+
+    def _try_again(self, tx: Connection, job: Lost, why: str) -> JobState:
+        """Go by the pipeline's own rule: a job that ends its machine each time must not go on."""
+        later = waiting.back_off(
+            tx,
+            job.job_id,
+            at=self._clock.now(),
+            lease=job.lease,
+            cause=f"{Reason.LOST}, {why}",
+            values={"error": why},
+        )
+        return self._fail(tx, job, f"{why}; {EXHAUSTED}") if later is None else later.state
+
+    def _fail(self, tx: Connection, job: Lost, error: str) -> JobState:
+        now = self._clock.now()
         queue.move(
             tx,
             job.job_id,
             Action.FAIL,
             at=now,
             item=ItemState.FAILED,
-            values={"finished_at": now, "error": f"{why}; {CURE}"},
+            values={"finished_at": now, "error": error},
             reason=Reason.LOST,
             lease=job.lease,
         )

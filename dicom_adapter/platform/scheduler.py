@@ -11,10 +11,10 @@ import structlog
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import StaleLeaseError, fingerprint
 from dicom_adapter.files import NO_ROOM
-from dicom_adapter.ledger import Ledger, jobs
+from dicom_adapter.ledger import Ledger, jobs, waiting
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.ledger.turns import Rules
-from dicom_adapter.lifecycle import CancelPolicy, Reason
+from dicom_adapter.lifecycle import CancelPolicy, Phase, Reason
 from dicom_adapter.model import JobInput
 from dicom_adapter.platform.executor import Ended, Execution
 from dicom_adapter.platform.heartbeat import Heartbeat
@@ -143,15 +143,27 @@ class Scheduler:
             self._end_run(run, Reason.LOST)
 
     def _work(self) -> datetime | None:
+        # Before all that is done: what becomes due meanwhile may not have been seen any more.
+        began = self._clock.now()
         with self._lock:
             own = list(self._runs)
         next_end = self._recovery.while_running(own)
-        # Before the last look at the queue: what becomes due during it is then due at once.
-        at = self._clock.now()
+        self._expire(began)
         while not self._worker.stopping and self._take():
             """Until nobody may start."""
-        moments = (next_end, self._queue.next_look(at))
+        moments = (next_end, self._queue.next_look(began))
         return min((moment for moment in moments if moment is not None), default=None)
+
+    def _expire(self, now: datetime) -> None:
+        with self._ledger.read() as tx:
+            if not waiting.overdue(tx, now):
+                return
+        with self._ledger.write() as tx:
+            expired = [waiting.expire(tx, job_id, at=now) for job_id in waiting.overdue(tx, now)]
+        for job in expired:
+            log.error("job failed: it waited too long in the queue", action="job.failed",
+                      job=job.name, reason=job.reason)  # fmt: skip
+        self._ended()
 
     def _take(self) -> bool:
         with self._lock:
@@ -203,6 +215,7 @@ class Scheduler:
         if self._records.is_cancelled(run.claim):
             self._records.stop(run.claim)
             return
+        self._records.note_phase(run.claim, Phase.EXECUTING)
         try:
             execution = Execution(job, workspace, run.gpus)
         except OSError as error:
@@ -221,9 +234,7 @@ class Scheduler:
         if self._records.is_cancelled(run.claim):
             # So may this.
             self.cancel(job.id)
-        ended = execution.wait(
-            job.timeout, lambda reports: self._records.note_steps(run.claim, reports)
-        )
+        ended = execution.wait(lambda reports: self._records.note_steps(run.claim, reports))
         self._settle(run, workspace, ended)
 
     def _prepare(self, run: _Run, workspace: Workspace, inputs: Sequence[JobInput]) -> bool:
@@ -257,10 +268,15 @@ class Scheduler:
             self._records.put_back(run.claim)
         elif ended.interrupted == CANCELLED or (run.asked and ended.exit_code != 0):
             self._records.stop(run.claim, ended)
+        elif ended.interrupted == Reason.SILENCE_TIMEOUT:
+            limit = run.claim.job.rules.silence_timeout
+            told = f"it told nothing for longer than its silence_timeout of {limit} s"
+            self._records.fail(run.claim, Reason.SILENCE_TIMEOUT, told, ended)
         elif ended.interrupted:
             told = f"it ran longer than its timeout of {run.claim.job.timeout} s"
             self._records.fail(run.claim, Reason.RUN_TIMEOUT, told, ended)
         elif ended.exit_code == 0:
+            self._records.note_phase(run.claim, Phase.FINALIZING)
             try:
                 outputs = workspace.collect_outputs()
             except InvalidOutputError as error:
@@ -271,7 +287,10 @@ class Scheduler:
             reason = _explain(ended.exit_code)
             last = workspace.last_log_line()
             told = f"{reason}; the log ends with: {last}" if last else reason
-            self._records.fail(run.claim, Reason.PIPELINE_ERROR, told, ended)
+            if ended.exit_code in run.claim.job.rules.retries.exit_codes:
+                self._records.try_again(run.claim, reason, told, ended)
+            else:
+                self._records.fail(run.claim, Reason.PIPELINE_ERROR, told, ended)
 
 
 def _free_gpus(taken: Collection[int], count: int) -> tuple[int, ...]:

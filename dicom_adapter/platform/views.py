@@ -11,15 +11,17 @@ from dicom_adapter.ledger import Ledger, events, jobs
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.lifecycle import FRUITFUL, TERMINAL
 from dicom_adapter.model import Event, Job
+from dicom_adapter.platform.joblog import LogReader
 from dicom_adapter.platform.workspace import Workspace, Workspaces
 
 LARGEST_PAGE = 1000
 DEFAULT_PAGE = 100
 # What a page ends with: the number of its last job, which fits into the ledger's integers.
 _TOKEN = re.compile("[0-9]{0,18}")
-LOG_CHUNK = 64 * 1024
 # A log grows without a commit, so a follower looks again this often while the job runs.
 FOLLOW_SECONDS = 0.5
+# Of a file that is streamed.
+CHUNK = 64 * 1024
 # So often it is looked whether anybody watches still.
 WATCH_SECONDS = 1.0
 # Most commits are of no job: those who watch look at what some of them have changed at once.
@@ -144,14 +146,12 @@ class JobViews:
         return self._read_log(job, follow=follow, active=active)
 
     def _read_log(self, job: Job, *, follow: bool, active: Callable[[], bool]) -> Iterator[bytes]:
-        path, offset = self.workspace(job).log, 0
+        reader = LogReader(self.workspace(job).log)
         while active():
             commits = self._ledger.commits
             # Looked at before reading: what an ended job wrote is then read to the end.
             ended = self.get(job.id).state in TERMINAL
-            for chunk in _read_from(path, offset):
-                offset += len(chunk)
-                yield chunk
+            yield from reader.news()
             if ended or not follow:
                 return
             self._wait(commits, FOLLOW_SECONDS)
@@ -179,7 +179,7 @@ class JobViews:
                 f"{job.name} has no provenance: it finished before there was any, or a person has "
                 "removed the file"
             )
-        return _read_from(path, 0)
+        return _chunks(path)
 
     def _wait(self, commits: int, timeout: float) -> None:
         self._ledger.next_commit(commits, timeout)
@@ -190,10 +190,7 @@ class JobViews:
         return self._workspaces.of(job.id)
 
 
-def _read_from(path: Path, offset: int) -> Iterator[bytes]:
-    if not path.exists():
-        return
+def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as stream:
-        stream.seek(offset)
-        while chunk := stream.read(LOG_CHUNK):
+        while chunk := stream.read(CHUNK):
             yield chunk

@@ -10,7 +10,7 @@
     provenance.json        how output/ was made
     superseded/2/          what was output/, by the attempt that made it, before the job ran again
     superseded/2.provenance.json
-    log.txt
+    log.txt                and log.txt.8388608, ...: see `joblog`
 """
 
 import fcntl
@@ -25,6 +25,7 @@ from pathlib import Path
 from dicom_adapter.errors import DicomAdapterError
 from dicom_adapter.files import FILE_MODE, FOLDER_MODE, make_folder, sync_folder
 from dicom_adapter.model import InputFile, Job, JobInput, JobOutput
+from dicom_adapter.platform import joblog
 
 # ioctl(2) FICLONE: the new file shares the old one's blocks, where the filesystem can.
 FICLONE = 0x40049409
@@ -196,18 +197,13 @@ class Workspace:
 
     def last_log_line(self) -> str:
         """Return the last line of the log that says anything, without what moves a cursor."""
-        if not self.log.exists():
-            return ""
-        with self.log.open("rb") as stream:
-            stream.seek(max(0, self.log.stat().st_size - 4096))
-            lines = stream.read().decode("utf-8", "replace").splitlines()
-        said = ["".join(c if c.isprintable() else " " for c in line).strip() for line in lines]
-        return next(filter(None, reversed(said)), "")
+        return joblog.last_line(self.log)
 
     def reclaim(self, part: str) -> None:
         """Remove the inputs, outputs or logs, and the whole folder once it is empty."""
         if part == "logs":
-            for path in (self.log, self.manifest, self.progress, self.work, self.staging):
+            files = [part for _, part in joblog.parts_of(self.log)]
+            for path in (*files, self.manifest, self.progress, self.work, self.staging):
                 _remove(path)
         elif part == "outputs":
             # How they were made stays known as long as the job: they may be in a PACS by now.

@@ -172,6 +172,9 @@ def to_job(job: Job, output_folder: str, provenance_file: str) -> jobs_pb2.Job:
             jobs_pb2.SupersededOutputs(attempt=attempt, outputs=map(_to_output, outputs))
             for attempt, outputs in sorted(job.superseded_outputs.items())
         ],
+        retried=job.retried,
+        phase=job.phase or "",
+        ready_at=to_timestamp(job.ready_at),
         cancel_policy=job.cancel_policy,
         cancelled_from=None if job.cancelled_from is None else _STATES[job.cancelled_from],
         outputs=map(_to_output, job.outputs),

@@ -1,35 +1,31 @@
 """Serves the API; each method converts, calls an operation, and converts back."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from dicom_adapter.audit import AuditTrail
-from dicom_adapter.config import Change
-from dicom_adapter.errors import ConfigError, InvalidArgumentError, StartError, UnavailableError
+from dicom_adapter.errors import InvalidArgumentError, StartError, UnavailableError
 from dicom_adapter.ledger.jobs import JobFilter
-from dicom_adapter.model import Disorder, Job, ServiceStatus
+from dicom_adapter.model import Job
 from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
 from dicom_adapter.platform.pausing import PlatformControl
 from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.views import JobViews
-from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
-from dicom_adapter.rpc import convert, convert_adapter
+from dicom_adapter.rpc import convert
+from dicom_adapter.rpc.adapter import AdapterOperations, AdapterServicer
 from dicom_adapter.rpc.audit import AuditServicer
 from dicom_adapter.rpc.client import options
 from dicom_adapter.rpc.context import Context, actor_of
 from dicom_adapter.rpc.interceptor import ErrorInterceptor
 from dicom_adapter.rpc.pipelines import PipelineServicer
 from dicom_adapter.rpc.platform import PlatformServicer
-from dicom_adapter.submit.outbox import SubmissionOperations
 from dicom_adapter.v1 import (
-    adapter_pb2,
     adapter_pb2_grpc,
     audit_pb2_grpc,
     jobs_pb2,
@@ -53,26 +49,6 @@ class PlatformOperations:
     pipelines: PipelineOperations
     queue: JobQueue
     platform: PlatformControl
-
-
-class Check(Protocol):
-    """Compares the spool with the ledger."""
-
-    def __call__(self, *, scrub: bool) -> Iterator[Disorder]:
-        """Mend what can be mended, and yield all that was found."""
-        ...
-
-
-@dataclass(frozen=True)
-class AdapterOperations:
-    """What an adapter answers with."""
-
-    status: Callable[[], ServiceStatus]
-    reload: Callable[[], tuple[Change, ...]]
-    check: Check
-    groups: GroupOperations
-    submissions: SubmissionOperations
-    quarantine: QuarantineOperations
 
 
 class JobServicer(jobs_pb2_grpc.JobServiceServicer):
@@ -218,116 +194,6 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         chunks = self._views.logs(request.job, follow=request.follow, active=context.is_active)
         for chunk in chunks:
             yield jobs_pb2.LogChunk(data=chunk)
-
-
-class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
-    """Serves AdapterService."""
-
-    def __init__(self, operations: AdapterOperations) -> None:
-        self._operations = operations
-
-    def GetStatus(  # noqa: N802 - the API's name
-        self, request: adapter_pb2.GetStatusRequest, context: Context
-    ) -> adapter_pb2.Status:
-        """Return what runs and what needs a person."""
-        del request, context
-        return convert_adapter.to_service_status(self._operations.status())
-
-    def Reload(  # noqa: N802 - the API's name
-        self, request: adapter_pb2.ReloadRequest, context: Context
-    ) -> adapter_pb2.ReloadResponse:
-        """Go by the configuration as it is now."""
-        del request, context
-        try:
-            changes = self._operations.reload()
-        except ConfigError as error:
-            # In the answer: details of a status go by HTTP trailers, which hold but 8 KiB.
-            return adapter_pb2.ReloadResponse(
-                mistakes=map(convert_adapter.to_mistake, error.mistakes)
-            )
-        return adapter_pb2.ReloadResponse(changes=map(convert_adapter.to_change, changes))
-
-    def CheckStorage(  # noqa: N802 - the API's name
-        self, request: adapter_pb2.CheckStorageRequest, context: Context
-    ) -> Iterator[adapter_pb2.Disorder]:
-        """Compare the spool with the ledger, and tell what does not agree."""
-        del context
-        for disorder in self._operations.check(scrub=request.scrub):
-            yield convert_adapter.to_disorder(disorder)
-
-    def ListGroups(  # noqa: N802 - the API's name
-        self, request: adapter_pb2.ListGroupsRequest, context: Context
-    ) -> adapter_pb2.ListGroupsResponse:
-        """Return open and parked groups."""
-        del request, context
-        groups = self._operations.groups.listed()
-        return adapter_pb2.ListGroupsResponse(groups=map(convert_adapter.to_group, groups))
-
-    def CompleteGroups(  # noqa: N802 - the API's name
-        self, request: adapter_pb2.ChosenRequest, context: Context
-    ) -> adapter_pb2.ChosenResponse:
-        """Make groups due now."""
-        return _chosen(self._operations.groups.complete, request, context)
-
-    def DiscardGroups(  # noqa: N802 - the API's name
-        self, request: adapter_pb2.ChosenRequest, context: Context
-    ) -> adapter_pb2.ChosenResponse:
-        """Drop groups."""
-        return _chosen(self._operations.groups.discard, request, context)
-
-    def ListSubmissions(  # noqa: N802 - the API's name
-        self, request: adapter_pb2.ListSubmissionsRequest, context: Context
-    ) -> adapter_pb2.ListSubmissionsResponse:
-        """Return unsettled submissions."""
-        del request, context
-        submissions = self._operations.submissions.listed()
-        return adapter_pb2.ListSubmissionsResponse(
-            submissions=map(convert_adapter.to_submission, submissions)
-        )
-
-    def RetrySubmissions(  # noqa: N802 - the API's name
-        self, request: adapter_pb2.ChosenRequest, context: Context
-    ) -> adapter_pb2.ChosenResponse:
-        """Try submissions again now."""
-        return _chosen(self._operations.submissions.retry, request, context)
-
-    def DiscardSubmissions(  # noqa: N802 - the API's name
-        self, request: adapter_pb2.ChosenRequest, context: Context
-    ) -> adapter_pb2.ChosenResponse:
-        """Give submissions up."""
-        return _chosen(self._operations.submissions.discard, request, context)
-
-    def ListQuarantine(  # noqa: N802 - the API's name
-        self, request: adapter_pb2.ListQuarantineRequest, context: Context
-    ) -> adapter_pb2.ListQuarantineResponse:
-        """Return what no group could take."""
-        del request, context
-        found = self._operations.quarantine.listed()
-        return adapter_pb2.ListQuarantineResponse(
-            instances=map(convert_adapter.to_quarantined, found)
-        )
-
-    def RetryQuarantine(  # noqa: N802 - the API's name
-        self, request: adapter_pb2.ChosenRequest, context: Context
-    ) -> adapter_pb2.ChosenResponse:
-        """Hand instances to their processors again."""
-        return _chosen(self._operations.quarantine.retry, request, context)
-
-    def DiscardQuarantine(  # noqa: N802 - the API's name
-        self, request: adapter_pb2.ChosenRequest, context: Context
-    ) -> adapter_pb2.ChosenResponse:
-        """Let the reclaimer have instances."""
-        return _chosen(self._operations.quarantine.discard, request, context)
-
-
-def _chosen(
-    decide: Callable[[list[str], str], list[str]],
-    request: adapter_pb2.ChosenRequest,
-    context: Context,
-) -> adapter_pb2.ChosenResponse:
-    if not request.ids:
-        raise InvalidArgumentError("ids", "must not be empty")
-    return adapter_pb2.ChosenResponse(ids=decide(list(request.ids), actor_of(context)))
 
 
 def _chunks(messages: Iterator[jobs_pb2.UploadInstanceRequest]) -> Iterator[bytes]:

@@ -529,6 +529,9 @@ class Job(_message.Message):
     CANCELLED_FROM_FIELD_NUMBER: _builtins.int
     RERUN_OF_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
+    RETRIED_FIELD_NUMBER: _builtins.int
+    READY_AT_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
     PROVENANCE_FILE_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -556,6 +559,10 @@ class Job(_message.Message):
     """
     rerun_of: _builtins.str
     """The name of the job whose definition and inputs it has, or its id where that was deleted."""
+    retried: _builtins.int
+    """How often it has run again by itself, since it was made or retried by hand."""
+    phase: _builtins.str
+    """How far its attempt is: preparing, executing or finalizing; empty where none runs."""
     provenance_file: _builtins.str
     """The file on the platform's disk that says how its outputs were made; empty without any."""
     @_builtins.property
@@ -585,6 +592,10 @@ class Job(_message.Message):
     @_builtins.property
     def superseded(self) -> _containers.RepeatedCompositeFieldContainer[Global___SupersededOutputs]:
         """What it has put out before it was run again."""
+
+    @_builtins.property
+    def ready_at(self) -> _timestamp_pb2.Timestamp:
+        """Before this it does not run again; absent where nothing but its turn is waited for."""
 
     @_builtins.property
     def waiting(self) -> Global___Waiting:
@@ -622,12 +633,15 @@ class Job(_message.Message):
         cancelled_from: Global___JobState.ValueType | None = ...,
         rerun_of: _builtins.str = ...,
         superseded: _abc.Iterable[Global___SupersededOutputs] | None = ...,
+        retried: _builtins.int = ...,
+        ready_at: _timestamp_pb2.Timestamp | None = ...,
+        phase: _builtins.str = ...,
         provenance_file: _builtins.str = ...,
         waiting: Global___Waiting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "exit_code", b"exit_code", "finished_at", b"finished_at", "requested", b"requested", "started_at", b"started_at", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "exit_code", b"exit_code", "finished_at", b"finished_at", "ready_at", b"ready_at", "requested", b"requested", "started_at", b"started_at", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "cancel_policy", b"cancel_policy", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "instances", b"instances", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "provenance_file", b"provenance_file", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "rerun_of", b"rerun_of", "started_at", b"started_at", "state", b"state", "steps", b"steps", "superseded", b"superseded", "supersedes", b"supersedes", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "cancel_policy", b"cancel_policy", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "instances", b"instances", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "phase", b"phase", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "provenance_file", b"provenance_file", "ready_at", b"ready_at", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "rerun_of", b"rerun_of", "retried", b"retried", "started_at", b"started_at", "state", b"state", "steps", b"steps", "superseded", b"superseded", "supersedes", b"supersedes", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancelled_from: _TypeAlias = _typing.Literal["cancelled_from"]  # noqa: Y015
     _WhichOneofArgType__cancelled_from: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from"]  # noqa: Y015
@@ -712,7 +726,7 @@ class Event(_message.Message):
     to_state: _builtins.str
     """Empty when it was deleted."""
     reason: _builtins.str
-    """A code, or a person's words."""
+    """A code, and more behind it where there is more to say; or a person's words."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(

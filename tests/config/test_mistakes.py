@@ -160,13 +160,20 @@ ONE_MISTAKE = {
     "pipelines: {a: {command: [x], steps: [a, b, a]}}": (
         "1: pipelines.a.steps: must name each once, and names 'a' again"
     ),
+    "pipelines: {a: {command: [x], retries: {exit_codes: [75, 0]}}}": (
+        "1: pipelines.a.retries.exit_codes[1]: must be the code of a failure: 0 is success"
+    ),
+    "pipelines: {a: {command: [x], log_size: 1KiB}}": (
+        "1: pipelines.a.log_size: must be at least 4096, not '1KiB'"
+    ),
     "pipelines: {a: {command: [x], name: b}}": (
         "1: pipelines.a.name: is an unknown key; allowed are description, command, resources, "
-        "limits, timeout, cancel, steps"
+        "limits, timeout, queue_timeout, silence_timeout, cancel, retries, log_size, steps"
     ),
     "pipelines: {a: {command: [x], requires: {}}}": (
-        "1: pipelines.a.requires: is an unknown key; allowed are description, command, resources, "
-        "limits, timeout, cancel, steps"
+        "1: pipelines.a.requires: is an unknown key; did you mean 'retries'?; allowed are "
+        "description, command, resources, "
+        "limits, timeout, queue_timeout, silence_timeout, cancel, retries, log_size, steps"
     ),
     "platform: {capacity: {memory: 1GiB}}\npipelines:\n  a: {command: [x], resources: {memory: "
     "2GiB}}": (

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, text
 from dicom_adapter.errors import StaleLeaseError
 from dicom_adapter.ledger import Ledger, events, jobs, leases, queue, turns
 from dicom_adapter.ledger.schema import EPOCH
-from dicom_adapter.lifecycle import Action
+from dicom_adapter.lifecycle import Action, Phase
 from dicom_adapter.model import ItemState, JobOutput, JobStep, StepState
 from tests.ledger import make
 from tests.ledger.make import NOW, after
@@ -50,6 +50,11 @@ def set_step(tx: Connection, job_id: str, lease: str) -> None:
     queue.set_step(tx, job_id, "a", 0.5, lease=lease)
 
 
+def set_phase(tx: Connection, job_id: str, lease: str) -> None:
+    """Tell how far it is as a worker does."""
+    queue.set_phase(tx, job_id, Phase.EXECUTING, lease=lease)
+
+
 def finish_steps(tx: Connection, job_id: str, lease: str) -> None:
     """End the steps as a worker does."""
     queue.finish_steps(tx, job_id, lease=lease)
@@ -65,7 +70,7 @@ def hold(tx: Connection, job_id: str, lease: str) -> None:
     leases.hold(tx, job_id, lease, after(9))
 
 
-WORK = (finish, fail, put_back, set_step, finish_steps, add_outputs, hold)
+WORK = (finish, fail, put_back, set_step, set_phase, finish_steps, add_outputs, hold)
 
 
 @pytest.mark.parametrize("work", WORK, ids=[work.__name__ for work in WORK])

@@ -21,7 +21,7 @@ date +%s.%N > "$DICOM_ADAPTER_OUTPUT/out"
 #: What a job and its rerun have in common.
 SAME = (
     "pipeline", "pipeline_version", "command", "timeout", "requested", "project", "priority",
-    "ae_title", "arguments", "instances", "cancel_policy",
+    "ae_title", "arguments", "instances", "cancel_policy", "rules",
 )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ pipelines:
       - sh
       - -c
       - >-
-        echo once >> "$0/out"; setsid sleep 1000 & echo $! $$ > $1;
+        echo said; echo once >> "$0/out"; setsid sleep 1000 & echo $! $$ > $1;
         until [ -e $2 ]; do sleep 0.01; done
       - "{output}"
       - FOLDER/pids
@@ -54,7 +54,8 @@ def submit(client: Client, folder: Path) -> str:
 def test_a_killed_service_finishes_its_jobs_after_the_start(tmp_path: Path) -> None:
     """After kill -9 in mid-job the next start ends what lived on, and runs the job again.
 
-    No job stays processing; the folder of a submission that nobody was told of is swept.
+    No job stays processing; the folder of a submission that nobody was told of is swept. What it
+    had written before the kill is in its log, and the next attempt's lines follow it.
     """
     text = CONFIG.replace("FOLDER", str(tmp_path))
     with serving(tmp_path / "data-1", text) as first:
@@ -66,6 +67,7 @@ def test_a_killed_service_finishes_its_jobs_after_the_start(tmp_path: Path) -> N
     assert len(survivors) == 2
     jobs = first.folder / "data" / "platform" / "jobs"
     (jobs / ("f" * 32) / "input").mkdir(parents=True)
+    assert (jobs / job_id / "log.txt").read_text() == "said\n"
     (tmp_path / "pids").unlink()
     with serving(tmp_path / "data-1", text) as second, Client(second.grpc) as client:
         assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in survivors)
@@ -74,6 +76,8 @@ def test_a_killed_service_finishes_its_jobs_after_the_start(tmp_path: Path) -> N
         job = ended(client, job_id)
         assert [path.name for path in jobs.iterdir()] == [job_id]
         assert (jobs / job_id / "output" / "out").read_text() == "once\n"
+        logs = client.jobs.StreamLogs(jobs_pb2.StreamLogsRequest(job=job_id))
+        assert b"".join(chunk.data for chunk in logs) == b"said\n--- attempt 2 ---\nsaid\n"
     assert MessageToDict(job)["state"] == "JOB_STATE_FINISHED"
     assert job.attempts == 2
     assert "jobs of an earlier run were put right" in second.log()

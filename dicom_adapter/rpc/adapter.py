@@ -1,0 +1,144 @@
+"""Serves the adapter itself: its state, its groups, and what waits for a decision."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from dicom_adapter.config import Change
+from dicom_adapter.errors import ConfigError, InvalidArgumentError
+from dicom_adapter.model import Disorder, ServiceStatus
+from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
+from dicom_adapter.rpc import convert_adapter
+from dicom_adapter.rpc.context import Context, actor_of
+from dicom_adapter.submit.outbox import SubmissionOperations
+from dicom_adapter.v1 import adapter_pb2, adapter_pb2_grpc
+
+
+class Check(Protocol):
+    """Compares the spool with the ledger."""
+
+    def __call__(self, *, scrub: bool) -> Iterator[Disorder]:
+        """Mend what can be mended, and yield all that was found."""
+        ...
+
+
+@dataclass(frozen=True)
+class AdapterOperations:
+    """What an adapter answers with."""
+
+    status: Callable[[], ServiceStatus]
+    reload: Callable[[], tuple[Change, ...]]
+    check: Check
+    groups: GroupOperations
+    submissions: SubmissionOperations
+    quarantine: QuarantineOperations
+
+
+class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
+    """Serves AdapterService."""
+
+    def __init__(self, operations: AdapterOperations) -> None:
+        self._operations = operations
+
+    def GetStatus(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.GetStatusRequest, context: Context
+    ) -> adapter_pb2.Status:
+        """Return what runs and what needs a person."""
+        del request, context
+        return convert_adapter.to_service_status(self._operations.status())
+
+    def Reload(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ReloadRequest, context: Context
+    ) -> adapter_pb2.ReloadResponse:
+        """Go by the configuration as it is now."""
+        del request, context
+        try:
+            changes = self._operations.reload()
+        except ConfigError as error:
+            # In the answer: details of a status go by HTTP trailers, which hold but 8 KiB.
+            return adapter_pb2.ReloadResponse(
+                mistakes=map(convert_adapter.to_mistake, error.mistakes)
+            )
+        return adapter_pb2.ReloadResponse(changes=map(convert_adapter.to_change, changes))
+
+    def CheckStorage(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.CheckStorageRequest, context: Context
+    ) -> Iterator[adapter_pb2.Disorder]:
+        """Compare the spool with the ledger, and tell what does not agree."""
+        del context
+        for disorder in self._operations.check(scrub=request.scrub):
+            yield convert_adapter.to_disorder(disorder)
+
+    def ListGroups(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ListGroupsRequest, context: Context
+    ) -> adapter_pb2.ListGroupsResponse:
+        """Return open and parked groups."""
+        del request, context
+        groups = self._operations.groups.listed()
+        return adapter_pb2.ListGroupsResponse(groups=map(convert_adapter.to_group, groups))
+
+    def CompleteGroups(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ChosenRequest, context: Context
+    ) -> adapter_pb2.ChosenResponse:
+        """Make groups due now."""
+        return _chosen(self._operations.groups.complete, request, context)
+
+    def DiscardGroups(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ChosenRequest, context: Context
+    ) -> adapter_pb2.ChosenResponse:
+        """Drop groups."""
+        return _chosen(self._operations.groups.discard, request, context)
+
+    def ListSubmissions(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ListSubmissionsRequest, context: Context
+    ) -> adapter_pb2.ListSubmissionsResponse:
+        """Return unsettled submissions."""
+        del request, context
+        submissions = self._operations.submissions.listed()
+        return adapter_pb2.ListSubmissionsResponse(
+            submissions=map(convert_adapter.to_submission, submissions)
+        )
+
+    def RetrySubmissions(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ChosenRequest, context: Context
+    ) -> adapter_pb2.ChosenResponse:
+        """Try submissions again now."""
+        return _chosen(self._operations.submissions.retry, request, context)
+
+    def DiscardSubmissions(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ChosenRequest, context: Context
+    ) -> adapter_pb2.ChosenResponse:
+        """Give submissions up."""
+        return _chosen(self._operations.submissions.discard, request, context)
+
+    def ListQuarantine(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ListQuarantineRequest, context: Context
+    ) -> adapter_pb2.ListQuarantineResponse:
+        """Return what no group could take."""
+        del request, context
+        found = self._operations.quarantine.listed()
+        return adapter_pb2.ListQuarantineResponse(
+            instances=map(convert_adapter.to_quarantined, found)
+        )
+
+    def RetryQuarantine(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ChosenRequest, context: Context
+    ) -> adapter_pb2.ChosenResponse:
+        """Hand instances to their processors again."""
+        return _chosen(self._operations.quarantine.retry, request, context)
+
+    def DiscardQuarantine(  # noqa: N802 - the API's name
+        self, request: adapter_pb2.ChosenRequest, context: Context
+    ) -> adapter_pb2.ChosenResponse:
+        """Let the reclaimer have instances."""
+        return _chosen(self._operations.quarantine.discard, request, context)
+
+
+def _chosen(
+    decide: Callable[[list[str], str], list[str]],
+    request: adapter_pb2.ChosenRequest,
+    context: Context,
+) -> adapter_pb2.ChosenResponse:
+    if not request.ids:
+        raise InvalidArgumentError("ids", "must not be empty")
+    return adapter_pb2.ChosenResponse(ids=decide(list(request.ids), actor_of(context)))
