@@ -227,6 +227,8 @@ jobs = Table(
 )
 Index("ix_jobs_queue", jobs.c.state, jobs.c.priority, jobs.c.seq)
 Index("ix_jobs_finished_at", jobs.c.finished_at)
+Index("ix_jobs_expires_at", jobs.c.state, jobs.c.expires_at)
+Index("ix_jobs_ready_at", jobs.c.state, jobs.c.ready_at)
 
 job_items = Table(
     "job_items",
