@@ -25,6 +25,7 @@ from dicom_adapter.model import (
     Job,
     JobInput,
     JobOutput,
+    RunRules,
     StepState,
     suffixed_name,
 )
@@ -201,14 +202,9 @@ def move(
         leases.check(tx, job_id, lease)
         still.append(jobs.c.lease == lease)
     target = target_of(JobState(source), action)
-    if target not in leases.HELD:
-        values = {**values, "lease": None, "leased_until": None, "phase": None}
-    if target == JobState.PROCESSING:
-        values = {"phase": Phase.PREPARING, **values}
-    if target == JobState.IN_QUEUE:
-        values = {"expires_at": run_rules(row.rules).expiry(at), **values}
+    arrival = _arrival(target, run_rules(row.rules), at)
     moved = tx.execute(
-        update(jobs).where(*still).values({"state": target, "reason": reason, **values})
+        update(jobs).where(*still).values({"state": target, "reason": reason, **arrival, **values})
     )
     if moved.rowcount != 1:
         raise WrongStateError(f"job {job_id} left the state {source} meanwhile")
@@ -224,6 +220,18 @@ def move(
         actor=actor,
         reason=why or reason,
     )
+
+
+def _arrival(target: JobState | None, rules: RunRules, at: datetime) -> dict[str, Any]:
+    """Return what every job's row says that comes into a state, from wherever it comes."""
+    values: dict[str, Any] = {}
+    if target not in leases.HELD:
+        values |= {"lease": None, "leased_until": None, "phase": None}
+    if target == JobState.IN_QUEUE:
+        values["expires_at"] = rules.expiry(at)
+    if target == JobState.PROCESSING:
+        values["phase"] = Phase.PREPARING
+    return values
 
 
 def put_back(tx: Connection, job_id: str, *, at: datetime, lease: str, reason: str) -> JobState:

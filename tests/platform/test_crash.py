@@ -2,6 +2,7 @@ import json
 import os
 import signal
 import stat
+import time
 from enum import StrEnum
 from hashlib import sha256
 from multiprocessing import get_context
@@ -62,12 +63,15 @@ def test_a_killed_service_finishes_its_jobs_after_the_start(tmp_path: Path) -> N
         with Client(first.grpc) as client:
             job_id = submit(client, tmp_path)
             wait_for_file(tmp_path / "pids")
+        said = first.folder / "data" / "platform" / "jobs" / job_id / "log.txt"
+        while not said.read_text():
+            time.sleep(0.01)
         first.kill()
     survivors = [psutil.Process(int(pid)) for pid in (tmp_path / "pids").read_text().split()]
     assert len(survivors) == 2
     jobs = first.folder / "data" / "platform" / "jobs"
     (jobs / ("f" * 32) / "input").mkdir(parents=True)
-    assert (jobs / job_id / "log.txt").read_text() == "said\n"
+    assert said.read_text() == "said\n"
     (tmp_path / "pids").unlink()
     with serving(tmp_path / "data-1", text) as second, Client(second.grpc) as client:
         assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in survivors)

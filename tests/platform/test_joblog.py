@@ -45,6 +45,8 @@ def test_a_log_of_many_megabytes_keeps_its_head_and_its_tail(tmp_path: Path) -> 
         job = made.until(made.submit())
         text = made.log_of(job)
         assert held(log_path(made, job)) <= 64 * KIB
+        made.workspaces.of(job.id).reclaim("logs")
+        assert parts_of(log_path(made, job)) == []
     head, left_out, tail = re.split("\n--- ([0-9]+) bytes left out ---\n", text)
     assert (job.state, job.exit_code) == ("finished", 0)
     assert len(head) == 32 * KIB
