@@ -36,6 +36,7 @@ def test_s82_a_study_becomes_a_job_in_five_seconds(tmp_path: Path) -> None:
         (job,) = rows(tmp_path, "jobs", "list")
         (shown,) = rows(tmp_path, "jobs", "show", ended.name)
         assert [move["action"] for move in shown.pop("history")] == ["create", "claim", "finish"]
+        assert shown.pop("provenance")["job"]["name"] == ended.name
         assert shown == job
         process.terminate()
         assert process.wait(PATIENCE) == 0
