@@ -233,12 +233,15 @@ def _service(folder: Path) -> None:
     with _serving(folder) as served:
         inputs = _uploaded(served, folder)
         _short(served, inputs)
+        served.client.platform.PausePlatform(platform_pb2.PausePlatformRequest())
         for number in range(WAITING + RUNNING):
             if number % 1000 == 0:
                 print(f"{number} jobs of {WAITING}", file=sys.stderr)
             served.client.submit(_request("long", inputs))
+        _print(f"idle, {WAITING:,} waiting", f"{_idle(served):.1%} of a core")
+        served.client.platform.ResumePlatform(platform_pb2.ResumePlatformRequest())
         _wait_for(lambda: served.running() == RUNNING)
-        _print(f"processor time with {WAITING:,} waiting", f"{_idle(served):.1%} of a core")
+        _print(f"the same beside {RUNNING} that run", f"{_idle(served):.1%} of a core")
         served.process.send_signal(signal.SIGKILL)
         served.process.wait()
     began = time.monotonic()
