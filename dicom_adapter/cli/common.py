@@ -71,13 +71,17 @@ def ask_first(what: str, verb: str, past: str) -> None:
         DicomAdapterError: nobody is there to ask.
         typer.Abort: the answer is no.
     """
+    ask(f"{verb.capitalize()} {what} for good?", f"{what} would be {past} for good")
+
+
+def ask(question: str, would: str) -> None:
+    """Ask before something is done, which `would` tells as what would be; raises as `ask_first`."""
     # What is piped in was not meant as an answer.
     if not sys.stdin.isatty():
         raise DicomAdapterError(
-            f"{what} would be {past} for good, and nobody is there to ask: nothing was changed; "
-            "--yes says that it is meant"
+            f"{would}, and nobody is there to ask: nothing was changed; --yes says that it is meant"
         )
-    typer.confirm(f"{verb.capitalize()} {what} for good?", abort=True)
+    typer.confirm(question, abort=True)
 
 
 def group(text: str) -> typer.Typer:

@@ -5,6 +5,14 @@ from typing import Annotated
 
 import typer
 
+from dicom_adapter.cli.choice import (
+    AETitleOption,
+    Choice,
+    JobsArgument,
+    PipelineOption,
+    StateOption,
+    chosen,
+)
 from dicom_adapter.cli.common import (
     FAILED,
     ConfigOption,
@@ -16,13 +24,11 @@ from dicom_adapter.cli.common import (
 )
 from dicom_adapter.cli.output import counted
 from dicom_adapter.errors import DicomAdapterError, UnavailableError
+from dicom_adapter.lifecycle import Action, JobState
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
 from dicom_adapter.rpc.convert import from_states
 from dicom_adapter.v1 import jobs_pb2
 
-JobsArgument = Annotated[
-    list[str], typer.Argument(metavar="JOB", help="Jobs, by their ids or names.")
-]
 ReasonOption = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")
 ]
@@ -38,16 +44,24 @@ def add_to(jobs: typer.Typer) -> None:
 
 
 def cancel_jobs(
-    jobs: JobsArgument,
+    jobs: JobsArgument = None,
     reason: ReasonOption = "",
     only_if_queued: Annotated[
         bool, typer.Option("--only-if-queued", help="Refuse a job that has started.")
     ] = False,
+    state: StateOption = None,
+    pipeline: PipelineOption = "",
+    ae_title: AETitleOption = "",
+    yes: YesOption = False,
     config: ConfigOption = None,
     server: ServerOption = None,
     data: DataOption = None,
 ) -> None:
-    """Cancel jobs that wait or run."""
+    """Cancel jobs that wait or run.
+
+    Those of a filter are shown first, and asked about.
+    """
+    choice = Choice(jobs or (), state or (), pipeline, ae_title)
     with connect_platform(config, server, data) as client:
 
         def cancel(job: str) -> str:
@@ -57,11 +71,11 @@ def cancel_jobs(
             found = client.jobs.CancelJob(request, timeout=CALL_SECONDS)
             return f"{found.name} is {from_states([found.state])[0]}"
 
-        _each(client, jobs, cancel)
+        _each(client, chosen(client, choice, Action.CANCEL, "cancelled", yes=yes), cancel)
 
 
 def retry_jobs(
-    jobs: JobsArgument,
+    jobs: JobsArgument = None,
     reason: ReasonOption = "",
     confirm: Annotated[
         bool, typer.Option("--confirm", help="Also repeat the work of finished jobs.")
@@ -69,14 +83,20 @@ def retry_jobs(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would run again.")
     ] = False,
+    state: StateOption = None,
+    pipeline: PipelineOption = "",
+    ae_title: AETitleOption = "",
+    yes: YesOption = False,
     config: ConfigOption = None,
     server: ServerOption = None,
     data: DataOption = None,
 ) -> None:
     """Run jobs that have ended again.
 
-    They keep their ids and names. What they have put out before is kept as superseded.
+    They keep their ids and names. What they have put out before is kept as superseded. Those of a
+    filter, failed ones without a --state, are shown first, and asked about.
     """
+    choice = Choice(jobs or (), state or (), pipeline, ae_title)
     with connect_platform(config, server, data) as client:
 
         def retry(job: str) -> str:
@@ -86,7 +106,16 @@ def retry_jobs(
             name = client.jobs.RetryJob(request, timeout=CALL_SECONDS).name
             return f"{name} would run again" if dry_run else f"{name} is in the queue again"
 
-        _each(client, jobs, retry)
+        # What a person may confirm one by one is not what a filter means.
+        wanted = chosen(
+            client,
+            choice,
+            Action.RETRY,
+            "run again",
+            default=(JobState.FAILED,),
+            yes=yes or dry_run,
+        )
+        _each(client, wanted, retry)
 
 
 def rerun_job(
@@ -109,27 +138,39 @@ def rerun_job(
 
 
 def invalidate_jobs(
-    jobs: JobsArgument,
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Why the outputs are wrong.")
     ],
+    jobs: JobsArgument = None,
+    state: StateOption = None,
+    pipeline: PipelineOption = "",
+    ae_title: AETitleOption = "",
+    yes: YesOption = False,
     config: ConfigOption = None,
     server: ServerOption = None,
     data: DataOption = None,
 ) -> None:
-    """Declare outputs wrong. They stay."""
+    """Declare outputs wrong. They stay.
+
+    Jobs of a filter are shown first, and asked about.
+    """
+    choice = Choice(jobs or (), state or (), pipeline, ae_title)
     with connect_platform(config, server, data) as client:
 
         def invalidate(job: str) -> str:
             request = jobs_pb2.InvalidateJobRequest(job=job, reason=reason)
             return f"{client.jobs.InvalidateJob(request, timeout=CALL_SECONDS).name} is invalidated"
 
-        _each(client, jobs, invalidate)
+        wanted = chosen(client, choice, Action.INVALIDATE, "invalidated", yes=yes)
+        _each(client, wanted, invalidate)
 
 
 def delete_jobs(
-    jobs: JobsArgument,
+    jobs: JobsArgument = None,
     reason: ReasonOption = "",
+    state: StateOption = None,
+    pipeline: PipelineOption = "",
+    ae_title: AETitleOption = "",
     yes: YesOption = False,
     config: ConfigOption = None,
     server: ServerOption = None,
@@ -139,15 +180,18 @@ def delete_jobs(
 
     Their outputs and logs go with them. What was received and the audit trail stay. Asks first.
     """
-    if not yes:
-        ask_first(f"{counted(len(jobs), 'job')}, with outputs and logs", "delete", "deleted")
+    choice = Choice(jobs or (), state or (), pipeline, ae_title)
+    if choice.names and not yes:
+        ask_first(
+            f"{counted(len(choice.names), 'job')}, with outputs and logs", "delete", "deleted"
+        )
     with connect_platform(config, server, data) as client:
 
         def delete(job: str) -> str:
             request = jobs_pb2.DeleteJobRequest(job=job, reason=reason)
             return f"{client.jobs.DeleteJob(request, timeout=CALL_SECONDS).name} is deleted"
 
-        _each(client, jobs, delete)
+        _each(client, chosen(client, choice, Action.DELETE, "deleted", yes=yes), delete)
 
 
 def _each(client: Client, jobs: Sequence[str], decide: Callable[[str], str]) -> None:

@@ -3,12 +3,13 @@
 import codecs
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from dicom_adapter.cli import control
+from dicom_adapter.cli.choice import PAGE, AETitleOption, PipelineOption, StateOption, pages
 from dicom_adapter.cli.common import (
     ConfigOption,
     DataOption,
@@ -19,13 +20,10 @@ from dicom_adapter.cli.common import (
     group,
 )
 from dicom_adapter.cli.output import cell, plain, plain_job, print_json, print_rows, print_values
-from dicom_adapter.lifecycle import JobState
 from dicom_adapter.logs import printable
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
 from dicom_adapter.rpc.convert import to_state
 from dicom_adapter.v1 import jobs_pb2, pipelines_pb2
-
-PAGE = 200
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id or name.")]
 
@@ -46,20 +44,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_jobs(
-    state: Annotated[
-        list[JobState] | None,
-        typer.Option(
-            "--state",
-            metavar="STATE",
-            help=f"Only in this state; may be given again. One of {', '.join(JobState)}.",
-        ),
-    ] = None,
-    pipeline: Annotated[
-        str, typer.Option("--pipeline", metavar="NAME", help="Only of this pipeline.")
-    ] = "",
-    ae_title: Annotated[
-        str, typer.Option("--ae-title", metavar="AET", help="Only of this AE title.")
-    ] = "",
+    state: StateOption = None,
+    pipeline: PipelineOption = "",
+    ae_title: AETitleOption = "",
     limit: LimitOption = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
@@ -75,28 +62,11 @@ def list_jobs(
     )
     with connect_platform(config, server, data) as client:
         print_rows(
-            map(plain_job, _jobs(client, request, limit)),
+            map(plain_job, pages(client, request, limit)),
             ("name", "state", "reason", "priority", "instances", "created_at"),
             as_json=as_json,
             empty="No job matches." if state or pipeline or ae_title else "There are no jobs.",
         )
-
-
-def _jobs(
-    client: Client, request: jobs_pb2.ListJobsRequest, limit: int | None
-) -> Iterator[jobs_pb2.Job]:
-    given = 0
-    while True:
-        with client.errors():
-            page = client.jobs.ListJobs(request, timeout=CALL_SECONDS)
-        for job in page.jobs:
-            if given == limit:
-                return
-            yield job
-            given += 1
-        if not page.next_page_token:
-            return
-        request.page_token = page.next_page_token
 
 
 def show_job(

@@ -34,9 +34,10 @@ def busy(tmp_path: Path) -> Iterator[Running]:
 
 def test_cancel(cli: Command, busy: Running) -> None:
     """Every job is told with what has become of it, and the one that runs is ended."""
-    answer = cli("jobs", "cancel", "job-0", "job-1", "--reason", "wrong pipeline")
+    # The one that waits first: it would start as soon as the other has ended.
+    answer = cli("jobs", "cancel", "job-1", "job-0", "--reason", "wrong pipeline")
     assert (answer.code, answer.err) == (0, "")
-    assert answer.out == "job-0 is cancelling\njob-1 is cancelled\n"
+    assert answer.out == "job-1 is cancelled\njob-0 is cancelling\n"
     first = busy.wait_for(lambda: [job for job in busy.jobs()[:1] if job.state == "cancelled"])
     assert first[0].cancelled_from == "processing"
     (shown,) = cli("jobs", "show", "job-1", "--json").rows
