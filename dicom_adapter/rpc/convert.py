@@ -279,5 +279,15 @@ def to_pipeline(pipeline: Pipeline, version: str) -> pipelines_pb2.Pipeline:
         resources=pipelines_pb2.Resources(cpus=needs.cpus, memory=needs.memory, gpus=needs.gpus),
         limits=pipelines_pb2.Limits(**pipeline.limits.model_dump()),
         timeout_seconds=pipeline.timeout or 0.0,
+        queue_timeout_seconds=pipeline.queue_timeout or 0.0,
+        silence_timeout_seconds=pipeline.silence_timeout or 0.0,
+        cancel_policy=pipeline.cancel,
+        retries=pipelines_pb2.Retries(
+            attempts=pipeline.retries.attempts,
+            exit_codes=pipeline.retries.exit_codes,
+            delay_seconds=pipeline.retries.delay,
+            max_delay_seconds=pipeline.retries.max_delay,
+        ),
+        log_size=pipeline.log_size,
         steps=pipeline.steps,
     )

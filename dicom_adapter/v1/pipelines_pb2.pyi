@@ -88,6 +88,41 @@ class Limits(_message.Message):
 Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
+class Retries(_message.Message):
+    """When a job that failed runs again by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    EXIT_CODES_FIELD_NUMBER: _builtins.int
+    DELAY_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_DELAY_SECONDS_FIELD_NUMBER: _builtins.int
+    attempts: _builtins.int
+    """How often; 0: never."""
+    delay_seconds: _builtins.float
+    """The wait before the first time, and the longest one."""
+    max_delay_seconds: _builtins.float
+    @_builtins.property
+    def exit_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The exit codes after which it does; below 0, the number of a signal."""
+
+    def __init__(
+        self,
+        *,
+        attempts: _builtins.int = ...,
+        exit_codes: _abc.Iterable[_builtins.int] | None = ...,
+        delay_seconds: _builtins.float = ...,
+        max_delay_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "delay_seconds", b"delay_seconds", "exit_codes", b"exit_codes", "max_delay_seconds", b"max_delay_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Retries: _TypeAlias = Retries  # noqa: Y015
+
+@_typing.final
 class Pipeline(_message.Message):
     """A command that works on the instances of a job."""
 
@@ -101,12 +136,24 @@ class Pipeline(_message.Message):
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    QUEUE_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    SILENCE_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    CANCEL_POLICY_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    LOG_SIZE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     """A hash of what it runs: two jobs of one version ran the same command."""
     description: _builtins.str
     timeout_seconds: _builtins.float
     """Seconds; 0: no limit."""
+    queue_timeout_seconds: _builtins.float
+    """Seconds that a job may wait in the queue, and that it may tell nothing; 0: no limit."""
+    silence_timeout_seconds: _builtins.float
+    cancel_policy: _builtins.str
+    """What a cancellation does to its processes: kill, drain or request."""
+    log_size: _builtins.int
+    """Bytes of a job's log that are kept."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -115,6 +162,8 @@ class Pipeline(_message.Message):
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def limits(self) -> Global___Limits: ...
+    @_builtins.property
+    def retries(self) -> Global___Retries: ...
     def __init__(
         self,
         *,
@@ -126,10 +175,15 @@ class Pipeline(_message.Message):
         timeout_seconds: _builtins.float = ...,
         steps: _abc.Iterable[_builtins.str] | None = ...,
         limits: Global___Limits | None = ...,
+        queue_timeout_seconds: _builtins.float = ...,
+        silence_timeout_seconds: _builtins.float = ...,
+        cancel_policy: _builtins.str = ...,
+        retries: Global___Retries | None = ...,
+        log_size: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "resources", b"resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "resources", b"resources", "retries", b"retries"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "description", b"description", "limits", b"limits", "name", b"name", "resources", b"resources", "steps", b"steps", "timeout_seconds", b"timeout_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_policy", b"cancel_policy", "command", b"command", "description", b"description", "limits", b"limits", "log_size", b"log_size", "name", b"name", "queue_timeout_seconds", b"queue_timeout_seconds", "resources", b"resources", "retries", b"retries", "silence_timeout_seconds", b"silence_timeout_seconds", "steps", b"steps", "timeout_seconds", b"timeout_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -136,7 +136,7 @@ def test_who_holds_the_pipe_does_not_hold_the_job(tmp_path: Path) -> None:
     with platform(tmp_path, sh(script)) as made:
         before = time.monotonic()
         job = made.until(made.submit())
-        assert time.monotonic() - before < 4
+        assert time.monotonic() - before < 10
         assert made.log_of(job) == "done\n"
     os.kill(int((made.workspaces.folder / "escaped").read_text()), signal.SIGKILL)
     assert job.state == "finished"
@@ -148,7 +148,7 @@ def test_who_writes_for_ever_does_not_hold_the_job(tmp_path: Path) -> None:
     with platform(tmp_path, sh(script, log_size=4 * KIB)) as made:
         before = time.monotonic()
         job = made.until(made.submit())
-        assert time.monotonic() - before < 4
+        assert time.monotonic() - before < 10
         assert held(log_path(made, job)) <= 4 * KIB
     assert job.state == "finished"
     escaped = int((made.workspaces.folder / "escaped").read_text())

@@ -64,24 +64,24 @@ def test_what_expired_while_the_service_stood_still_fails_at_the_start(tmp_path:
 
 def test_a_silent_job_is_ended(tmp_path: Path) -> None:
     """It fails with a reason of its own, and what it wrote stays in its log."""
-    with platform(tmp_path, sh("echo begun; sleep 1000", silence_timeout=0.2)) as made:
+    with platform(tmp_path, sh("echo begun; sleep 1000", silence_timeout=1.0)) as made:
         job = made.until(made.submit())
         assert made.log_of(job) == "begun\n"
     assert (job.state, job.reason, job.exit_code) == ("failed", "silence_timeout", -15)
-    assert job.error == "it told nothing for longer than its silence_timeout of 0.2 s"
+    assert job.error == "it told nothing for longer than its silence_timeout of 1.0 s"
 
 
 @pytest.mark.parametrize("sign", ["echo alive; sleep 0.2;", STEP], ids=["log", "progress"])
 def test_a_job_that_shows_life_goes_on(tmp_path: Path, sign: str) -> None:
     """Lines of the log count, and so does progress, though there is none of the other."""
-    with platform(tmp_path, sh(sign * 6, silence_timeout=1.0, steps=("a",))) as made:
+    with platform(tmp_path, sh(sign * 12, silence_timeout=2.0, steps=("a",))) as made:
         assert made.until(made.submit()).state == "finished"
 
 
 def test_a_silent_job_that_is_let_end_by_itself_is_ended_all_the_same(tmp_path: Path) -> None:
     """A cancellation that waits for the job's own end does not take its limits away."""
     policy = CancelPolicy.DRAIN
-    with platform(tmp_path, sh(GATE, cancel=policy, silence_timeout=0.3)) as made:
+    with platform(tmp_path, sh(GATE, cancel=policy, silence_timeout=1.5)) as made:
         job = running(made)
         cancel(made, job)
         ended = made.until(job)

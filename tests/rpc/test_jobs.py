@@ -437,7 +437,10 @@ def test_pipelines_are_shown(served: Served) -> None:
     listed = served.client.pipelines.ListPipelines(pipelines_pb2.ListPipelinesRequest()).pipelines
     assert [pipeline.name for pipeline in listed] == ["fail", "test", "wait"]
     request = pipelines_pb2.GetPipelineRequest(name="wait")
-    assert served.client.pipelines.GetPipeline(request) == listed[2]
+    shown = served.client.pipelines.GetPipeline(request)
+    assert shown == listed[2]
+    assert (shown.cancel_policy, shown.log_size, shown.queue_timeout_seconds) == ("kill", 2**24, 0)
+    assert (shown.retries.attempts, shown.limits.HasField("running")) == (0, False)
     assert len({pipeline.version for pipeline in listed}) == 3
 
 
