@@ -104,7 +104,8 @@ class Receiving:
         """
         incoming = self.folder / "data/spool/incoming"
         until = time.monotonic() + PATIENCE
-        while any(incoming.iterdir()) and time.monotonic() < until:
+        # Each receiving process has a folder of its own in it.
+        while any(map(Path.is_file, incoming.rglob("*"))) and time.monotonic() < until:
             time.sleep(0.005)
         return sorted(
             path
