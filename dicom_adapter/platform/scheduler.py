@@ -2,7 +2,8 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -44,12 +45,12 @@ class _Run:
     """
 
     claim: Claim
-    #: The numbers of the graphics processors that are its own.
-    gpus: tuple[int, ...]
     execution: Execution | None = None
     ending: str | None = None
     #: Whether its process was asked to end, and may do as it likes.
     asked: bool = False
+    #: The numbers of the graphics processors that its process has.
+    gpus: tuple[int, ...] = ()
     thread: threading.Thread | None = None
 
 
@@ -169,11 +170,10 @@ class Scheduler:
         with self._lock:
             # A run that has given its job up already, but has not left its folder.
             leaving = list(self._runs)
-            taken = {gpu for run in self._runs.values() for gpu in run.gpus}
         claim = self._queue.claim(but=leaving)
         if claim is None:
             return False
-        run = _Run(claim, _free_gpus(taken, claim.job.requested.gpus))
+        run = _Run(claim)
         run.thread = threading.Thread(
             target=self._run, args=(run,), name=run.claim.job.name, daemon=True
         )
@@ -216,15 +216,35 @@ class Scheduler:
             self._records.stop(run.claim)
             return
         self._records.note_phase(run.claim, Phase.EXECUTING)
+        ended, problem = None, ""
+        with self._gpus_for(run) as gpus:
+            try:
+                execution = Execution(job, workspace, gpus)
+            except OSError as error:
+                problem = f"the command '{job.command[0]}' cannot be started: {error.strerror}"
+            else:
+                ended = self._wait(run, execution)
+        if ended is None:
+            self._records.fail(run.claim, Reason.PIPELINE_ERROR, problem)
+        else:
+            self._settle(run, workspace, ended)
+
+    @contextmanager
+    def _gpus_for(self, run: _Run) -> Iterator[tuple[int, ...]]:
+        """Give a process graphics processors of its own, until the block ends.
+
+        They are free before the ledger says so: who starts by what the ledger says finds enough.
+        """
+        with self._lock:
+            taken = {gpu for other in self._runs.values() for gpu in other.gpus}
+            run.gpus = _free_gpus(taken, run.claim.job.requested.gpus)
         try:
-            execution = Execution(job, workspace, run.gpus)
-        except OSError as error:
-            self._records.fail(
-                run.claim,
-                Reason.PIPELINE_ERROR,
-                f"the command '{job.command[0]}' cannot be started: {error.strerror}",
-            )
-            return
+            yield run.gpus
+        finally:
+            with self._lock:
+                run.gpus = ()
+
+    def _wait(self, run: _Run, execution: Execution) -> Ended:
         with self._lock:
             run.execution = execution
             ending = run.ending
@@ -233,9 +253,8 @@ class Scheduler:
             execution.interrupt(ending)
         if self._records.is_cancelled(run.claim):
             # So may this.
-            self.cancel(job.id)
-        ended = execution.wait(lambda reports: self._records.note_steps(run.claim, reports))
-        self._settle(run, workspace, ended)
+            self.cancel(run.claim.job.id)
+        return execution.wait(lambda reports: self._records.note_steps(run.claim, reports))
 
     def _prepare(self, run: _Run, workspace: Workspace, inputs: Sequence[JobInput]) -> bool:
         """Prepare a job as soon as the disk has room; False when the stop comes before that.
@@ -294,7 +313,7 @@ class Scheduler:
 
 
 def _free_gpus(taken: Collection[int], count: int) -> tuple[int, ...]:
-    """Return the lowest numbers that nobody has: as many as capacity.gpus has, there always are."""
+    """Return the lowest numbers that nobody has."""
     free = (number for number in itertools.count() if number not in taken)
     return tuple(itertools.islice(free, count))
 

@@ -3,13 +3,16 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dicom_adapter.config import Capacity, Limits
 from dicom_adapter.errors import FullError, InvalidArgumentError
 from dicom_adapter.ledger import events, turns
+from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.model import Job, Waiting
+from dicom_adapter.platform.records import Records
 from tests.platform.harness import MIB, Platform, platform, sh
 
 GATE = 'until [ -e "$DICOM_ADAPTER_INPUT/../../../go" ]; do sleep 0.01; done'
@@ -107,6 +110,27 @@ def test_each_job_has_graphics_processors_of_its_own(tmp_path: Path) -> None:
         second = made.until(made.submit("one"), "processing")
         open_gate(made)
         assert [seen(first), seen(second)] == ["gpus:0:", "gpus:1:"]
+
+
+def test_who_starts_as_another_ends_has_its_graphics_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the one before has not yet left, with its end in the ledger already."""
+    script = f'echo "gpus:$CUDA_VISIBLE_DEVICES:" > "$DICOM_ADAPTER_OUTPUT/seen"; {GATE}'
+    capacity = Capacity(cpus=4, memory=2048 * MIB, gpus=1)
+    with platform(tmp_path, sh(script, resources={"gpus": 1}), capacity=capacity) as made:
+        first, second = made.until(made.submit(), "processing"), made.submit()
+        ends = Records.finish
+
+        def finish(self: Records, claim: Claim, *more: Any) -> None:  # noqa: ANN401 - passed on
+            ends(self, claim, *more)
+            if claim.job.id == first.id:
+                made.wake()
+                made.until(second)
+
+        monkeypatch.setattr(Records, "finish", finish)
+        open_gate(made)
+        assert made.output_of(made.until(second), "seen") == "gpus:0:\n"
 
 
 def test_a_changed_limit_counts_at_once(tmp_path: Path) -> None:
