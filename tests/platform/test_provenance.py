@@ -28,6 +28,7 @@ SCRIPT = """
 mkdir "$DICOM_ADAPTER_OUTPUT/sub"
 printf mine > "$DICOM_ADAPTER_OUTPUT/provenance.json"
 date +%s.%N > "$DICOM_ADAPTER_OUTPUT/sub/out"
+sleep 0.1
 """
 
 

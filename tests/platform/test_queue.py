@@ -13,7 +13,7 @@ from dicom_adapter.ledger import events, turns
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.model import Job, Waiting
 from dicom_adapter.platform.records import Records
-from tests.platform.harness import MIB, Platform, platform, sh
+from tests.platform.harness import MIB, Platform, platform, sh, wait_for_file
 
 GATE = 'until [ -e "$DICOM_ADAPTER_INPUT/../../../go" ]; do sleep 0.01; done'
 
@@ -104,10 +104,14 @@ def test_each_job_has_graphics_processors_of_its_own(tmp_path: Path) -> None:
         def seen(job: Job) -> str:
             return made.output_of(made.until(job), "seen").strip()
 
-        first = made.until(made.submit("one"), "processing")
+        def started(job: Job) -> Job:
+            wait_for_file(made.workspaces.of(job.id).staging / "seen")
+            return job
+
+        first = started(made.submit("one"))
         assert seen(made.submit("two")) == "gpus:1,2:"
         assert seen(made.submit("none")) == "gpus::"
-        second = made.until(made.submit("one"), "processing")
+        second = started(made.submit("one"))
         open_gate(made)
         assert [seen(first), seen(second)] == ["gpus:0:", "gpus:1:"]
 
