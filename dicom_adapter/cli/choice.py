@@ -105,11 +105,11 @@ def chosen(
     if not found:
         typer.echo("No job matches.")
         return []
-    for job in found:
-        state = from_states([job.state])[0]
-        typer.echo(printable(f"{job.name}, {state}, would be {past}"))
-    many = counted(len(found), "job")
     if not yes:
+        for job in found:
+            state = from_states([job.state])[0]
+            typer.echo(printable(f"{job.name}, {state}, would be {past}"))
+        many = counted(len(found), "job")
         ask(f"{action.capitalize()} {many}?", f"{many} would be {past}")
     return [job.id for job in found]
 

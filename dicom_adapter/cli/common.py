@@ -60,6 +60,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object
 LimitOption = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first so many.")
 ]
+ReasonOption = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 AllOption = Annotated[bool, typer.Option("--all", help="All that the list shows.")]
 

@@ -17,6 +17,7 @@ from dicom_adapter.cli.common import (
     FAILED,
     ConfigOption,
     DataOption,
+    ReasonOption,
     ServerOption,
     YesOption,
     ask_first,
@@ -28,10 +29,6 @@ from dicom_adapter.lifecycle import Action, JobState
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
 from dicom_adapter.rpc.convert import from_states
 from dicom_adapter.v1 import jobs_pb2
-
-ReasonOption = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")
-]
 
 
 def add_to(jobs: typer.Typer) -> None:
@@ -106,7 +103,6 @@ def retry_jobs(
             name = client.jobs.RetryJob(request, timeout=CALL_SECONDS).name
             return f"{name} would run again" if dry_run else f"{name} is in the queue again"
 
-        # What a person may confirm one by one is not what a filter means.
         wanted = chosen(
             client,
             choice,

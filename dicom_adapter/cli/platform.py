@@ -10,20 +10,17 @@ from dicom_adapter.cli.common import (
     ConfigOption,
     DataOption,
     JsonOption,
+    ReasonOption,
     ServerOption,
     connect_platform,
     group,
 )
 from dicom_adapter.cli.output import counted, plain, print_values
-from dicom_adapter.rpc.client import CALL_SECONDS
+from dicom_adapter.rpc.client import CALL_SECONDS, Client
 from dicom_adapter.v1 import platform_pb2
 
 # So often it is asked whether the last job has ended.
 LOOK_SECONDS = 0.5
-
-ReasonOption = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")
-]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -59,8 +56,7 @@ def pause(
     Those that run are let run. New ones are taken into the queue.
     """
     with connect_platform(config, server, data) as client, client.errors():
-        request = platform_pb2.PausePlatformRequest(reason=reason)
-        found = client.platform.PausePlatform(request, timeout=CALL_SECONDS)
+        found = _paused(client, reason)
     typer.echo(f"no more jobs are started; {_told(found)}")
 
 
@@ -76,12 +72,11 @@ def drain(
 ) -> None:
     """Pause, and wait until no job runs. With exit code 1 when some still do at the timeout."""
     with connect_platform(config, server, data) as client, client.errors():
-        request = platform_pb2.PausePlatformRequest(reason=reason)
-        found = client.platform.PausePlatform(request, timeout=CALL_SECONDS)
+        found = _paused(client, reason)
         began, running = time.monotonic(), -1
         while found.running:
             if found.running != running:
-                typer.echo(f"{_told(found)}", err=True)
+                typer.echo(_told(found), err=True)
             running = found.running
             if timeout is not None and time.monotonic() - began > timeout:
                 raise typer.Exit(FAILED)
@@ -103,6 +98,11 @@ def resume(
         request = platform_pb2.ResumePlatformRequest(reason=reason)
         found = client.platform.ResumePlatform(request, timeout=CALL_SECONDS)
     typer.echo(f"jobs are started; {_told(found)}")
+
+
+def _paused(client: Client, reason: str) -> platform_pb2.Platform:
+    request = platform_pb2.PausePlatformRequest(reason=reason)
+    return client.platform.PausePlatform(request, timeout=CALL_SECONDS)
 
 
 def _told(found: platform_pb2.Platform) -> str:

@@ -136,11 +136,11 @@ def next_allowance(tx: Connection, rules: Rules, at: datetime) -> datetime | Non
     return min((moment for moment in found if moment is not None), default=None)
 
 
-def waiting(tx: Connection, pipeline: str) -> int:
-    """Return how many jobs of a pipeline wait."""
-    query = select(func.count()).where(
-        jobs.c.state == JobState.IN_QUEUE, jobs.c.pipeline == pipeline
-    )
+def waiting(tx: Connection, pipeline: str | None = None) -> int:
+    """Return how many jobs wait, of a pipeline or of all."""
+    query = select(func.count()).where(jobs.c.state == JobState.IN_QUEUE)
+    if pipeline is not None:
+        query = query.where(jobs.c.pipeline == pipeline)
     return tx.scalar(query) or 0
 
 
@@ -173,7 +173,7 @@ def why_waiting(tx: Connection, rules: Rules, job: Job, at: datetime) -> str:
     if limited is not None:
         return limited
     if now.count >= rules.max_jobs:
-        return f"{now.count} jobs run, as many as platform.max_jobs lets"
+        return f"platform.max_jobs is reached: {now.count} run"
     free = _less(total, now.held)
     return "" if needs.fits(free) else f"it needs {_lacks(needs, free, 'has free')}"
 
@@ -225,12 +225,12 @@ def _held_back(
     """Return which limit of its own keeps a pipeline from starting a job; None: none does."""
     limits, runs = rules.of(pipeline), now.of.get(pipeline, 0)
     if limits.running is not None and runs >= limits.running:
-        return f"{runs} jobs of {pipeline} run, as many as its limits.running lets"
+        return f"limits.running of the pipeline {pipeline} is reached: {runs} run"
     again = _allowed_at(tx, pipeline, limits.daily, at)
     if again is not None:
         return (
-            f"{limits.daily} jobs of {pipeline} have started within 24 hours, as many as its "
-            f"limits.daily lets: the next one starts at {again:%Y-%m-%d %H:%M} UTC"
+            f"limits.daily of the pipeline {pipeline} is reached: {limits.daily} started within "
+            f"24 hours: the next one starts at {again:%Y-%m-%d %H:%M} UTC"
         )
     return None
 

@@ -5,9 +5,7 @@ from collections.abc import Callable
 import structlog
 
 from dicom_adapter.clock import Clock
-from dicom_adapter.ledger import Ledger, jobs, pauses
-from dicom_adapter.ledger.leases import HELD
-from dicom_adapter.lifecycle import JobState
+from dicom_adapter.ledger import Ledger, pauses, turns
 from dicom_adapter.model import PlatformState
 from dicom_adapter.platform.control import check_reason
 
@@ -25,11 +23,10 @@ class PlatformControl:
     def state(self) -> PlatformState:
         """Return whether jobs are started, and how many run and wait."""
         with self._ledger.read() as tx:
-            counts = jobs.counts(tx)
             return PlatformState(
                 paused=pauses.current(tx),
-                running=sum(counts.get(state, 0) for state in sorted(HELD)),
-                waiting=counts.get(JobState.IN_QUEUE, 0),
+                running=turns.running(tx).count,
+                waiting=turns.waiting(tx),
             )
 
     def pause(self, *, actor: str, why: str = "") -> PlatformState:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import Settings
 from dicom_adapter.errors import FullError
-from dicom_adapter.ledger import Ledger, jobs, pauses, queue, turns, waiting
+from dicom_adapter.ledger import Ledger, due, jobs, pauses, queue, turns
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.ledger.turns import Limits, Rules
 from dicom_adapter.lifecycle import JobState
@@ -39,16 +39,8 @@ class JobQueue:
     def __init__(self, ledger: Ledger, clock: Clock, rules: Rules) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._rules = rules
-
-    @property
-    def rules(self) -> Rules:
-        """What it goes by now."""
-        return self._rules
-
-    def reload(self, rules: Rules) -> None:
-        """Go by other rules from now on; jobs that run are let run."""
-        self._rules = rules
+        #: What it goes by now; jobs that run are let run when it changes.
+        self.rules = rules
 
     def claim(self, *, but: Collection[str]) -> Claim | None:
         """Take the job whose turn it is; None where nobody may start now.
@@ -60,14 +52,14 @@ class JobQueue:
             at = self._clock.now()
             if pauses.current(tx) is not None:
                 return None
-            job_id = turns.next_turn(tx, self._rules, at, but=but)
+            job_id = turns.next_turn(tx, self.rules, at, but=but)
             return None if job_id is None else queue.claim(tx, job_id, at)
 
     def next_look(self, at: datetime) -> datetime | None:
         """Return when a job starts or fails that nothing but the time kept waiting at a moment."""
         with self._ledger.read() as tx:
-            due = (turns.next_allowance(tx, self._rules, at), waiting.next_due(tx, at))
-        return min(filter(None, due), default=None)
+            moments = (turns.next_allowance(tx, self.rules, at), due.next_due(tx, at))
+        return min(filter(None, moments), default=None)
 
     def check_room(self, tx: Connection, pipeline: str) -> None:
         """Make sure that one more job of a pipeline may wait.
@@ -75,11 +67,11 @@ class JobQueue:
         Raises:
             FullError: as many wait already as its limit lets.
         """
-        most = self._rules.of(pipeline).waiting
+        most = self.rules.of(pipeline).waiting
         if most is not None and turns.waiting(tx, pipeline) >= most:
             raise FullError(
-                f"{most} jobs of {pipeline} wait, as many as its limits.waiting lets: try again "
-                "when one of them has started"
+                f"limits.waiting of the pipeline {pipeline} is reached: {most}: try again when one "
+                "of them has started"
             )
 
     def get(self, id_or_name: str) -> Job:
@@ -92,9 +84,9 @@ class JobQueue:
             job = jobs.get(tx, id_or_name)
             if job.state != JobState.IN_QUEUE:
                 return job
-            before = turns.before(tx, self._rules, job)
+            before = turns.before(tx, self.rules, job)
             paused = pauses.current(tx)
-            why = turns.why_waiting(tx, self._rules, job, self._clock.now())
+            why = turns.why_waiting(tx, self.rules, job, self._clock.now())
         if paused is not None:
             why = told(paused)
         elif not why and before:

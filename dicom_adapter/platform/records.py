@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import StaleLeaseError, UnavailableError, fingerprint
 from dicom_adapter.files import NO_ROOM
-from dicom_adapter.ledger import Ledger, jobs, leases, queue, waiting
+from dicom_adapter.ledger import Ledger, due, jobs, leases, queue
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, Phase, Reason
 from dicom_adapter.model import ItemState, JobOutput
@@ -122,15 +122,24 @@ class Records:
         with self._ledger.read() as tx:
             inputs = jobs.inputs_of(tx, claim.job.id)
         record = provenance(claim.job, inputs, outputs, ended, at)
+        workspace = self._workspaces.of(claim.job.id)
+        return self.when_room(claim, lambda: workspace.stage_provenance(record))
+
+    def when_room(self, claim: Claim, write: Callable[[], None]) -> bool:
+        """Write into a job's folder as soon as the disk has room.
+
+        A full disk is not the job's fault, and its sender was told that all is well. False when
+        the platform is stopped before there is room: the job is back in the queue then.
+        """
         while True:
             self.hold(claim)
             try:
-                self._workspaces.of(claim.job.id).stage_provenance(record)
+                write()
             except OSError as error:
                 if error.errno not in NO_ROOM:
                     raise
                 log.warning(
-                    "the disk has no room to finish a job; it is tried again",
+                    "the disk has no room for a job; it is tried again",
                     action="job.no_room",
                     job=claim.job.name,
                 )
@@ -155,7 +164,7 @@ class Records:
         self._workspaces.of(claim.job.id).discard_attempt()
         end = {**self._end(ended), "finished_at": None, "error": error[:LONGEST_ERROR]}
         later = self._commit(
-            lambda tx: waiting.back_off(
+            lambda tx: due.back_off(
                 tx, claim.job.id, at=self._clock.now(), lease=claim.lease, cause=cause, values=end
             )
         )

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import Connection
 
 from dicom_adapter.clock import Clock
-from dicom_adapter.ledger import Ledger, jobs, leases, queue, waiting
+from dicom_adapter.ledger import Ledger, due, jobs, leases, queue
 from dicom_adapter.ledger.leases import Lost
 from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, Reason
 from dicom_adapter.model import ItemState
@@ -97,7 +97,7 @@ class Recovery:
 
     def _try_again(self, tx: Connection, job: Lost, why: str) -> JobState:
         """Go by the pipeline's own rule: a job that ends its machine each time must not go on."""
-        later = waiting.back_off(
+        later = due.back_off(
             tx,
             job.job_id,
             at=self._clock.now(),

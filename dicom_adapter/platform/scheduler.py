@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,12 +11,10 @@ import structlog
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import StaleLeaseError, fingerprint
-from dicom_adapter.files import NO_ROOM
-from dicom_adapter.ledger import Ledger, jobs, waiting
+from dicom_adapter.ledger import Ledger, due, jobs
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.ledger.turns import Rules
 from dicom_adapter.lifecycle import CancelPolicy, Phase, Reason
-from dicom_adapter.model import JobInput
 from dicom_adapter.platform.executor import Ended, Execution
 from dicom_adapter.platform.heartbeat import Heartbeat
 from dicom_adapter.platform.queue import JobQueue
@@ -30,7 +28,6 @@ from dicom_adapter.platform.workspace import (
 )
 from dicom_adapter.worker import Worker
 
-NO_ROOM_PAUSE_SECONDS = 5.0
 # Why a run is ended that a person wants to end.
 CANCELLED = "cancelled"
 
@@ -82,7 +79,7 @@ class Scheduler:
 
     def reload(self, rules: Rules, on_lost: OnLost) -> None:
         """Go by other settings from now on; jobs that run are let run."""
-        self._queue.reload(rules)
+        self._queue.rules = rules
         self._recovery.on_lost = on_lost
         self.wake()
 
@@ -157,10 +154,10 @@ class Scheduler:
 
     def _expire(self, now: datetime) -> None:
         with self._ledger.read() as tx:
-            if not waiting.overdue(tx, now):
+            if not due.overdue(tx, now):
                 return
         with self._ledger.write() as tx:
-            expired = [waiting.expire(tx, job_id, at=now) for job_id in waiting.overdue(tx, now)]
+            expired = [due.expire(tx, job_id, at=now) for job_id in due.overdue(tx, now)]
         for job in expired:
             log.error("job failed: it waited too long in the queue", action="job.failed",
                       job=job.name, reason=job.reason)  # fmt: skip
@@ -207,7 +204,7 @@ class Scheduler:
             inputs = jobs.inputs_of(tx, job.id)
         try:
             workspace.check_inputs(inputs)
-            if not self._prepare(run, workspace, inputs):
+            if not self._records.when_room(run.claim, lambda: workspace.prepare(job, inputs)):
                 return
         except BrokenInputError as error:
             self._records.fail(run.claim, Reason.INPUT_ERROR, f"{error}: send the study again")
@@ -255,29 +252,6 @@ class Scheduler:
             # So may this.
             self.cancel(run.claim.job.id)
         return execution.wait(lambda reports: self._records.note_steps(run.claim, reports))
-
-    def _prepare(self, run: _Run, workspace: Workspace, inputs: Sequence[JobInput]) -> bool:
-        """Prepare a job as soon as the disk has room; False when the stop comes before that.
-
-        A full disk is not the job's fault, and its sender was told that all is well.
-        """
-        while True:
-            self._records.hold(run.claim)
-            try:
-                workspace.prepare(run.claim.job, inputs)
-            except OSError as error:
-                if error.errno not in NO_ROOM:
-                    raise
-                log.warning(
-                    "the disk has no room to start a job; it is tried again",
-                    action="job.no_room",
-                    job=run.claim.job.name,
-                )
-            else:
-                return True
-            if self._stopping.wait(NO_ROOM_PAUSE_SECONDS):
-                self._records.put_back(run.claim)
-                return False
 
     def _settle(self, run: _Run, workspace: Workspace, ended: Ended) -> None:
         # First why we ended it: many programs answer TERM with exit code 0 and half an output.

@@ -3,14 +3,11 @@
 import platform
 from collections.abc import Iterator
 
-import grpc
-
 from dicom_adapter.audit import AuditTrail, Period
 from dicom_adapter.errors import InvalidArgumentError
 from dicom_adapter.rpc import convert
+from dicom_adapter.rpc.context import Context
 from dicom_adapter.v1 import audit_pb2, audit_pb2_grpc
-
-Context = grpc.ServicerContext
 
 
 class AuditServicer(audit_pb2_grpc.AuditServiceServicer):

@@ -10,9 +10,8 @@ import structlog
 from grpc_status import rpc_status
 
 from dicom_adapter.errors import DicomAdapterError, UnavailableError, fingerprint
+from dicom_adapter.rpc.context import Context
 from dicom_adapter.rpc.status import to_status
-
-Context = grpc.ServicerContext
 
 log = structlog.get_logger()
 

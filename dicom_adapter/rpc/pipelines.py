@@ -1,12 +1,9 @@
 """Serves what the platform can run."""
 
-import grpc
-
 from dicom_adapter.platform.operations import PipelineOperations, version_of
 from dicom_adapter.rpc import convert
+from dicom_adapter.rpc.context import Context
 from dicom_adapter.v1 import pipelines_pb2, pipelines_pb2_grpc
-
-Context = grpc.ServicerContext
 
 
 class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):

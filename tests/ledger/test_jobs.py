@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from dicom_adapter.errors import NotFoundError, WrongStateError
-from dicom_adapter.ledger import Ledger, events, jobs, queue, turns, waiting
+from dicom_adapter.ledger import Ledger, due, events, jobs, queue, turns
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.lifecycle import Action, JobState
 from dicom_adapter.model import (
@@ -88,9 +88,9 @@ def test_the_rules_of_a_jobs_runs_are_kept(ledger: Ledger) -> None:
         tx.execute(text("UPDATE jobs SET rules = NULL WHERE id = :id"), {"id": old.id})
         assert jobs.get(tx, ruled.id).rules == rules
         assert jobs.get(tx, old.id).rules == RunRules()
-        assert waiting.next_due(tx, NOW) == after(60)
-        assert waiting.overdue(tx, after(59)) == []
-        assert waiting.overdue(tx, after(60)) == [ruled.id]
+        assert due.next_due(tx, NOW) == after(60)
+        assert due.overdue(tx, after(59)) == []
+        assert due.overdue(tx, after(60)) == [ruled.id]
 
 
 def test_a_job_whose_time_has_not_come_is_passed_over(ledger: Ledger) -> None:
@@ -99,18 +99,18 @@ def test_a_job_whose_time_has_not_come_is_passed_over(ledger: Ledger) -> None:
         rules = RunRules(retries=Retries(1, (75,), delay=10.0))
         first, second = make.add_job(tx, name="first", rules=rules), make.add_job(tx, name="second")
         lease = make.claimed(tx).lease
-        later = waiting.back_off(tx, first.id, at=NOW, lease=lease, cause="busy", values={})
+        later = due.back_off(tx, first.id, at=NOW, lease=lease, cause="busy", values={})
         assert later is not None
-        assert (later.ready_at, waiting.next_due(tx, NOW)) == (after(10), after(10))
+        assert (later.ready_at, due.next_due(tx, NOW)) == (after(10), after(10))
         assert make.claimed(tx, after(9)).job.id == second.id
         assert turns.next_turn(tx, make.rules(), after(9.999)) is None
         claimed = make.claimed(tx, after(10))
         assert (claimed.job.id, claimed.job.attempts, claimed.job.retried) == (first.id, 2, 1)
         # That was all.
-        again = waiting.back_off(
+        again = due.back_off(
             tx, first.id, at=after(10), lease=claimed.lease, cause="busy", values={}
         )
-        assert (again, waiting.next_due(tx, after(10))) == (None, None)
+        assert (again, due.next_due(tx, after(10))) == (None, None)
 
 
 def test_a_request_id_makes_one_job(ledger: Ledger) -> None:

@@ -128,7 +128,7 @@ def test_the_last_place_is_kept_for_the_first_of_the_queue(ledger: Ledger) -> No
     end(ledger, "first")
     assert [claim(ledger, rules) for _ in range(3)] == ["second", "small", ""]
     add(ledger, "fourth")
-    assert why(ledger, "fourth", rules) == "2 jobs run, as many as platform.max_jobs lets"
+    assert why(ledger, "fourth", rules) == "platform.max_jobs is reached: 2 run"
 
 
 def test_a_pipeline_at_its_limit_lets_the_others_by(ledger: Ledger) -> None:
@@ -138,7 +138,7 @@ def test_a_pipeline_at_its_limit_lets_the_others_by(ledger: Ledger) -> None:
         add(ledger, f"lung-{number}", pipeline="lung", priority=Priority.HIGHER)
     add(ledger, "heart", pipeline="heart")
     assert [claim(ledger, rules) for _ in range(4)] == ["lung-0", "lung-1", "heart", ""]
-    told = "2 jobs of lung run, as many as its limits.running lets"
+    told = "limits.running of the pipeline lung is reached: 2 run"
     assert why(ledger, "lung-2", rules) == told
     end(ledger, "lung-0")
     assert [claim(ledger, rules), claim(ledger, rules)] == ["lung-2", ""]
@@ -154,8 +154,8 @@ def test_a_daily_limit_holds_for_any_24_hours(ledger: Ledger) -> None:
     end(ledger, "lung-0", HOUR)
     assert claim(ledger, rules, 2 * HOUR) == ""
     assert why(ledger, "lung-2", rules, 2 * HOUR) == (
-        "2 jobs of lung have started within 24 hours, as many as its limits.daily lets: the next "
-        f"one starts at {NOW + DAY:%Y-%m-%d %H:%M} UTC"
+        "limits.daily of the pipeline lung is reached: 2 started within 24 hours: "
+        f"the next one starts at {NOW + DAY:%Y-%m-%d %H:%M} UTC"
     )
     with ledger.read() as tx:
         assert turns.next_allowance(tx, rules, after(2 * HOUR)) == NOW + DAY

@@ -71,7 +71,7 @@ def test_a_full_queue_takes_no_more_until_it_has_room(tmp_path: Path) -> None:
     with platform(tmp_path, pipeline, sh("true", "other"), max_jobs=1) as made:
         runs = made.until(made.submit(), "processing")
         waits = made.submit()
-        told = "1 jobs of test wait, as many as its limits.waiting lets"
+        told = "limits.waiting of the pipeline test is reached: 1"
         with pytest.raises(FullError, match=told):
             made.submit()
         with pytest.raises(FullError, match=told):
@@ -142,7 +142,7 @@ def test_a_changed_limit_counts_at_once(tmp_path: Path) -> None:
     with platform(tmp_path, sh(GATE, limits=Limits(running=1))) as made:
         made.until(made.submit(), "processing")
         waits = made.submit()
-        told = "1 jobs of test run, as many as its limits.running lets"
+        told = "limits.running of the pipeline test is reached: 1 run"
         assert waiting(made, waits) == Waiting(0, told)
         assert waiting(made, made.submit()) == Waiting(1, told)
         made.scheduler.reload(replace(made.queue.rules, limits={}), "requeue")
@@ -155,7 +155,7 @@ def test_a_daily_limit_is_waited_for_without_looking(tmp_path: Path) -> None:
     with platform(tmp_path, sh("true", limits=Limits(daily=1))) as made:
         made.until(made.submit())
         waits = made.submit()
-        assert "have started within 24 hours" in waiting(made, waits).why
+        assert "started within 24 hours" in waiting(made, waits).why
         made.clock.advance(turns.DAY.total_seconds() - 1)
         assert made.views.get(waits.id).state == "in_queue"
         made.clock.advance(1)

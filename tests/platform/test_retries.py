@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from dicom_adapter import model
 from dicom_adapter.config import Pipeline, Retries
-from dicom_adapter.ledger import waiting
+from dicom_adapter.ledger import due
 from dicom_adapter.ledger.schema import microseconds
 from dicom_adapter.lifecycle import CancelPolicy
 from dicom_adapter.model import Job
@@ -146,7 +146,7 @@ def test_one_that_waits_for_its_retry_can_be_cancelled(tmp_path: Path) -> None:
         assert cancel(made, job).state == "cancelled"
         made.clock.advance(1000)
         with made.ledger.read() as tx:
-            assert waiting.next_due(tx, made.clock.now()) is None
+            assert due.next_due(tx, made.clock.now()) is None
         assert made.views.get(job.id).attempts == 1
 
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from dicom_adapter.config import Capacity
 from dicom_adapter.errors import UnavailableError
 from dicom_adapter.model import Job, Priority
-from dicom_adapter.platform import records, scheduler
+from dicom_adapter.platform import records
 from dicom_adapter.platform.workspace import Workspace
 from tests.ledger import make
 from tests.platform.harness import MIB, Platform, platform, sh, wait_for_file
@@ -235,7 +235,7 @@ def test_a_job_waits_for_room_on_the_disk(
 
     monkeypatch.setattr(Workspace, "prepare", refuse)
     if not stopped:
-        monkeypatch.setattr(scheduler, "NO_ROOM_PAUSE_SECONDS", 0.01)
+        monkeypatch.setattr(records, "NO_ROOM_PAUSE_SECONDS", 0.01)
     with platform(tmp_path, sh("true")) as made:
         job = made.submit()
         assert full.wait(PATIENCE)
