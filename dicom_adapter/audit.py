@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from dicom_adapter.ledger import Ledger, events, groups, instances, jobs
-from dicom_adapter.model import Event
+from dicom_adapter.ledger import Ledger, events, groups, instances, jobs, pauses, tokens
+from dicom_adapter.lifecycle import Role
+from dicom_adapter.model import Caller, Event
 
 PER_PAGE = 1000
 
 # Whose reasons are this program's own words, or a person's. Others are those of a job processor or
 # of another platform, and may quote what they have failed on.
+_OWN_KINDS = frozenset({jobs.KIND, pauses.KIND, tokens.KIND})
 _OWN_WORDS = frozenset({(groups.KIND, "discard"), (instances.KIND, "variant")})
 
 
@@ -30,11 +32,15 @@ class AuditTrail:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def pages(self, after: int, period: Period) -> Iterator[list[Event]]:
+    def pages(self, caller: Caller, after: int, period: Period) -> Iterator[list[Event]]:
         """Yield the events behind a number, the oldest first, up to the newest there is now.
 
         Each page is a transaction of its own: however slowly they are taken, nobody waits for it.
+
+        Raises:
+            PermissionDeniedError: the caller may not.
         """
+        caller.check_everywhere(Role.ADMIN)
         with self._ledger.read() as tx:
             last = events.last_number(tx)
         while after < last:
@@ -49,6 +55,6 @@ class AuditTrail:
 
 
 def _without_quotes(event: Event) -> Event:
-    if event.kind == jobs.KIND or (event.kind, event.action) in _OWN_WORDS:
+    if event.kind in _OWN_KINDS or (event.kind, event.action) in _OWN_WORDS:
         return event
     return replace(event, reason="")

@@ -6,6 +6,8 @@ DicomAdapterError
 ├── InvalidArgumentError         a caller's value is wrong; names the field
 ├── NotFoundError                a caller named something that does not exist
 ├── AlreadyExistsError           a caller asked for something that is there already
+├── UnauthenticatedError         nobody knows who calls: no token, or none that is valid
+├── PermissionDeniedError        the caller is known, but may not
 ├── WrongStateError              the thing is there, but its state forbids the move
 │   └── StaleLeaseError          the job is no longer held by the attempt that wants to change it
 ├── UnavailableError             the peer does not answer now; try again later
@@ -69,6 +71,14 @@ class NotFoundError(DicomAdapterError):
 
 class AlreadyExistsError(DicomAdapterError):
     """A caller asked for something that is there already."""
+
+
+class UnauthenticatedError(DicomAdapterError):
+    """Nobody knows who calls."""
+
+
+class PermissionDeniedError(DicomAdapterError):
+    """The caller is known, but may not do this."""
 
 
 class WrongStateError(DicomAdapterError):

@@ -66,6 +66,33 @@ class CancelPolicy(StrEnum):
     REQUEST = "request"
 
 
+class Role(StrEnum):
+    """What people may do; each role may do what those before it may."""
+
+    #: Look at everything.
+    VIEWER = "viewer"
+    #: Make jobs, and decide about everybody's.
+    OPERATOR = "operator"
+    #: Say that outputs are wrong, and have the platform stand still.
+    MANAGER = "manager"
+    #: Give tokens away, change the configuration, and read the audit trail.
+    ADMIN = "admin"
+
+    def covers(self, other: "Role") -> bool:
+        """Tell whether it may do all that another role may."""
+        roles = list(Role)
+        return roles.index(self) >= roles.index(other)
+
+
+class Machine(StrEnum):
+    """What moves jobs without being told to."""
+
+    #: The attempt that holds the job.
+    WORKER = "worker"
+    #: The platform itself.
+    SYSTEM = "system"
+
+
 class Reason(StrEnum):
     """Why a job is where it is."""
 
@@ -88,30 +115,31 @@ class Move:
     source: JobState | None
     action: Action
     target: JobState | None
-    who: str
+    who: tuple[Role | Machine, ...]
 
 
 _S = JobState
+_OPERATOR, _MANAGER, _WORKER, _SYSTEM = Role.OPERATOR, Role.MANAGER, Machine.WORKER, Machine.SYSTEM
 MOVES: tuple[Move, ...] = (
-    Move(None, Action.CREATE, _S.IN_QUEUE, "owner, system"),
-    Move(_S.IN_QUEUE, Action.CLAIM, _S.PROCESSING, "worker"),
-    Move(_S.IN_QUEUE, Action.CANCEL, _S.CANCELLED, "owner, operator"),
-    Move(_S.IN_QUEUE, Action.EXPIRE, _S.FAILED, "system"),
-    Move(_S.PROCESSING, Action.FINISH, _S.FINISHED, "worker"),
-    Move(_S.PROCESSING, Action.FAIL, _S.FAILED, "worker, system"),
-    Move(_S.PROCESSING, Action.REQUEUE, _S.IN_QUEUE, "system, worker"),
-    Move(_S.PROCESSING, Action.CANCEL, _S.CANCELLING, "owner, operator"),
-    Move(_S.CANCELLING, Action.STOP, _S.CANCELLED, "worker, system"),
-    Move(_S.CANCELLING, Action.FINISH, _S.FINISHED, "worker, system"),
-    Move(_S.CANCELLING, Action.FAIL, _S.FAILED, "worker, system"),
-    Move(_S.FAILED, Action.RETRY, _S.IN_QUEUE, "owner"),
-    Move(_S.CANCELLED, Action.RETRY, _S.IN_QUEUE, "operator"),
-    Move(_S.FINISHED, Action.RETRY, _S.IN_QUEUE, "operator"),
-    Move(_S.FINISHED, Action.INVALIDATE, _S.INVALIDATED, "manager"),
-    Move(_S.FINISHED, Action.DELETE, None, "owner, operator"),
-    Move(_S.FAILED, Action.DELETE, None, "owner, operator"),
-    Move(_S.CANCELLED, Action.DELETE, None, "owner, operator"),
-    Move(_S.INVALIDATED, Action.DELETE, None, "owner, operator"),
+    Move(None, Action.CREATE, _S.IN_QUEUE, (_OPERATOR, _SYSTEM)),
+    Move(_S.IN_QUEUE, Action.CLAIM, _S.PROCESSING, (_WORKER,)),
+    Move(_S.IN_QUEUE, Action.CANCEL, _S.CANCELLED, (_OPERATOR,)),
+    Move(_S.IN_QUEUE, Action.EXPIRE, _S.FAILED, (_SYSTEM,)),
+    Move(_S.PROCESSING, Action.FINISH, _S.FINISHED, (_WORKER,)),
+    Move(_S.PROCESSING, Action.FAIL, _S.FAILED, (_WORKER, _SYSTEM)),
+    Move(_S.PROCESSING, Action.REQUEUE, _S.IN_QUEUE, (_SYSTEM, _WORKER)),
+    Move(_S.PROCESSING, Action.CANCEL, _S.CANCELLING, (_OPERATOR,)),
+    Move(_S.CANCELLING, Action.STOP, _S.CANCELLED, (_WORKER, _SYSTEM)),
+    Move(_S.CANCELLING, Action.FINISH, _S.FINISHED, (_WORKER, _SYSTEM)),
+    Move(_S.CANCELLING, Action.FAIL, _S.FAILED, (_WORKER, _SYSTEM)),
+    Move(_S.FAILED, Action.RETRY, _S.IN_QUEUE, (_OPERATOR,)),
+    Move(_S.CANCELLED, Action.RETRY, _S.IN_QUEUE, (_OPERATOR,)),
+    Move(_S.FINISHED, Action.RETRY, _S.IN_QUEUE, (_OPERATOR,)),
+    Move(_S.FINISHED, Action.INVALIDATE, _S.INVALIDATED, (_MANAGER,)),
+    Move(_S.FINISHED, Action.DELETE, None, (_OPERATOR,)),
+    Move(_S.FAILED, Action.DELETE, None, (_OPERATOR,)),
+    Move(_S.CANCELLED, Action.DELETE, None, (_OPERATOR,)),
+    Move(_S.INVALIDATED, Action.DELETE, None, (_OPERATOR,)),
 )
 
 
@@ -128,6 +156,15 @@ def target_of(source: JobState | None, action: Action) -> JobState | None:
     raise WrongStateError(f"cannot {action} a job that is {_word(source)}: it must be {allowed}")
 
 
+def role_for(action: Action) -> Role:
+    """Return the role that a person needs for an action; ValueError where no person decides it."""
+    needed = {who for move in MOVES if move.action == action for who in move.who}
+    for role in Role:
+        if role in needed:
+            return role
+    raise ValueError(f"no person may {action} a job")
+
+
 def _word(state: JobState | None) -> str:
     return "not made yet" if state is None else state
 
@@ -138,5 +175,5 @@ def diagram() -> str:
     for move in MOVES:
         source = move.source or "[*]"
         target = move.target or "[*]"
-        lines.append(f"    {source} --> {target}: {move.action} ({move.who})")
+        lines.append(f"    {source} --> {target}: {move.action} ({', '.join(move.who)})")
     return "\n".join(lines)

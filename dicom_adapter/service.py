@@ -8,25 +8,28 @@ that it changes all or nothing.
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from dicom_adapter.access import Access
 from dicom_adapter.audit import AuditTrail
 from dicom_adapter.clock import Clock, SystemClock
-from dicom_adapter.config import AETitle, Change, Settings, changes
+from dicom_adapter.config import AETitle, Change, PlatformSettings, Settings, changes
 from dicom_adapter.datafolder import DataFolder
 from dicom_adapter.errors import DicomAdapterError, StartError, WrongStateError
 from dicom_adapter.files import flush_of, make_folder
 from dicom_adapter.ledger import Ledger
-from dicom_adapter.model import ServiceStatus
+from dicom_adapter.lifecycle import Role
+from dicom_adapter.model import Caller, Disorder, ServiceStatus
 from dicom_adapter.overview import Overview
 from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
 from dicom_adapter.platform.pausing import PlatformControl
+from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue, rules_of
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
@@ -41,6 +44,7 @@ from dicom_adapter.receive.spool import Spool
 from dicom_adapter.reclaim import Places, Reclaimer
 from dicom_adapter.rpc.adapter import AdapterOperations
 from dicom_adapter.rpc.client import Client
+from dicom_adapter.rpc.credentials import Credentials, ServerTls
 from dicom_adapter.rpc.server import PlatformOperations, Server
 from dicom_adapter.submit.outbox import Outbox, SubmissionOperations
 from dicom_adapter.upkeep import Upkeep, logged
@@ -63,6 +67,14 @@ log = structlog.get_logger()
 def socket_address(settings: Settings) -> str:
     """Return the address of the Unix socket that the service of these settings serves."""
     return f"unix:{settings.storage.path / SOCKET}"
+
+
+def credentials_for(platform: PlatformSettings) -> Credentials:
+    """Return what is shown to the platform of these settings."""
+    return Credentials(
+        token="" if platform.token is None else platform.token.secret,
+        ca=None if platform.ca is None else platform.ca.path,
+    )
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,8 @@ class Service:
         self.ledger = Ledger(settings.ledger.url, settings.storage.durability)
         self._spool = Spool(self._data / "spool", flush_of(settings.storage.durability))
         self._workspaces = Workspaces(self._data / "platform" / "jobs")
+        self._projects = Projects(settings.projects)
+        self._reloads.append(lambda settings: self._projects.reload(settings.projects))
         self._uploads = Uploads(self._data / "platform" / "uploads", self.ledger, self.clock)
         self._hosts = Hosts(self._make_host)
         self._upkeep = Upkeep(self._spool, self.ledger, adopted=self._hosts.wake)
@@ -216,6 +230,7 @@ class Service:
             pipelines,
             self._workspaces,
             self._uploads,
+            projects=self._projects,
             queue=queue,
             locate=self._spool.path_of,
             submitted=scheduler.wake,
@@ -229,12 +244,14 @@ class Service:
             cancelling=scheduler.cancel,
             ended=self._wake_reclaimer,
         )
-        views = JobViews(self.ledger, self._workspaces)
+        views = JobViews(self.ledger, queue, self._workspaces)
         platform = PlatformControl(self.ledger, self.clock, resumed=scheduler.wake)
-        return PlatformOperations(operations, views, control, pipelines, queue, platform)
+        return PlatformOperations(operations, views, control, pipelines, platform)
 
     def _start_grpc(self, platform: PlatformOperations | None) -> tuple[str, ...]:
-        server = Server(platform, self._adapter_operations(), AuditTrail(self.ledger))
+        access = Access(self.ledger, self.clock, self._projects)
+        operations = self._adapter_operations()
+        server = Server(platform, operations, access, AuditTrail(self.ledger))
         path = self._data / SOCKET
         if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
             raise StartError(
@@ -247,17 +264,29 @@ class Service:
         listen = self.settings.grpc.listen
         if listen is not None:
             host = listen.rpartition(":")[0]
-            addresses.append(f"{host}:{server.listen(listen)}")
+            addresses.append(f"{host}:{server.listen(listen, self._server_tls())}")
         server.start()
         path.chmod(0o600)
         self._running.callback(server.stop, CALLS_GRACE)
         return tuple(addresses or [socket_address(self.settings)])
 
+    def _server_tls(self) -> ServerTls | None:
+        if self.settings.grpc.tls is None:
+            return None
+        tls = ServerTls(self.settings.grpc.tls)
+
+        def reload(settings: Settings) -> None:
+            if settings.grpc.tls is not None:
+                tls.reload(settings.grpc.tls)
+
+        self._reloads.append(reload)
+        return tls
+
     def _adapter_operations(self) -> AdapterOperations:
         return AdapterOperations(
-            status=self.status,
-            reload=self.reload,
-            check=lambda scrub: logged(self._upkeep.check(scrub=scrub)),
+            status=self._status_for,
+            reload=self._reload_for,
+            check=self._check_for,
             groups=GroupOperations(self.ledger, self.clock, self._wake_all),
             submissions=SubmissionOperations(self.ledger, self.clock, self._wake_all),
             quarantine=QuarantineOperations(
@@ -265,8 +294,21 @@ class Service:
             ),
         )
 
+    def _status_for(self, caller: Caller) -> ServiceStatus:
+        caller.check_everywhere(Role.VIEWER)
+        return self.status()
+
+    def _reload_for(self, caller: Caller) -> tuple[Change, ...]:
+        caller.check_everywhere(Role.ADMIN)
+        return self.reload()
+
+    def _check_for(self, caller: Caller, *, scrub: bool) -> Iterator[Disorder]:
+        caller.check_everywhere(Role.ADMIN)
+        return logged(self._upkeep.check(scrub=scrub))
+
     def _start_adapter(self) -> None:
-        client = Client(self.platform_address)
+        platform = self.settings.platform
+        client = Client(self.platform_address, credentials_for(platform))
         self._running.callback(client.close)
         self._outbox = Outbox(
             self.ledger,

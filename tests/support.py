@@ -24,7 +24,9 @@ from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.lifecycle import TERMINAL
 from dicom_adapter.model import GroupSummary, Job
 from dicom_adapter.processor.catalogue import Catalogue
-from dicom_adapter.service import Ready, Service
+from dicom_adapter.rpc.client import Client
+from dicom_adapter.service import Ready, Service, socket_address
+from dicom_adapter.v1 import tokens_pb2
 
 T = TypeVar("T")
 
@@ -93,6 +95,12 @@ class Running:
     def port(self) -> int:
         """The first DICOM port."""
         return int(self.ready.dicom[0].rpartition(":")[2])
+
+    def token(self) -> str:
+        """Return the secret of a new token that may do everything."""
+        with Client(socket_address(self.service.settings)) as owner:
+            request = tokens_pb2.CreateTokenRequest(role=tokens_pb2.ROLE_ADMIN)
+            return owner.tokens.CreateToken(request).secret
 
     def wait_for(self, look: Callable[[], T]) -> T:
         """Return what `look` returns once it is true; it looks after each commit."""

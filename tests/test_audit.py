@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dicom_adapter.audit import PER_PAGE, AuditTrail, Period
 from dicom_adapter.ledger import Ledger, events
-from dicom_adapter.model import Event
+from dicom_adapter.model import LOCAL, Event
 from tests.ledger.make import after
 
 
@@ -21,14 +21,14 @@ def ledger_with(folder: Path, count: int) -> Ledger:
 
 def numbers(trail: AuditTrail, behind: int, period: Period | None = None) -> list[int]:
     """Return the numbers of the events that are given away."""
-    pages = trail.pages(behind, period or Period())
+    pages = trail.pages(LOCAL, behind, period or Period())
     return [event.number for event in chain.from_iterable(pages)]
 
 
 def test_the_trail_comes_in_pages_and_ends_where_it_began(tmp_path: Path) -> None:
     """Pages are bounded and in order; what happens meanwhile is for the next time."""
     ledger = ledger_with(tmp_path, 2 * PER_PAGE + 1)
-    pages = AuditTrail(ledger).pages(0, Period())
+    pages = AuditTrail(ledger).pages(LOCAL, 0, Period())
     first = next(pages)
     with ledger.write() as tx:
         events.add(tx, "job", "late", "claim", source="", target="b", at=after(0))
@@ -67,7 +67,7 @@ def test_the_trail_names_no_patient(tmp_path: Path) -> None:
     with ledger.write() as tx:
         for (kind, action), why in told.items():
             events.add(tx, kind, "a", action, source="", target="", at=after(0), reason=why)
-    given: list[Event] = list(chain.from_iterable(AuditTrail(ledger).pages(0, Period())))
+    given: list[Event] = list(chain.from_iterable(AuditTrail(ledger).pages(LOCAL, 0, Period())))
     assert {(event.kind, event.action): event.reason for event in given} == {
         key: "" if "Jane" in why else why for key, why in told.items()
     }

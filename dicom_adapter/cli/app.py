@@ -24,6 +24,7 @@ from dicom_adapter.cli import (
     run,
     send,
     status,
+    tokens,
 )
 from dicom_adapter.cli.common import FAILED, WRONG_WORDS, show_help
 from dicom_adapter.errors import ConfigError, DicomAdapterError, fingerprint
@@ -47,7 +48,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     first = (run, status, doctor, jobs, platform, adapter)
-    for module in (*first, audit, fsck, send, demo, passcode):
+    for module in (*first, tokens, audit, fsck, send, demo, passcode):
         module.add_to(app)
     for command in _commands(app):
         command.cls = _Command

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TextIO
-from urllib.parse import unquote
 
 import typer
 
@@ -32,7 +31,7 @@ SOURCE_TYPE = "4"
 # EventActionCode (PS3.15 A.5.2): create, delete, execute; everything else updates.
 _ACTION_CODES = {
     **dict.fromkeys(("create", "variant"), "C"),
-    **dict.fromkeys(("delete", "discard"), "D"),
+    **dict.fromkeys(("delete", "discard", "revoke"), "D"),
     **dict.fromkeys(("claim", "finish", "fail", "stop", "requeue", "dispatch", "accept"), "E"),
 }
 UPDATE = "U"
@@ -42,9 +41,7 @@ SUCCESS, MINOR_FAILURE, SERIOUS_FAILURE = "0", "4", "8"
 _SERIOUS = frozenset({"fail", "expire", "park", "quarantine"})
 # ParticipantObjectTypeCode and ParticipantObjectTypeCodeRole (PS3.15 A.5.1.2.2).
 SYSTEM_OBJECT = "2"
-_ROLES = {"job": "20", "submission": "20", "group": "7", "instance": "3"}
-# NetworkAccessPointTypeCode (PS3.15 A.5.1): an IP address.
-IP_ADDRESS = "2"
+_ROLES = {"job": "20", "submission": "20", "group": "7", "instance": "3", "token": "11"}
 
 
 def _moment(text: str) -> datetime:
@@ -140,6 +137,7 @@ def message_of(event: audit_pb2.AuditEvent, source: str) -> dict[str, Any]:
     """Return an event as DICOM's audit message (PS3.15 A.5.1), and what that has no place for."""
     return {
         "number": event.number,
+        "project": event.project,
         "from": event.from_state,
         "to": event.to_state,
         "why": event.reason,
@@ -176,12 +174,7 @@ def _outcome(event: audit_pb2.AuditEvent) -> str:
 
 
 def _participant(actor: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"UserID": actor, "UserIsRequestor": True}
-    scheme, _, address = actor.partition(":")
-    if scheme in ("ipv4", "ipv6"):
-        found["NetworkAccessPointID"] = unquote(address).strip("[]")
-        found["NetworkAccessPointTypeCode"] = IP_ADDRESS
-    return found
+    return {"UserID": actor, "UserIsRequestor": True}
 
 
 def _object(event: audit_pb2.AuditEvent) -> dict[str, Any]:

@@ -27,6 +27,9 @@ StateOption = Annotated[
 PipelineOption = Annotated[
     str, typer.Option("--pipeline", metavar="NAME", help="Only of this pipeline.")
 ]
+ProjectOption = Annotated[
+    str, typer.Option("--project", metavar="NAME", help="Only of this project.")
+]
 AETitleOption = Annotated[
     str, typer.Option("--ae-title", metavar="AET", help="Only of this AE title.")
 ]
@@ -44,17 +47,19 @@ class Choice:
     states: Sequence[JobState]
     pipeline: str
     ae_title: str
+    project: str
 
     @property
     def is_filter(self) -> bool:
         """True where jobs are chosen by what they are."""
-        return bool(self.states or self.pipeline or self.ae_title)
+        return bool(self.states or self.pipeline or self.ae_title or self.project)
 
     def __post_init__(self) -> None:
         """Make sure that there is one of the two."""
         if bool(self.names) == self.is_filter:
             raise typer.BadParameter(
-                "name jobs, or choose them by --state, --pipeline and --ae-title: one of the two."
+                "name jobs, or choose them by --state, --pipeline, --ae-title and --project: one "
+                "of the two."
             )
 
 
@@ -130,5 +135,6 @@ def _matching(
         states=map(to_state, states),
         pipeline=choice.pipeline,
         ae_title=choice.ae_title,
+        project=choice.project,
     )
     return list(pages(client, request))[::-1]

@@ -1,6 +1,7 @@
 """The options that commands share, and how they reach the service."""
 
 import importlib.resources
+import os
 import socket
 import sys
 from pathlib import Path
@@ -13,12 +14,15 @@ from dicom_adapter.config import Settings, load
 from dicom_adapter.errors import DicomAdapterError, UnavailableError
 from dicom_adapter.processor.catalogue import Catalogue
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import EMBEDDED, socket_address
+from dicom_adapter.rpc.credentials import Credentials
+from dicom_adapter.service import EMBEDDED, credentials_for, socket_address
 
 FAILED = 1
 WRONG_WORDS = 2
 CONNECT_SECONDS = 5.0
 UNIX = "unix:"
+TOKEN_VARIABLE = "DICOM_ADAPTER_TOKEN"  # noqa: S105 - its name, not its value
+CA_VARIABLE = "DICOM_ADAPTER_CA"
 BUILT_IN = "the built-in default"
 _DEFAULT_FILE = str(importlib.resources.files(config_room).joinpath("default.yaml"))
 
@@ -49,7 +53,8 @@ ServerOption = Annotated[
         "--server",
         metavar="ADDRESS",
         parser=_address,
-        help="HOST:PORT or unix:PATH of a service, instead of the configured one.",
+        help="HOST:PORT or unix:PATH of a service, instead of the configured one; by TCP with the "
+        "token in DICOM_ADAPTER_TOKEN, and by TLS where DICOM_ADAPTER_CA names who vouches for it.",
     ),
 ]
 # A script may put the same words behind every command, also where they change nothing.
@@ -120,9 +125,9 @@ def connect(config: Path | None, server: str | None, data: Path | None = None) -
         UnavailableError: no service runs for this configuration.
     """
     if server is not None:
-        return _open(server)
+        return _open(server, _from_environment())
     settings = read_settings(config, data)
-    return _open(socket_address(settings), settings)
+    return _open(socket_address(settings), Credentials(), settings)
 
 
 def connect_platform(config: Path | None, server: str | None, data: Path | None = None) -> Client:
@@ -132,13 +137,21 @@ def connect_platform(config: Path | None, server: str | None, data: Path | None 
         UnavailableError: it does not answer.
     """
     if server is not None:
-        return _open(server)
+        return _open(server, _from_environment())
     settings = read_settings(config, data)
     address = settings.platform.address
-    return _open(socket_address(settings) if address == EMBEDDED else address, settings)
+    if address == EMBEDDED:
+        return _open(socket_address(settings), Credentials(), settings)
+    return _open(address, credentials_for(settings.platform), settings)
 
 
-def _open(address: str, settings: Settings | None = None) -> Client:
+def _from_environment() -> Credentials:
+    """Return what is shown to a server that is named on the command line."""
+    ca = os.environ.get(CA_VARIABLE)
+    return Credentials(os.environ.get(TOKEN_VARIABLE, ""), Path(ca) if ca else None)
+
+
+def _open(address: str, credentials: Credentials, settings: Settings | None = None) -> Client:
     """Connect to an address, which the settings have named if they are given."""
     # gRPC would try for long, and then tell of file descriptors: look first, and say it plainly.
     try:
@@ -155,7 +168,10 @@ def _open(address: str, settings: Settings | None = None) -> Client:
             f"no service answers at {address} ({error.strerror or error}{told}): start it with "
             "`dicom-adapter serve`, or name another with --config, --data or --server"
         ) from error
-    return Client(address)
+    try:
+        return Client(address, credentials)
+    except OSError as error:
+        raise UnavailableError(f"{credentials.ca}: {error.strerror} ({CA_VARIABLE})") from error
 
 
 def origin(settings: Settings) -> str:

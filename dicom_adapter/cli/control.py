@@ -10,6 +10,7 @@ from dicom_adapter.cli.choice import (
     Choice,
     JobsArgument,
     PipelineOption,
+    ProjectOption,
     StateOption,
     chosen,
 )
@@ -49,6 +50,7 @@ def cancel_jobs(
     state: StateOption = None,
     pipeline: PipelineOption = "",
     ae_title: AETitleOption = "",
+    project: ProjectOption = "",
     yes: YesOption = False,
     config: ConfigOption = None,
     server: ServerOption = None,
@@ -58,7 +60,7 @@ def cancel_jobs(
 
     Those of a filter are shown first, and asked about.
     """
-    choice = Choice(jobs or (), state or (), pipeline, ae_title)
+    choice = Choice(jobs or (), state or (), pipeline, ae_title, project)
     with connect_platform(config, server, data) as client:
 
         def cancel(job: str) -> str:
@@ -83,6 +85,7 @@ def retry_jobs(
     state: StateOption = None,
     pipeline: PipelineOption = "",
     ae_title: AETitleOption = "",
+    project: ProjectOption = "",
     yes: YesOption = False,
     config: ConfigOption = None,
     server: ServerOption = None,
@@ -93,7 +96,7 @@ def retry_jobs(
     They keep their ids and names. What they have put out before is kept as superseded. Those of a
     filter, failed ones without a --state, are shown first, and asked about.
     """
-    choice = Choice(jobs or (), state or (), pipeline, ae_title)
+    choice = Choice(jobs or (), state or (), pipeline, ae_title, project)
     with connect_platform(config, server, data) as client:
 
         def retry(job: str) -> str:
@@ -141,6 +144,7 @@ def invalidate_jobs(
     state: StateOption = None,
     pipeline: PipelineOption = "",
     ae_title: AETitleOption = "",
+    project: ProjectOption = "",
     yes: YesOption = False,
     config: ConfigOption = None,
     server: ServerOption = None,
@@ -150,7 +154,7 @@ def invalidate_jobs(
 
     Jobs of a filter are shown first, and asked about.
     """
-    choice = Choice(jobs or (), state or (), pipeline, ae_title)
+    choice = Choice(jobs or (), state or (), pipeline, ae_title, project)
     with connect_platform(config, server, data) as client:
 
         def invalidate(job: str) -> str:
@@ -167,6 +171,7 @@ def delete_jobs(
     state: StateOption = None,
     pipeline: PipelineOption = "",
     ae_title: AETitleOption = "",
+    project: ProjectOption = "",
     yes: YesOption = False,
     config: ConfigOption = None,
     server: ServerOption = None,
@@ -176,7 +181,7 @@ def delete_jobs(
 
     Their outputs and logs go with them. What was received and the audit trail stay. Asks first.
     """
-    choice = Choice(jobs or (), state or (), pipeline, ae_title)
+    choice = Choice(jobs or (), state or (), pipeline, ae_title, project)
     if choice.names and not yes:
         ask_first(
             f"{counted(len(choice.names), 'job')}, with outputs and logs", "delete", "deleted"

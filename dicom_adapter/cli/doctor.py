@@ -21,7 +21,7 @@ from dicom_adapter.cli.output import counted, print_json
 from dicom_adapter.config import Settings
 from dicom_adapter.errors import DicomAdapterError, UnavailableError
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import EMBEDDED, socket_address
+from dicom_adapter.service import EMBEDDED, credentials_for, socket_address
 from dicom_adapter.v1 import adapter_pb2, pipelines_pb2
 
 ANSWER_SECONDS = 5.0
@@ -100,7 +100,8 @@ def _platform(settings: Settings) -> Iterator[Finding]:
         return
     try:
         reach(address)
-        with Client(address) as client, client.errors():
+        shown = credentials_for(settings.platform)
+        with Client(address, shown) as client, client.errors():
             answer = client.pipelines.ListPipelines(
                 pipelines_pb2.ListPipelinesRequest(), timeout=ANSWER_SECONDS
             )

@@ -9,7 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from dicom_adapter.cli import control
-from dicom_adapter.cli.choice import PAGE, AETitleOption, PipelineOption, StateOption, pages
+from dicom_adapter.cli.choice import (
+    PAGE,
+    AETitleOption,
+    PipelineOption,
+    ProjectOption,
+    StateOption,
+    pages,
+)
 from dicom_adapter.cli.common import (
     ConfigOption,
     DataOption,
@@ -47,6 +54,7 @@ def list_jobs(
     state: StateOption = None,
     pipeline: PipelineOption = "",
     ae_title: AETitleOption = "",
+    project: ProjectOption = "",
     limit: LimitOption = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
@@ -59,13 +67,16 @@ def list_jobs(
         states=map(to_state, state or ()),
         pipeline=pipeline,
         ae_title=ae_title,
+        project=project,
     )
     with connect_platform(config, server, data) as client:
         print_rows(
             map(plain_job, pages(client, request, limit)),
             ("name", "state", "reason", "priority", "instances", "created_at"),
             as_json=as_json,
-            empty="No job matches." if state or pipeline or ae_title else "There are no jobs.",
+            empty="No job matches."
+            if state or pipeline or ae_title or project
+            else "There are no jobs.",
         )
 
 

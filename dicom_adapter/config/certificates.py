@@ -70,7 +70,7 @@ class CertificateError(Exception):
     """A file is of no use for TLS: the key that names it, and what is wrong."""
 
     def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"dicom.tls.{key}: {problem}")
+        super().__init__(f"{key}: {problem}")
         self.key = key
         self.problem = problem
 
@@ -122,7 +122,7 @@ def _load_own(context: ssl.SSLContext, files: TlsFiles) -> None:
         context.load_cert_chain(files.certificate.path, files.key.path, no_passphrase)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            problem = f"is not the key of {files.certificate} (dicom.tls.certificate)"
+            problem = f"is not the key of {files.certificate}"
             raise CertificateError("key", problem) from error
         if words(error).startswith("ee "):
             raise CertificateError("certificate", f"is too weak: {words(error)}") from error

@@ -18,6 +18,8 @@ FIXED = (
     ("storage", "require_marker"),
     ("ledger", "url"),
     ("platform", "address"),
+    ("platform", "token"),
+    ("platform", "ca"),
     ("grpc", "listen"),
     ("log", "format"),
     ("log", "level"),

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dicom_adapter.config import document, problems, tls, units
+from dicom_adapter.config import document, platform, problems, tls, units
 from dicom_adapter.config.changes import FIXED
 from dicom_adapter.config.dicom import DicomSettings
 from dicom_adapter.config.document import Document, KeyPath
@@ -21,23 +21,25 @@ from dicom_adapter.config.settings import (
     Pipeline,
     PlatformSettings,
     ProcessorCatalogue,
+    Project,
     Settings,
     Source,
     StorageSettings,
 )
 from dicom_adapter.config.values import (
     check_ae_title,
-    check_pipeline_name,
+    check_name,
     ledger_url,
     split_address,
 )
 from dicom_adapter.errors import ConfigError, DicomAdapterError
+from dicom_adapter.model import DEFAULT_PROJECT
 
 ENVIRONMENT_VARIABLE = "DICOM_ADAPTER_CONFIG"
 USUAL_FILE = "dicom-adapter.yaml"
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_Named = TypeVar("_Named", Pipeline, AETitle, Source)
+_Named = TypeVar("_Named", Pipeline, Project, AETitle, Source)
 
 
 def load(
@@ -87,28 +89,33 @@ class _Check:
         dicom = self._section("dicom", DicomSettings)
         storage = self._storage(data)
         ledger = self._ledger(storage)
-        platform = self._section("platform", PlatformSettings)
+        runs_on = self._section("platform", PlatformSettings)
         grpc = self._section("grpc", GrpcSettings)
         log = self._section("log", LogSettings)
         pipelines = self._pipelines()
-        ae_titles = self._ae_titles(dicom, platform)
+        projects = self._projects()
+        ae_titles = self._ae_titles(dicom, runs_on)
         sources = self._sources()
         self._check_sources(dicom, sources)
-        self._check_platform(platform, pipelines)
+        if self._sound("platform", "address"):
+            self._problems += list(self._platform_problems(runs_on, pipelines))
         self._check_ports(dicom, grpc, ae_titles)
         self._check_users(dicom, ae_titles)
         if self._sound("dicom", "tls") and dicom.tls is not None:
             self._problems += tls.file_problems(dicom.tls)
             self._problems += tls.port_problems(dicom.tls, dicom, ae_titles)
+        if self._sound("grpc"):
+            self._problems += tls.grpc_problems(grpc)
         settings = Settings(
             file=self._document.file,
             dicom=dicom,
             storage=storage,
             ledger=ledger,
-            platform=platform,
+            platform=runs_on,
             grpc=grpc,
             log=log,
             pipelines=pipelines,
+            projects=projects,
             ae_titles=ae_titles,
             sources=sources,
         )
@@ -215,14 +222,26 @@ class _Check:
     def _pipelines(self) -> dict[str, Pipeline]:
         pipelines = {}
         for name, raw in self._entries("pipelines"):
-            try:
-                check_pipeline_name(name)
-            except ValueError as error:
-                self._blame(("pipelines", name), str(error))
+            self._check_name("pipelines", name)
             pipeline = self._named(Pipeline, ("pipelines", name), raw, name=name)
             if pipeline is not None:
                 pipelines[name] = pipeline
         return pipelines
+
+    def _projects(self) -> dict[str, Project]:
+        projects = {}
+        for name, raw in self._entries("projects"):
+            self._check_name("projects", name)
+            project = self._named(Project, ("projects", name), raw)
+            if project is not None:
+                projects[name] = project
+        return projects
+
+    def _check_name(self, section: str, name: str) -> None:
+        try:
+            check_name(name, section.removesuffix("s"))
+        except ValueError as error:
+            self._blame((section, name), str(error))
 
     def _sources(self) -> dict[str, Source]:
         sources = {}
@@ -232,13 +251,17 @@ class _Check:
                 sources[name] = source
         return sources
 
-    def _ae_titles(self, dicom: DicomSettings, platform: PlatformSettings) -> dict[str, AETitle]:
-        embedded = platform.address == "embedded" and self._sound("platform", "address")
+    def _ae_titles(self, dicom: DicomSettings, runs_on: PlatformSettings) -> dict[str, AETitle]:
+        embedded = runs_on.address == "embedded" and self._sound("platform", "address")
         pipelines = frozenset(self._mapping("pipelines")) if embedded else None
         private: frozenset[str] | None = frozenset(dicom.private_sop_classes)
         if not self._sound("dicom", "private_sop_classes"):
             private = None
-        context = {"pipelines": pipelines, "private_sop_classes": private}
+        context = {
+            "pipelines": pipelines,
+            "private_sop_classes": private,
+            "projects": frozenset(self._mapping("projects")) | {DEFAULT_PROJECT},
+        }
         written: dict[str, str] = {}
         ae_titles = {}
         for name, raw in self._entries("ae_titles"):
@@ -299,55 +322,17 @@ class _Check:
         if self._sound("dicom"):
             self._problems += tls.source_problems(dicom, sources)
 
-    def _check_platform(
-        self, platform: PlatformSettings, pipelines: Mapping[str, Pipeline]
-    ) -> None:
-        if not self._sound("platform", "address"):
+    def _platform_problems(
+        self, found: PlatformSettings, pipelines: Mapping[str, Pipeline]
+    ) -> platform.Problems:
+        if found.address != "embedded":
+            yield from platform.remote_problems(found, self._data)
             return
-        if platform.address == "embedded":
-            if self._sound("platform", "capacity"):
-                self._check_capacity(platform, pipelines)
-            self._check_commands(pipelines)
-            return
-        if self._mapping("pipelines"):
-            self._blame(
-                ("pipelines",),
-                f"must not be here: pipelines are configured where they run, which is "
-                f"{platform.address} (platform.address)",
-            )
-        if not self._mapping("ae_titles"):
-            self._blame(
-                ("platform", "address"),
-                "leaves nothing to serve: without ae_titles it must be embedded, which makes "
-                f"this service a platform; not {units.show(platform.address)}",
-            )
-
-    def _check_commands(self, pipelines: Mapping[str, Pipeline]) -> None:
-        for name, pipeline in pipelines.items():
-            for argument in pipeline.command:
-                beside = self._base / argument
-                if not Path(argument).is_absolute() and beside.is_file():
-                    self._blame(
-                        ("pipelines", name, "command"),
-                        f"'{argument}' is relative, and the command runs in an empty folder: "
-                        f"write {beside}",
-                    )
-
-    def _check_capacity(
-        self, platform: PlatformSettings, pipelines: Mapping[str, Pipeline]
-    ) -> None:
-        for name, pipeline in pipelines.items():
-            for key in ("cpus", "memory", "gpus"):
-                path = ("pipelines", name, "resources", key)
-                needed = getattr(pipeline.resources, key)
-                there = getattr(platform.capacity, key)
-                if needed > there and self._sound(*path):
-                    write = units.format_size if key == "memory" else str
-                    self._blame(
-                        path,
-                        f"could never start: it needs {write(needed)}, and the platform has "
-                        f"{write(there)} (platform.capacity.{key})",
-                    )
+        yield from platform.embedded_problems(found)
+        if self._sound("platform", "capacity"):
+            unfit = platform.capacity_problems(found, pipelines)
+            yield from (problem for problem in unfit if self._sound(*map(str, problem[0])))
+        yield from platform.command_problems(pipelines, self._base)
 
     def _check_running(self, running: Settings, settings: Settings) -> None:
         changed = [
@@ -357,6 +342,9 @@ class _Check:
             and self._sound(section, key)
         ]
         # What is not written may follow what is: the ledger lies in storage.path.
+        if (running.grpc.tls is None) != (settings.grpc.tls is None) and self._sound("grpc", "tls"):
+            # Its certificate may be another one; whether there is any may not.
+            changed.append(("grpc", "tls"))
         for path in [path for path in changed if path in self._document.lines] or changed:
             self._blame(path, "needs a restart: it cannot change while the service runs")
 

@@ -3,19 +3,21 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import psutil
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     Field,
     InstanceOf,
     SerializeAsAny,
 )
 
-from dicom_adapter.config.dicom import DicomSettings
+from dicom_adapter.config.dicom import CertificateFile, DicomSettings, KeyFile
 from dicom_adapter.config.section import Section
 from dicom_adapter.config.sop_classes import AcceptedClasses, IgnoredClass
+from dicom_adapter.config.tokens import BearerToken, read_bearer_token
 from dicom_adapter.config.values import (
     AETitleText,
     Argument,
@@ -31,6 +33,7 @@ from dicom_adapter.config.values import (
     PlatformAddress,
     Port,
     PositiveSeconds,
+    ProjectName,
     Seconds,
     Size,
     Text,
@@ -39,12 +42,17 @@ from dicom_adapter.config.values import (
     ledger_url,
 )
 from dicom_adapter.lifecycle import CancelPolicy
-from dicom_adapter.model import Duplicates, Durability, Resend, RunRules
+from dicom_adapter.model import DEFAULT_PROJECT, Duplicates, Durability, Resend, RunRules
 from dicom_adapter.model import Retries as RetryRules
 
 _GIB = 1024**3
 _HOUR = 3600.0
 _DAY = 24 * _HOUR
+
+
+BearerTokenFile: TypeAlias = Annotated[
+    InstanceOf[BearerToken], BeforeValidator(read_bearer_token), Kind("path")
+]
 
 
 class ProcessorCatalogue(Protocol):
@@ -136,6 +144,13 @@ class PlatformSettings(Section):
         default="embedded",
         description="The one inside this service, or any other server of its API.",
     )
+    token: BearerTokenFile | None = Field(
+        default=None, description="A file with the token that another server knows us by."
+    )
+    ca: CertificateFile | None = Field(
+        default=None,
+        description="Who vouches for another server, which is called by TLS then.",
+    )
     executor: Literal["local"] = Field(default="local", description="How pipelines are run.")
     max_jobs: Whole = Field(
         default=4, ge=1, description="Jobs at a time; 1: strictly one after another."
@@ -153,12 +168,40 @@ class PlatformSettings(Section):
     keep: Keep = Keep()
 
 
+class GrpcTlsSettings(Section):
+    """TLS for the TCP port of the gRPC API."""
+
+    certificate: CertificateFile = Field(
+        description="Our certificate and the intermediate ones behind it, in PEM form."
+    )
+    key: KeyFile = Field(description="Its private key, in PEM form and without a passphrase.")
+    ca: CertificateFile | None = Field(
+        default=None,
+        description="The authorities one of which a caller must have a certificate of.",
+    )
+
+    @property
+    def crl(self) -> None:
+        """Nothing: gRPC looks at no revocations."""
+
+    @property
+    def require_client_certificate(self) -> bool:
+        """Whether callers without a certificate are refused."""
+        return self.ca is not None
+
+
 class GrpcSettings(Section):
     """The gRPC API; it is always served on a Unix socket in the data folder too."""
 
     listen: Listen | None = Field(
         default="127.0.0.1:50051",
-        description="Where TCP is served; `null`: nowhere. Port 0 is any.",
+        description="Where TCP is served, to callers with a token; `null`: nowhere. Port 0 is any.",
+    )
+    tls: GrpcTlsSettings | None = None
+    allow_plaintext: Flag = Field(
+        default=False,
+        description="Whether other machines are served without TLS, where everybody on the way can "
+        "read tokens and images.",
     )
 
 
@@ -182,7 +225,7 @@ class Resources(Section):
 
 
 class Limits(Section):
-    """How many jobs of one pipeline there may be at a time."""
+    """How many jobs of one pipeline, or of one project, there may be at a time."""
 
     running: Whole | None = Field(default=None, ge=1, description="Jobs that run.")
     waiting: Whole | None = Field(
@@ -254,6 +297,13 @@ class Pipeline(Section):
     steps: UniqueTexts = Field(default=(), description="The steps that it reports, in order.")
 
 
+class Project(Section):
+    """What jobs belong together; there always is one that is called `default`."""
+
+    description: str = Field(default="", description="What it is, for people.")
+    limits: Limits = Limits()
+
+
 class AETitle(Section):
     """An AE title that studies can be sent to."""
 
@@ -286,6 +336,9 @@ class AETitle(Section):
     resend: Resend = Field(
         default=Resend.PROCESS,
         description="What comes of the same bytes, sent again after their group was closed.",
+    )
+    project: ProjectName = Field(
+        default=DEFAULT_PROJECT, description="The project that its jobs are in."
     )
     settings: Annotated[SerializeAsAny[InstanceOf[BaseModel]], Kind("mapping")] = Field(
         description="The settings of the job processor.",
@@ -321,5 +374,6 @@ class Settings(Section):
     grpc: GrpcSettings = GrpcSettings()
     log: LogSettings = LogSettings()
     pipelines: Frozen[Pipeline] = Field(default_factory=dict)
+    projects: Frozen[Project] = Field(default_factory=dict)
     ae_titles: Frozen[AETitle] = Field(default_factory=dict)
     sources: Frozen[Source] = Field(default_factory=dict)

@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
-from dicom_adapter.config.certificates import CertificateError, server_context
+from dicom_adapter.config.certificates import CertificateError, TlsFiles, server_context
 from dicom_adapter.config.dicom import DicomSettings, TlsSettings
 from dicom_adapter.config.document import KeyPath
 from dicom_adapter.config.settings import (
     AETitle,
+    GrpcSettings,
     Source,
 )
+from dicom_adapter.config.values import is_loopback, split_address
 
 Problems = Iterator[tuple[KeyPath, str]]
 
@@ -26,10 +28,26 @@ def file_problems(tls: TlsSettings) -> Problems:
         yield (*_TLS, "ca"), f"is missing: {cure}"
     elif tls.crl is not None and tls.ca is None:
         yield (*_TLS, "crl"), "revokes nothing without dicom.tls.ca"
+    yield from _unfit(tls, _TLS)
+
+
+def grpc_problems(grpc: GrpcSettings) -> Problems:
+    """Yield why the TCP port of the API must not be served as it is configured."""
+    if grpc.tls is not None:
+        yield from _unfit(grpc.tls, ("grpc", "tls"))
+    elif grpc.listen is not None and not grpc.allow_plaintext:
+        host, _port = split_address(grpc.listen)
+        if not is_loopback(host):
+            cure = "listen on 127.0.0.1, or make grpc.allow_plaintext true"
+            told = f"lets others in without TLS: give grpc.tls a certificate and key, {cure}"
+            yield ("grpc", "listen"), told
+
+
+def _unfit(files: TlsFiles, path: KeyPath) -> Problems:
     try:
-        server_context(tls)
+        server_context(files)
     except CertificateError as error:
-        yield (*_TLS, error.key), error.problem
+        yield (*path, error.key), error.problem
 
 
 def port_problems(

@@ -1,5 +1,6 @@
-"""The public key by which JSON Web Tokens are checked, as a file of the configuration."""
+"""Files of the configuration about tokens: the key that checks those of peers, and our own."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,18 +34,45 @@ class TokenKey:
         return str(self.path)
 
 
+@dataclass(frozen=True)
+class BearerToken:
+    """The token that another server knows us by, as it was when the configuration was read."""
+
+    path: Path
+    secret: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def read_bearer_token(value: object, info: ValidationInfo) -> BearerToken:
+    """Check a key of the configuration that names a file with a token, and nothing else."""
+    if isinstance(value, BearerToken):
+        return value
+    path, content = _read(value, info)
+    secret = content.strip()
+    # RFC 6750 section 2.1; the message must not quote it.
+    if not re.fullmatch(rb"[A-Za-z0-9._~+/-]+=*", secret):
+        raise ValueError(f"must hold a token alone, on one line: {path}")
+    return BearerToken(path, secret.decode())
+
+
 def read_token_key(value: object, info: ValidationInfo) -> TokenKey:
     """Check a key of the configuration that names a file with a public key in PEM form."""
     if isinstance(value, TokenKey):
         return value
+    path, content = _read(value, info)
+    return TokenKey(path, content, _algorithms(path, content))
+
+
+def _read(value: object, info: ValidationInfo) -> tuple[Path, bytes]:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError(f"must be the path of a file, not {units.show(value)}")
     path = absolute(Path(value), from_context(info, "base"))
     try:
-        content = path.read_bytes()
+        return path, path.read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}: {path}") from None
-    return TokenKey(path, content, _algorithms(path, content))
 
 
 def _algorithms(path: Path, content: bytes) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ _HOST_NAME = re.compile(
     r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?", re.ASCII
 )
 _HOST_NAME_LENGTH = 253
-_PIPELINE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _SQLITE = "sqlite:///"
 # The ledger's URL would end there, or have another sign there; a NUL is in no file's name.
 _NOT_IN_A_URL = frozenset("?%\0")
@@ -99,11 +99,11 @@ def check_uid(value: str) -> str:
     return value
 
 
-def check_pipeline_name(value: str) -> str:
-    """Checks the form of a pipeline's name."""
-    if not _PIPELINE_NAME.fullmatch(value):
+def check_name(value: str, kind: str) -> str:
+    """Checks the form of the name of a pipeline, or of whatever else the kind says."""
+    if not _NAME.fullmatch(value):
         raise ValueError(
-            "a pipeline's name has 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+            f"a {kind}'s name has 1 to 63 of a-z, 0-9, '.', '_' and '-', "
             f"and starts with a letter or digit; not {units.show(value)}"
         )
     return value
@@ -116,12 +116,19 @@ def known_pipelines(info: ValidationInfo) -> frozenset[str] | None:
 
 
 def _configured_pipeline(value: str, info: ValidationInfo) -> str:
-    check_pipeline_name(value)
-    names = known_pipelines(info)
+    return _configured(value, "pipeline", known_pipelines(info))
+
+
+def _configured_project(value: str, info: ValidationInfo) -> str:
+    return _configured(value, "project", from_context(info, "projects"))
+
+
+def _configured(value: str, kind: str, names: frozenset[str] | None) -> str:
+    check_name(value, kind)
     if names is None or value in names:
         return value
     configured = f"configured are {', '.join(sorted(names))}" if names else "none is configured"
-    raise ValueError(f"there is no pipeline {value!r}, {configured}{near(value, names)}")
+    raise ValueError(f"there is no {kind} {value!r}, {configured}{near(value, names)}")
 
 
 def _folder(value: object, info: ValidationInfo) -> Path:
@@ -226,16 +233,14 @@ def split_address(value: str) -> tuple[str, int]:
 
 
 def _listen(value: str) -> str:
-    host, _port = split_address(value)
-    if host != "localhost" and not _is_loopback(host):
-        raise ValueError(
-            "must be a loopback address such as 127.0.0.1:50051 until access tokens exist, "
-            f"or null for no TCP at all; not {units.show(value)}"
-        )
+    split_address(value)
     return value
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tells whether nobody but this machine reaches an address."""
+    if host == "localhost":
+        return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -329,11 +334,14 @@ UIDText: TypeAlias = Annotated[str, AfterValidator(check_uid), Kind("UID")]
 PipelineName: TypeAlias = Annotated[
     str, AfterValidator(_configured_pipeline), Kind("name of a pipeline")
 ]
+ProjectName: TypeAlias = Annotated[
+    str, AfterValidator(_configured_project), Kind("name of a project")
+]
 Folder: TypeAlias = Annotated[Path, BeforeValidator(_folder), Kind("path")]
 LedgerURL: TypeAlias = Annotated[str, AfterValidator(_ledger_url), Kind("`sqlite:///FILE`")]
 BindHost: TypeAlias = Annotated[str, AfterValidator(_bind_host), Kind("IP address or `localhost`")]
 Network: TypeAlias = Annotated[IPNetwork, BeforeValidator(_network), Kind("IP address or network")]
-Listen: TypeAlias = Annotated[str, AfterValidator(_listen), Kind("loopback `HOST:PORT`")]
+Listen: TypeAlias = Annotated[str, AfterValidator(_listen), Kind("`HOST:PORT`")]
 PlatformAddress: TypeAlias = Annotated[
     str, AfterValidator(_platform_address), Kind("`embedded` or `HOST:PORT`")
 ]

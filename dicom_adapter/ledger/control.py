@@ -84,9 +84,11 @@ def remove(tx: Connection, job_id: str, *, at: datetime, actor: str, why: str) -
         NotFoundError: there is no such job.
         WrongStateError: it has not ended.
     """
-    state = state_of(tx, job_id)
-    if state is None:
+    query = select(*jobs.c["state", "project"]).where(jobs.c.id == job_id)
+    row = tx.execute(query).one_or_none()
+    if row is None:
         raise NotFoundError(f"no job has the id '{job_id}'")
+    state = JobState(row.state)
     target_of(state, Action.DELETE)
     items = select(job_items.c.id).where(job_items.c.job_id == job_id)
     for table in (job_files, job_inputs):
@@ -95,7 +97,16 @@ def remove(tx: Connection, job_id: str, *, at: datetime, actor: str, why: str) -
         tx.execute(delete(table).where(table.c.job_id == job_id))
     tx.execute(delete(jobs).where(jobs.c.id == job_id, jobs.c.state == state))
     events.add(
-        tx, KIND, job_id, Action.DELETE, source=state, target="", at=at, actor=actor, reason=why
+        tx,
+        KIND,
+        job_id,
+        Action.DELETE,
+        source=state,
+        target="",
+        at=at,
+        actor=actor,
+        reason=why,
+        project=row.project,
     )
 
 

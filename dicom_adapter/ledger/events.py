@@ -19,6 +19,7 @@ def add(
     at: datetime,
     actor: str = "system",
     reason: str = "",
+    project: str = "",
 ) -> None:
     """Write one event in the transaction of the move that it tells of."""
     tx.execute(
@@ -27,6 +28,7 @@ def add(
             actor=actor,
             kind=kind,
             subject=subject,
+            project=project,
             action=action,
             from_state=source,
             to_state=target,

@@ -56,6 +56,7 @@ class JobFilter:
     """Which jobs to list; an empty field lets every job through."""
 
     states: tuple[JobState, ...] = ()
+    project: str = ""
     pipeline: str = ""
     ae_title: str = ""
     name: str = ""
@@ -69,27 +70,28 @@ def of_request(tx: Connection, request_id: str) -> tuple[Job, str] | None:
     return None if row is None else (get(tx, row.id), row.request_sha256)
 
 
-def get(tx: Connection, id_or_name: str) -> Job:
-    """Return a job by its id or its name.
+def get(tx: Connection, id_or_name: str, project: str | None = None) -> Job:
+    """Return a job by its id or its name; where a project is named, one of it alone.
 
     Raises:
         NotFoundError: there is none.
     """
-    query = select(jobs).where(jobs.c.id == id_of(tx, id_or_name))
+    query = select(jobs).where(jobs.c.id == id_of(tx, id_or_name, project))
     return _with_parts(tx, [tx.execute(query).mappings().one()])[0]
 
 
-def id_of(tx: Connection, id_or_name: str) -> str:
-    """Return the id of a job that is named by it or by its name.
+def id_of(tx: Connection, id_or_name: str, project: str | None = None) -> str:
+    """Return the id of a job that is named by it or by its name; see `get`.
 
     Raises:
         NotFoundError: there is none.
     """
     # The id first: a client may have named its job as another's id.
     for column in (jobs.c.id, jobs.c.name):
-        found: str | None = tx.scalar(select(jobs.c.id).where(column == id_or_name))
-        if found is not None:
-            return found
+        query = select(*jobs.c["id", "project"]).where(column == id_or_name)
+        found = tx.execute(query).one_or_none()
+        if found is not None and project in (None, found.project):
+            return str(found.id)
     raise NotFoundError(f"no job has the id or name '{id_or_name}'")
 
 
@@ -118,7 +120,7 @@ def listed(
 def _numbers(tx: Connection, wanted: JobFilter, limit: int, before: int | None) -> Iterator[int]:
     """Yield the numbers of the newest jobs that pass, of each state: an index has them in order."""
     query = select(jobs.c.seq).order_by(jobs.c.seq.desc()).limit(limit)
-    for column in ("pipeline", "ae_title", "name"):
+    for column in ("project", "pipeline", "ae_title", "name"):
         if value := getattr(wanted, column):
             query = query.where(jobs.c[column] == value)
     if before is not None:

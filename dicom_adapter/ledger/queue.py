@@ -86,6 +86,7 @@ def add(tx: Connection, job: Job, inputs: Sequence[JobInput], origin: Origin) ->
         at=job.created_at,
         actor=origin.actor,
         reason=origin.why,
+        project=job.project,
     )
     return get(tx, job.id)
 
@@ -193,7 +194,8 @@ def move(
         StaleLeaseError: the lease is not the job's any more.
         WrongStateError: the job is in a state where the action is not legal.
     """
-    row = tx.execute(select(jobs.c.state, jobs.c.rules).where(jobs.c.id == job_id)).one_or_none()
+    query = select(*jobs.c["state", "project", "rules"]).where(jobs.c.id == job_id)
+    row = tx.execute(query).one_or_none()
     if row is None:
         raise NotFoundError(f"no job has the id '{job_id}'")
     source: str = row.state
@@ -219,6 +221,7 @@ def move(
         at=at,
         actor=actor,
         reason=why or reason,
+        project=row.project,
     )
 
 

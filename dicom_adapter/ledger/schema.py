@@ -144,6 +144,7 @@ submissions = Table(
     _sequence(),
     _text("id", unique=True),
     _text("ae_title"),
+    _text("project", server_default=text("'default'")),
     Column("group_id", Text, ForeignKey("groups.id")),
     _text("name"),
     _text("pipeline"),
@@ -229,9 +230,10 @@ jobs = Table(
 )
 Index(
     "ix_jobs_queue",
-    *(jobs.c.state, jobs.c.pipeline, jobs.c.priority, jobs.c.queued_at, jobs.c.seq),
+    *jobs.c["state", "project", "pipeline", "priority", "queued_at", "seq"],
 )
 Index("ix_jobs_started", jobs.c.pipeline, jobs.c.started_at)
+Index("ix_jobs_project_started", jobs.c.project, jobs.c.started_at)
 # For what becomes due: whose wait is over.
 Index("ix_jobs_ready_at", jobs.c.state, jobs.c.ready_at)
 Index("ix_jobs_expires_at", jobs.c.state, jobs.c.expires_at)
@@ -240,6 +242,8 @@ Index("ix_jobs_state", jobs.c.state, jobs.c.seq)
 Index("ix_jobs_pipeline", jobs.c.pipeline, jobs.c.state, jobs.c.seq)
 Index("ix_jobs_ae_title", jobs.c.ae_title, jobs.c.state, jobs.c.seq)
 Index("ix_jobs_both", jobs.c.pipeline, jobs.c.ae_title, jobs.c.state, jobs.c.seq)
+Index("ix_jobs_project", jobs.c.project, jobs.c.state, jobs.c.seq)
+Index("ix_jobs_project_pipeline", *jobs.c["project", "pipeline", "state", "seq"])
 Index("ix_jobs_finished_at", jobs.c.finished_at)
 
 job_items = Table(
@@ -303,6 +307,22 @@ job_outputs = Table(
     _text("sha256"),
 )
 
+tokens = Table(
+    "tokens",
+    metadata,
+    _sequence(),
+    _text("name", unique=True),
+    # Of the secret, which nobody has but who was given it.
+    _text("sha256", unique=True),
+    _text("role"),
+    Column("project", Text),
+    _moment("created_at"),
+    _text("created_by"),
+    _moment("expires_at", nullable=True),
+    _moment("revoked_at", nullable=True),
+    sqlite_autoincrement=True,
+)
+
 uploads = Table(
     "uploads",
     metadata,
@@ -321,6 +341,8 @@ events = Table(
     _text("actor"),
     _text("kind"),
     _text("subject"),
+    # Of what belongs to one.
+    _text("project", server_default=""),
     _text("action"),
     _text("from_state"),
     _text("to_state"),

@@ -39,6 +39,7 @@ def add(tx: Connection, submitting: Submitting) -> None:
         insert(submissions).values(
             id=submission.id,
             ae_title=submission.ae_title,
+            project=submission.project,
             group_id=submission.group_id,
             name=submission.name,
             pipeline=submission.pipeline,

@@ -3,10 +3,11 @@
 What runs is read from the ledger too: what a job holds is free with the commit that ends it.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import (
     BigInteger,
@@ -25,25 +26,36 @@ from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import Job, Resources
 
 DAY = timedelta(days=1)
-# So many of each pipeline and priority are looked at for one that delays nobody.
+# So many of each line are looked at for one that delays nobody.
 LOOK_AHEAD = 100
 
 # In the order of the index.
 _WAITING = (
-    select(*jobs.c["id", "seq", "pipeline", "priority", "queued_at", "ready_at"])
+    select(*jobs.c["id", "seq", "project", "pipeline", "priority", "queued_at", "ready_at"])
     .add_columns(jobs.c.cpus, jobs.c.memory, jobs.c.gpus)
     .where(jobs.c.state == JobState.IN_QUEUE)
-    .order_by(jobs.c.pipeline, jobs.c.priority, jobs.c.queued_at, jobs.c.seq)
+    .order_by(*jobs.c["project", "pipeline", "priority", "queued_at", "seq"])
 )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many jobs of one pipeline may run, wait, and start within 24 hours; None: any number."""
+    """How many jobs may run, wait, and start within 24 hours; None: any number."""
 
     running: int | None = None
     waiting: int | None = None
     daily: int | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Jobs that have limits together: those of a pipeline, or of a project."""
+
+    column: Literal["pipeline", "project"]
+    name: str
+
+    def __str__(self) -> str:
+        return f"the {self.column} {self.name}"
 
 
 @dataclass(frozen=True)
@@ -54,17 +66,17 @@ class Rules:
         total: What the machine has for jobs.
         max_jobs: How many run at a time.
         ageing: So long a job waits to be worth the next higher priority.
-        limits: Of the pipelines that have any, by their names.
+        limits: Of the pipelines and projects that have any.
     """
 
     total: Resources
     max_jobs: int
     ageing: timedelta
-    limits: Mapping[str, Limits]
+    limits: Mapping[Kind, Limits]
 
-    def of(self, pipeline: str) -> Limits:
-        """Return the limits of a pipeline."""
-        return self.limits.get(pipeline, Limits())
+    def of(self, kind: Kind) -> Limits:
+        """Return the limits of a kind of jobs."""
+        return self.limits.get(kind, Limits())
 
     def turn(self, queued_at: datetime, priority: int) -> datetime:
         """Return what the queue is ordered by: a step of priority is as much waiting as `ageing`.
@@ -80,20 +92,28 @@ class Running:
 
     count: int
     held: Resources
-    #: How many are of each pipeline.
-    of: Mapping[str, int]
+    #: How many are of each kind.
+    of: Mapping[Kind, int]
 
 
 def running(tx: Connection) -> Running:
     """Return what the jobs hold that run now."""
     sums = [func.sum(column) for column in (jobs.c.cpus, jobs.c.memory, jobs.c.gpus)]
     rows = tx.execute(
-        select(jobs.c.pipeline, func.count(), *sums)
+        select(jobs.c.pipeline, jobs.c.project, func.count().label("jobs"), *sums)
         .where(jobs.c.state.in_(sorted(HELD)))
-        .group_by(jobs.c.pipeline)
+        .group_by(jobs.c.pipeline, jobs.c.project)
     ).all()
-    held = Resources(*(sum(int(row[column]) for row in rows) for column in (2, 3, 4)))
-    return Running(sum(row[1] for row in rows), held, {row[0]: row[1] for row in rows})
+    held = Resources(*(sum(int(row[column]) for row in rows) for column in (3, 4, 5)))
+    of: Counter[Kind] = Counter()
+    for row in rows:
+        of.update(dict.fromkeys(kinds_of(row), row.jobs))
+    return Running(sum(row.jobs for row in rows), held, of)
+
+
+def kinds_of(job: Row[Any] | Job) -> tuple[Kind, Kind]:
+    """Return the kinds that a job is of."""
+    return Kind("pipeline", job.pipeline), Kind("project", job.project)
 
 
 def next_turn(
@@ -108,7 +128,7 @@ def next_turn(
     now = running(tx)
     if now.count >= rules.max_jobs:
         return None
-    lines = [line for line in _lines(tx) if _held_back(tx, rules, now, line.pipeline, at) is None]
+    lines = [line for line in _lines(tx) if _held_back(tx, rules, now, line, at) is None]
     heads = [row for line in lines for row in _startable(tx, rules, line, at, but)]
     if not heads:
         return None
@@ -130,17 +150,17 @@ def next_turn(
 
 
 def next_allowance(tx: Connection, rules: Rules, at: datetime) -> datetime | None:
-    """Return when the first pipeline that waits for its daily limit may start a job again."""
-    waits = {line.pipeline for line in _lines(tx)}
-    found = [_allowed_at(tx, pipeline, rules.of(pipeline).daily, at) for pipeline in waits]
+    """Return when the first of those that wait for a daily limit may start a job again."""
+    waits = {kind for line in _lines(tx) for kind in kinds_of(line)}
+    found = [_allowed_at(tx, kind, rules.of(kind).daily, at) for kind in waits]
     return min((moment for moment in found if moment is not None), default=None)
 
 
-def waiting(tx: Connection, pipeline: str | None = None) -> int:
-    """Return how many jobs wait, of a pipeline or of all."""
+def waiting(tx: Connection, kind: Kind | None = None) -> int:
+    """Return how many jobs wait, of a kind or of all."""
     query = select(func.count()).where(jobs.c.state == JobState.IN_QUEUE)
-    if pipeline is not None:
-        query = query.where(jobs.c.pipeline == pipeline)
+    if kind is not None:
+        query = query.where(jobs.c[kind.column] == kind.name)
     return tx.scalar(query) or 0
 
 
@@ -169,7 +189,7 @@ def why_waiting(tx: Connection, rules: Rules, job: Job, at: datetime) -> str:
             f"it runs again at {job.ready_at:%Y-%m-%d %H:%M:%S} UTC, as its pipeline's retries say"
         )
     now = running(tx)
-    limited = _held_back(tx, rules, now, job.pipeline, at)
+    limited = _held_back(tx, rules, now, job, at)
     if limited is not None:
         return limited
     if now.count >= rules.max_jobs:
@@ -179,15 +199,15 @@ def why_waiting(tx: Connection, rules: Rules, job: Job, at: datetime) -> str:
 
 
 def _lines(tx: Connection) -> Iterator[Row[Any]]:
-    """Yield the first job of each pipeline and priority of which jobs wait.
+    """Yield the first job of each project, pipeline and priority of which jobs wait.
 
     One step in the index for each, however many jobs wait.
     """
-    line = tuple_(jobs.c.pipeline, jobs.c.priority)
+    line = tuple_(*jobs.c["project", "pipeline", "priority"])
     row = tx.execute(_WAITING.limit(1)).one_or_none()
     while row is not None:
         yield row
-        later = _WAITING.where(line > tuple_(row.pipeline, row.priority)).limit(1)
+        later = _WAITING.where(line > tuple_(row.project, row.pipeline, row.priority)).limit(1)
         row = tx.execute(later).one_or_none()
 
 
@@ -206,7 +226,10 @@ def _of_line(
     tx: Connection, line: Row[Any], count: int, *conditions: ColumnElement[bool]
 ) -> list[Row[Any]]:
     query = _WAITING.where(
-        jobs.c.pipeline == line.pipeline, jobs.c.priority == line.priority, *conditions
+        jobs.c.project == line.project,
+        jobs.c.pipeline == line.pipeline,
+        jobs.c.priority == line.priority,
+        *conditions,
     )
     return list(tx.execute(query.limit(count)))
 
@@ -220,29 +243,30 @@ def _first(rules: Rules, rows: list[Row[Any]]) -> Row[Any]:
 
 
 def _held_back(
-    tx: Connection, rules: Rules, now: Running, pipeline: str, at: datetime
+    tx: Connection, rules: Rules, now: Running, job: Row[Any] | Job, at: datetime
 ) -> str | None:
-    """Return which limit of its own keeps a pipeline from starting a job; None: none does."""
-    limits, runs = rules.of(pipeline), now.of.get(pipeline, 0)
-    if limits.running is not None and runs >= limits.running:
-        return f"limits.running of the pipeline {pipeline} is reached: {runs} run"
-    again = _allowed_at(tx, pipeline, limits.daily, at)
-    if again is not None:
-        return (
-            f"limits.daily of the pipeline {pipeline} is reached: {limits.daily} started within "
-            f"24 hours: the next one starts at {again:%Y-%m-%d %H:%M} UTC"
-        )
+    """Return which limit of its pipeline or project keeps a job from starting; None: none does."""
+    for kind in kinds_of(job):
+        limits, runs = rules.of(kind), now.of.get(kind, 0)
+        if limits.running is not None and runs >= limits.running:
+            return f"limits.running of {kind} is reached: {runs} run"
+        again = _allowed_at(tx, kind, limits.daily, at)
+        if again is not None:
+            return (
+                f"limits.daily of {kind} is reached: {limits.daily} started within 24 hours: "
+                f"the next one starts at {again:%Y-%m-%d %H:%M} UTC"
+            )
     return None
 
 
-def _allowed_at(tx: Connection, pipeline: str, daily: int | None, at: datetime) -> datetime | None:
-    """Return when a pipeline may start a job again; None: it may now."""
+def _allowed_at(tx: Connection, kind: Kind, daily: int | None, at: datetime) -> datetime | None:
+    """Return when a job of a kind may start again; None: one may now."""
     if daily is None:
         return None
     # The start that must be a day ago: the last but so many.
     started: datetime | None = tx.scalar(
         select(jobs.c.started_at)
-        .where(jobs.c.pipeline == pipeline, jobs.c.started_at > at - DAY)
+        .where(jobs.c[kind.column] == kind.name, jobs.c.started_at > at - DAY)
         .order_by(jobs.c.started_at.desc())
         .offset(daily - 1)
         .limit(1)

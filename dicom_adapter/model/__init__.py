@@ -14,6 +14,7 @@ from dicom_adapter.model.instances import (
     StoredInstance,
 )
 from dicom_adapter.model.jobs import (
+    DEFAULT_PROJECT,
     JOB_NAME_LENGTH,
     InputFile,
     InputSummary,
@@ -37,6 +38,7 @@ from dicom_adapter.model.jobs import (
     safe_name,
     suffixed_name,
 )
+from dicom_adapter.model.people import LOCAL, Caller, Token
 from dicom_adapter.model.service import (
     Disk,
     Disorder,
@@ -49,7 +51,10 @@ from dicom_adapter.model.service import (
 )
 
 __all__ = [
+    "DEFAULT_PROJECT",
     "JOB_NAME_LENGTH",
+    "LOCAL",
+    "Caller",
     "Disk",
     "Disorder",
     "DisorderKind",
@@ -86,6 +91,7 @@ __all__ = [
     "StoredInstance",
     "Submission",
     "SubmissionState",
+    "Token",
     "Waiting",
     "job_name",
     "safe_name",

@@ -9,6 +9,8 @@ from enum import IntEnum, StrEnum
 from dicom_adapter.lifecycle import CancelPolicy, JobState, Phase
 
 JOB_NAME_LENGTH = 63
+#: The project of whatever names none.
+DEFAULT_PROJECT = "default"
 
 
 class Priority(IntEnum):
@@ -67,6 +69,7 @@ class Submission:
 
     id: str
     ae_title: str
+    project: str
     group_id: str | None
     name: str
     pipeline: str
@@ -271,6 +274,8 @@ class JobRequest:
     arguments: Mapping[str, str] = field(default_factory=dict)
     #: The request id of the job that this one takes the place of.
     supersedes: str | None = None
+    #: Empty: the caller's own, or the default one.
+    project: str = ""
 
     @property
     def files(self) -> list[InputFile]:

@@ -61,6 +61,8 @@ class Event:
     from_state: str
     to_state: str
     reason: str
+    #: Of a job; empty for what belongs to none.
+    project: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import structlog
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import InvalidArgumentError, WrongStateError
 from dicom_adapter.ledger import Ledger, control, jobs
-from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, target_of
-from dicom_adapter.model import Job
+from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, role_for, target_of
+from dicom_adapter.model import Caller, Job
 from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.workspace import Workspaces
 
@@ -52,7 +52,7 @@ class JobControl:
         self._ended = ended
 
     def cancel(
-        self, id_or_name: str, *, actor: str, why: str = "", only_if_queued: bool = False
+        self, caller: Caller, id_or_name: str, *, why: str = "", only_if_queued: bool = False
     ) -> Job:
         """Cancel a job; what runs is ended as its pipeline says, and may be faster.
 
@@ -60,22 +60,24 @@ class JobControl:
 
         Raises:
             NotFoundError: there is no such job.
+            PermissionDeniedError: the caller may not.
             InvalidArgumentError: the reason is too long.
             WrongStateError: the job has ended, or has started although it must not have.
         """
+        caller.check(role_for(Action.CANCEL))
         check_reason(why)
         with self._ledger.write() as tx:
-            job_id = jobs.id_of(tx, id_or_name)
+            job_id = jobs.id_of(tx, id_or_name, caller.project)
             state = control.cancel(
                 tx,
                 job_id,
                 at=self._clock.now(),
-                actor=actor,
+                actor=caller.name,
                 why=why,
                 only_if_queued=only_if_queued,
             )
             job = jobs.get(tx, job_id)
-        log.info("job is to end", action="job.cancel", job=job.name, state=state, by=actor)
+        log.info("job is to end", action="job.cancel", job=job.name, state=state, by=caller.name)
         if state == JobState.CANCELLING:
             self._cancelling(job.id)
         else:
@@ -84,9 +86,9 @@ class JobControl:
 
     def retry(
         self,
+        caller: Caller,
         id_or_name: str,
         *,
-        actor: str,
         why: str = "",
         confirm: bool = False,
         dry_run: bool = False,
@@ -98,13 +100,15 @@ class JobControl:
 
         Raises:
             NotFoundError: there is no such job.
+            PermissionDeniedError: the caller may not.
             InvalidArgumentError: the reason is too long.
             WrongStateError: it has not ended, is invalidated, is finished and nobody says that this
                 is known, or its inputs were reclaimed.
         """
+        caller.check(role_for(Action.RETRY))
         check_reason(why)
         with self._ledger.read() as tx:
-            job = jobs.get(tx, id_or_name)
+            job = jobs.get(tx, id_or_name, caller.project)
         target_of(job.state, Action.RETRY)
         if "inputs" in job.reclaimed:
             at = f"{job.reclaimed['inputs']:%Y-%m-%d %H:%M}"
@@ -117,14 +121,14 @@ class JobControl:
                 f"{job.name} is finished, and its work would be done once more: confirm that this "
                 "is meant"
             )
-        return job if dry_run else self._retried(job, actor, why)
+        return job if dry_run else self._retried(caller, job, why)
 
-    def _retried(self, job: Job, actor: str, why: str) -> Job:
+    def _retried(self, caller: Caller, job: Job, why: str) -> Job:
         workspace = self._workspaces.of(job.id)
         try:
             with self._ledger.write() as tx:
-                self._queue.check_room(tx, job.pipeline)
-                control.retry(tx, job, at=self._clock.now(), actor=actor, why=why)
+                self._queue.check_room(tx, job)
+                control.retry(tx, job, at=self._clock.now(), actor=caller.name, why=why)
                 found = jobs.get(tx, job.id)
                 if job.state in FRUITFUL:
                     # Last: a crash before the commit is seen by the next start.
@@ -132,42 +136,46 @@ class JobControl:
         except BaseException:
             workspace.restore_outputs(job.attempts)
             raise
-        log.info("job is to run again", action="job.retried", job=job.name, by=actor)
+        log.info("job is to run again", action="job.retried", job=job.name, by=caller.name)
         self._submitted()
         return found
 
-    def invalidate(self, id_or_name: str, *, actor: str, why: str) -> Job:
+    def invalidate(self, caller: Caller, id_or_name: str, *, why: str) -> Job:
         """Declare the outputs of a finished job wrong; return it as it is then.
 
         Raises:
             NotFoundError: there is no such job.
+            PermissionDeniedError: the caller may not.
             InvalidArgumentError: the reason is missing, or too long.
             WrongStateError: the job is not finished.
         """
+        caller.check(role_for(Action.INVALIDATE))
         check_reason(why)
         if not why.strip():
             raise InvalidArgumentError("reason", "must say why the outputs are wrong")
         with self._ledger.write() as tx:
-            job_id = jobs.id_of(tx, id_or_name)
-            control.invalidate(tx, job_id, at=self._clock.now(), actor=actor, why=why)
+            job_id = jobs.id_of(tx, id_or_name, caller.project)
+            control.invalidate(tx, job_id, at=self._clock.now(), actor=caller.name, why=why)
             job = jobs.get(tx, job_id)
-        log.info("job invalidated", action="job.invalidated", job=job.name, by=actor)
+        log.info("job invalidated", action="job.invalidated", job=job.name, by=caller.name)
         return job
 
-    def delete(self, id_or_name: str, *, actor: str, why: str = "") -> Job:
+    def delete(self, caller: Caller, id_or_name: str, *, why: str = "") -> Job:
         """Delete a job that has ended, with all its files; return it as it was.
 
         Raises:
             NotFoundError: there is no such job.
+            PermissionDeniedError: the caller may not.
             InvalidArgumentError: the reason is too long.
             WrongStateError: the job has not ended.
         """
+        caller.check(role_for(Action.DELETE))
         check_reason(why)
         with self._ledger.read() as tx:
-            job = jobs.get(tx, id_or_name)
+            job = jobs.get(tx, id_or_name, caller.project)
         try:
             with self._ledger.write() as tx:
-                control.remove(tx, job.id, at=self._clock.now(), actor=actor, why=why)
+                control.remove(tx, job.id, at=self._clock.now(), actor=caller.name, why=why)
                 # Within: nobody can retry it now. Last: a crash before the commit leaves a folder
                 # by whose name the next start knows what was to become of it.
                 self._workspaces.condemn(job.id)
@@ -175,7 +183,7 @@ class JobControl:
             self._workspaces.pardon(job.id)
             raise
         self._workspaces.remove_condemned(job.id)
-        log.info("job deleted", action="job.deleted", job=job.name, by=actor)
+        log.info("job deleted", action="job.deleted", job=job.name, by=caller.name)
         return job
 
 

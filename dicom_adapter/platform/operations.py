@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -20,13 +20,17 @@ from dicom_adapter.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
     NotFoundError,
+    PermissionDeniedError,
     UncertainError,
     WrongStateError,
 )
 from dicom_adapter.ledger import Ledger, jobs, queue, stock
 from dicom_adapter.ledger.queue import Origin
-from dicom_adapter.lifecycle import JobState
+from dicom_adapter.lifecycle import Action, JobState, role_for
 from dicom_adapter.model import (
+    DEFAULT_PROJECT,
+    LOCAL,
+    Caller,
     InputFile,
     ItemState,
     Job,
@@ -40,12 +44,12 @@ from dicom_adapter.model import (
     safe_name,
     suffixed_name,
 )
+from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.uploads import Uploads, check
 from dicom_adapter.platform.workspace import BrokenInputError, Workspaces
 
 LONGEST_REQUEST_ID = 128
-DEFAULT_PROJECT = "default"
 
 log = structlog.get_logger()
 
@@ -95,12 +99,14 @@ class JobOperations:
         workspaces: Workspaces,
         uploads: Uploads,
         *,
+        projects: Projects,
         queue: JobQueue,
         locate: Callable[[str], Path],
         submitted: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._projects = projects
         self._queue = queue
         self._pipelines = pipelines
         self._workspaces = workspaces
@@ -110,15 +116,17 @@ class JobOperations:
 
     # Instances
 
-    def missing(self, files: Sequence[InputFile]) -> list[InputFile]:
+    def missing(self, caller: Caller, files: Sequence[InputFile]) -> list[InputFile]:
         """Return those of the files that must be uploaded before a job can be made of them."""
+        caller.check(role_for(Action.CREATE))
         with self._ledger.read() as tx:
             kept = self._kept(tx, files)
         absent = [file for file in files if file.key not in kept]
         return self._uploads.missing(absent) if absent else []
 
-    def upload(self, file: InputFile, size: int, chunks: Iterable[bytes]) -> None:
+    def upload(self, caller: Caller, file: InputFile, size: int, chunks: Iterable[bytes]) -> None:
         """Store an instance; see `Uploads.receive`."""
+        caller.check(role_for(Action.CREATE))
         self._uploads.receive(file, size, chunks)
 
     def _kept(self, tx: Connection, files: Sequence[InputFile]) -> dict[tuple[str, str], Path]:
@@ -133,33 +141,54 @@ class JobOperations:
 
     # Jobs
 
-    def submit(self, request: JobRequest) -> Job:
+    def submit(self, caller: Caller, request: JobRequest) -> Job:
         """Make a job, durable with its inputs when this returns.
 
         The same request again returns the job that it made.
 
         Raises:
             InvalidArgumentError: a field is wrong; names it.
-            NotFoundError: the platform has no such pipeline.
+            NotFoundError: the platform has no such pipeline or project.
+            PermissionDeniedError: the caller may not make jobs, or not in that project.
             AlreadyExistsError: the request id was used for another request.
             WrongStateError: an instance is not here; upload it and submit again.
         """
+        caller.check(role_for(Action.CREATE))
         _check(request)
+        request = replace(request, project=self._project_for(caller, request))
         digest = _digest(request)
         earlier = self._earlier(request, digest)
         if earlier is not None:
             return earlier
-        origin = Origin(request.request_id, digest, request.ae_title or "client")
+        # The adapter calls as this machine; what came in by an AE title is that one's doing.
+        actor = request.ae_title if caller == LOCAL and request.ae_title else caller.name
+        origin = Origin(request.request_id, digest, actor)
         return self._made(request, self._pipelines.get(request.pipeline), origin)
 
+    def _project_for(self, caller: Caller, request: JobRequest) -> str:
+        project = request.project or caller.project or DEFAULT_PROJECT
+        if caller.project not in (None, project):
+            raise PermissionDeniedError(
+                f"{caller.name} may make jobs in the project {caller.project} alone, not in "
+                f"'{project}'"
+            )
+        self._projects.check(project)
+        return project
+
     def rerun(
-        self, id_or_name: str, *, actor: str, name: str = "", request_id: str = "", latest: bool
+        self,
+        caller: Caller,
+        id_or_name: str,
+        *,
+        name: str = "",
+        request_id: str = "",
+        latest: bool,
     ) -> Job:
         """Make another job of a job's definition and inputs, which stays as it is.
 
         Args:
+            caller: Who wants it.
             id_or_name: The job, in whatever state.
-            actor: Who wants it.
             name: What the new one is called; as the other, with `rerun` behind it, if empty.
             request_id: As in `submit`; empty for one that is asked for once.
             latest: Run what the pipeline is now, instead of what it was then.
@@ -169,8 +198,9 @@ class JobOperations:
             InvalidArgumentError: the name is the other's.
             WrongStateError: its inputs are not here any more.
         """
+        caller.check(role_for(Action.CREATE))
         with self._ledger.read() as tx:
-            source = jobs.get(tx, id_or_name)
+            source = jobs.get(tx, id_or_name, caller.project)
             inputs = jobs.inputs_of(tx, source.id)
         if name and safe_name(name) == source.name:
             raise InvalidArgumentError("name", f"must be another than the job's own, {source.name}")
@@ -180,6 +210,7 @@ class JobOperations:
             pipeline=source.pipeline,
             priority=source.priority,
             ae_title=source.ae_title,
+            project=source.project,
             inputs=inputs,
             arguments=source.arguments,
         )
@@ -189,7 +220,7 @@ class JobOperations:
         if earlier is not None:
             return earlier
         pipeline = self._pipelines.get(source.pipeline) if latest else _pinned(source)
-        origin = Origin(request.request_id, digest, actor, f"rerun of {source.name}")
+        origin = Origin(request.request_id, digest, caller.name, f"rerun of {source.name}")
         return self._made(request, pipeline, origin, source)
 
     def _made(
@@ -222,7 +253,7 @@ class JobOperations:
         try:
             workspace.take_inputs(request.inputs, places)
             with self._ledger.write() as tx:
-                self._queue.check_room(tx, job.pipeline)
+                self._queue.check_room(tx, job)
                 return queue.add(tx, job, request.inputs, origin)
         except IntegrityError:
             self._workspaces.remove(job.id)
@@ -261,7 +292,7 @@ def _new_job(request: JobRequest, pipeline: Pipeline, now: datetime, source: Job
     return Job(
         id=uuid4().hex,
         name=safe_name(request.name),
-        project=DEFAULT_PROJECT,
+        project=request.project,
         pipeline=pipeline.name,
         pipeline_version=version_of(pipeline),
         state=JobState.IN_QUEUE,
@@ -334,8 +365,10 @@ def _check(request: JobRequest) -> None:
 
 def _digest(request: JobRequest, *more: str) -> str:
     fields = asdict(request)
+    # As it was before there were these fields: a request that was made then may come again.
     if request.supersedes is None:
-        # As it was before there was this field: a request that was made then may come again.
         del fields["supersedes"]
+    if request.project == DEFAULT_PROJECT:
+        del fields["project"]
     values = "".join([json.dumps(fields, sort_keys=True, default=str), *more])
     return sha256(values.encode()).hexdigest()

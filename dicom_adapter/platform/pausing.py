@@ -6,7 +6,8 @@ import structlog
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.ledger import Ledger, pauses, turns
-from dicom_adapter.model import PlatformState
+from dicom_adapter.lifecycle import Role
+from dicom_adapter.model import Caller, PlatformState
 from dicom_adapter.platform.control import check_reason
 
 log = structlog.get_logger()
@@ -20,8 +21,9 @@ class PlatformControl:
         self._clock = clock
         self._resumed = resumed
 
-    def state(self) -> PlatformState:
+    def state(self, caller: Caller) -> PlatformState:
         """Return whether jobs are started, and how many run and wait."""
+        caller.check(Role.VIEWER)
         with self._ledger.read() as tx:
             return PlatformState(
                 paused=pauses.current(tx),
@@ -29,29 +31,33 @@ class PlatformControl:
                 waiting=turns.waiting(tx),
             )
 
-    def pause(self, *, actor: str, why: str = "") -> PlatformState:
+    def pause(self, caller: Caller, *, why: str = "") -> PlatformState:
         """Start no more jobs until `resume`, also after a restart; those that run are let run.
 
         One that stands still already stays as it is.
 
         Raises:
             InvalidArgumentError: the reason is too long.
+            PermissionDeniedError: the caller may not.
         """
+        caller.check_everywhere(Role.MANAGER)
         check_reason(why)
         with self._ledger.write() as tx:
-            pauses.pause(tx, at=self._clock.now(), actor=actor, why=why)
-        log.info("no more jobs are started", action="platform.paused", by=actor)
-        return self.state()
+            pauses.pause(tx, at=self._clock.now(), actor=caller.name, why=why)
+        log.info("no more jobs are started", action="platform.paused", by=caller.name)
+        return self.state(caller)
 
-    def resume(self, *, actor: str, why: str = "") -> PlatformState:
+    def resume(self, caller: Caller, *, why: str = "") -> PlatformState:
         """Start jobs again; one that starts them already stays as it is.
 
         Raises:
             InvalidArgumentError: the reason is too long.
+            PermissionDeniedError: the caller may not.
         """
+        caller.check_everywhere(Role.MANAGER)
         check_reason(why)
         with self._ledger.write() as tx:
-            pauses.resume(tx, at=self._clock.now(), actor=actor, why=why)
-        log.info("jobs are started again", action="platform.resumed", by=actor)
+            pauses.resume(tx, at=self._clock.now(), actor=caller.name, why=why)
+        log.info("jobs are started again", action="platform.resumed", by=caller.name)
         self._resumed()
-        return self.state()
+        return self.state(caller)

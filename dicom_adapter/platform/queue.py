@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from dicom_adapter.clock import Clock
-from dicom_adapter.config import Settings
+from dicom_adapter.config import Pipeline, Project, Settings
 from dicom_adapter.errors import FullError
-from dicom_adapter.ledger import Ledger, due, jobs, pauses, queue, turns
+from dicom_adapter.ledger import Ledger, due, pauses, queue, turns
 from dicom_adapter.ledger.leases import Claim
-from dicom_adapter.ledger.turns import Limits, Rules
+from dicom_adapter.ledger.turns import Kind, Limits, Rules
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import Event, Job, Resources, Waiting
 
@@ -25,12 +25,14 @@ def rules_of(settings: Settings) -> Rules:
         max_jobs=platform.max_jobs,
         ageing=timedelta(seconds=platform.ageing),
         limits={
-            pipeline.name: Limits(
-                pipeline.limits.running, pipeline.limits.waiting, pipeline.limits.daily
-            )
-            for pipeline in settings.pipelines.values()
+            **{Kind("pipeline", name): _limits(of) for name, of in settings.pipelines.items()},
+            **{Kind("project", name): _limits(of) for name, of in settings.projects.items()},
         },
     )
+
+
+def _limits(of: Pipeline | Project) -> Limits:
+    return Limits(of.limits.running, of.limits.waiting, of.limits.daily)
 
 
 class JobQueue:
@@ -61,32 +63,27 @@ class JobQueue:
             moments = (turns.next_allowance(tx, self.rules, at), due.next_due(tx, at))
         return min(filter(None, moments), default=None)
 
-    def check_room(self, tx: Connection, pipeline: str) -> None:
-        """Make sure that one more job of a pipeline may wait.
+    def check_room(self, tx: Connection, job: Job) -> None:
+        """Make sure that a job may wait, too.
 
         Raises:
-            FullError: as many wait already as its limit lets.
+            FullError: as many wait already as the limit of its pipeline or project lets.
         """
-        most = self.rules.of(pipeline).waiting
-        if most is not None and turns.waiting(tx, pipeline) >= most:
-            raise FullError(
-                f"limits.waiting of the pipeline {pipeline} is reached: {most}: try again when one "
-                "of them has started"
-            )
+        for kind in turns.kinds_of(job):
+            most = self.rules.of(kind).waiting
+            if most is not None and turns.waiting(tx, kind) >= most:
+                raise FullError(
+                    f"limits.waiting of {kind} is reached: {most}: try again when one of them has "
+                    "started"
+                )
 
-    def get(self, id_or_name: str) -> Job:
-        """Return a job; of one that waits also why.
-
-        Raises:
-            NotFoundError: there is none.
-        """
-        with self._ledger.read() as tx:
-            job = jobs.get(tx, id_or_name)
-            if job.state != JobState.IN_QUEUE:
-                return job
-            before = turns.before(tx, self.rules, job)
-            paused = pauses.current(tx)
-            why = turns.why_waiting(tx, self.rules, job, self._clock.now())
+    def explained(self, tx: Connection, job: Job) -> Job:
+        """Return a job; one that waits says why."""
+        if job.state != JobState.IN_QUEUE:
+            return job
+        before = turns.before(tx, self.rules, job)
+        paused = pauses.current(tx)
+        why = turns.why_waiting(tx, self.rules, job, self._clock.now())
         if paused is not None:
             why = told(paused)
         elif not why and before:

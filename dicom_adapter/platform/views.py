@@ -3,15 +3,21 @@
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dicom_adapter.errors import InvalidArgumentError, NotFoundError, WrongStateError
+from dicom_adapter.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    WrongStateError,
+)
 from dicom_adapter.ledger import Ledger, events, jobs
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.lifecycle import FRUITFUL, TERMINAL
-from dicom_adapter.model import Event, Job
+from dicom_adapter.model import Caller, Event, Job
 from dicom_adapter.platform.joblog import LogReader
+from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.workspace import Workspace, Workspaces
 
 LARGEST_PAGE = 1000
@@ -47,18 +53,23 @@ class Change:
 
 
 class JobViews:
-    """Shows jobs; it changes nothing."""
+    """Shows the jobs of the projects that a caller may look into; it changes nothing."""
 
-    def __init__(self, ledger: Ledger, workspaces: Workspaces) -> None:
+    def __init__(self, ledger: Ledger, queue: JobQueue, workspaces: Workspaces) -> None:
         self._ledger = ledger
+        self._queue = queue
         self._workspaces = workspaces
 
-    def get(self, id_or_name: str) -> Job:
-        """Return a job; NotFoundError when there is none."""
+    def get(self, caller: Caller, id_or_name: str) -> Job:
+        """Return a job, of one that waits also why; NotFoundError when there is none."""
         with self._ledger.read() as tx:
-            return jobs.get(tx, id_or_name)
+            return self._queue.explained(tx, jobs.get(tx, id_or_name, caller.project))
 
-    def history(self, id_or_name: str) -> list[Event]:
+    def _one(self, caller: Caller, id_or_name: str) -> Job:
+        with self._ledger.read() as tx:
+            return jobs.get(tx, id_or_name, caller.project)
+
+    def history(self, caller: Caller, id_or_name: str) -> list[Event]:
         """Return every move of a job, the oldest first; of a deleted one by its id.
 
         Raises:
@@ -66,31 +77,44 @@ class JobViews:
         """
         with self._ledger.read() as tx:
             try:
-                job_id = jobs.id_of(tx, id_or_name)
+                job_id = jobs.id_of(tx, id_or_name, caller.project)
             except NotFoundError:
                 job_id = id_or_name
-            found = [event for event in events.of_subject(tx, job_id) if event.kind == jobs.KIND]
+            found = [
+                event
+                for event in events.of_subject(tx, job_id)
+                if event.kind == jobs.KIND and caller.project in (None, event.project)
+            ]
         if not found:
             raise NotFoundError(f"no job has, or had, the id or name '{id_or_name}'")
         return found
 
-    def listed(self, wanted: JobFilter, page_size: int, token: str) -> JobPage:
+    def listed(self, caller: Caller, wanted: JobFilter, page_size: int, token: str) -> JobPage:
         """Return a page of jobs, the newest first.
 
         Raises:
+            PermissionDeniedError: it asks for a project that the caller may not look into.
             InvalidArgumentError: the page size is negative, or the token none that this gave.
         """
         if page_size < 0:
             raise InvalidArgumentError("page_size", "must not be negative")
         if not _TOKEN.fullmatch(token):
             raise InvalidArgumentError("page_token", "must be the one of the page before")
+        project = wanted.project or caller.project or ""
+        if caller.project not in (None, project):
+            raise PermissionDeniedError(
+                f"{caller.name} may look into the project {caller.project} alone, not into "
+                f"'{project}'"
+            )
         size = min(page_size or DEFAULT_PAGE, LARGEST_PAGE)
         with self._ledger.read() as tx:
-            page, after = jobs.listed(tx, wanted, size, int(token) if token else None)
+            page, after = jobs.listed(
+                tx, replace(wanted, project=project), size, int(token) if token else None
+            )
         return JobPage(tuple(page), "" if after is None else str(after))
 
     def watch(
-        self, id_or_name: str, after_event: int, active: Callable[[], bool]
+        self, caller: Caller, id_or_name: str, after_event: int, active: Callable[[], bool]
     ) -> Iterator[Change]:
         """Yield each change of one job, or of all of them, as they happen.
 
@@ -98,8 +122,8 @@ class JobViews:
         ends with the job.
         """
         if id_or_name:
-            return self._watch_one(self.get(id_or_name).id, active)
-        return self._watch_all(after_event, active)
+            return self._watch_one(self._one(caller, id_or_name).id, active)
+        return self._watch_all(caller, after_event, active)
 
     def _watch_one(self, job_id: str, active: Callable[[], bool]) -> Iterator[Change]:
         shown: Job | None = None
@@ -114,7 +138,9 @@ class JobViews:
                 return
             self._wait(commits, WATCH_SECONDS)
 
-    def _watch_all(self, after: int, active: Callable[[], bool]) -> Iterator[Change]:
+    def _watch_all(
+        self, caller: Caller, after: int, active: Callable[[], bool]
+    ) -> Iterator[Change]:
         with self._ledger.read() as tx:
             seen = after or events.last_number(tx)
         while active():
@@ -126,31 +152,37 @@ class JobViews:
                 # Where no job has moved: of the others' events, none is looked at twice.
                 seen = news[-1].number if news else events.last_number(tx)
             for event in news:
+                if caller.project not in (None, event.project):
+                    continue
                 yield Change(event.number, event.subject, found.get(event.subject), event)
             if not news:
                 self._wait(commits, WATCH_SECONDS)
 
-    def logs(self, id_or_name: str, *, follow: bool, active: Callable[[], bool]) -> Iterator[bytes]:
+    def logs(
+        self, caller: Caller, id_or_name: str, *, follow: bool, active: Callable[[], bool]
+    ) -> Iterator[bytes]:
         """Yield a job's log in chunks; with `follow` until the job has ended.
 
         Raises:
             NotFoundError: there is no such job.
             WrongStateError: the log was reclaimed; says when.
         """
-        job = self.get(id_or_name)
+        job = self._one(caller, id_or_name)
         if "logs" in job.reclaimed:
             raise WrongStateError(
                 f"the log of {job.name} was reclaimed at {job.reclaimed['logs']:%Y-%m-%d %H:%M} "
                 "UTC: platform.keep.logs had passed"
             )
-        return self._read_log(job, follow=follow, active=active)
+        return self._read_log(caller, job, follow=follow, active=active)
 
-    def _read_log(self, job: Job, *, follow: bool, active: Callable[[], bool]) -> Iterator[bytes]:
+    def _read_log(
+        self, caller: Caller, job: Job, *, follow: bool, active: Callable[[], bool]
+    ) -> Iterator[bytes]:
         reader = LogReader(self.workspace(job).log)
         while active():
             commits = self._ledger.commits
             # Looked at before reading: what an ended job wrote is then read to the end.
-            ended = self.get(job.id).state in TERMINAL
+            ended = self._one(caller, job.id).state in TERMINAL
             yield from reader.news()
             if ended or not follow:
                 return
@@ -161,14 +193,14 @@ class JobViews:
         path = self.workspace(job).provenance
         return path if job.state in FRUITFUL and path.is_file() else None
 
-    def provenance(self, id_or_name: str) -> Iterator[bytes]:
+    def provenance(self, caller: Caller, id_or_name: str) -> Iterator[bytes]:
         """Yield how a finished job's outputs were made, in chunks of one JSON object.
 
         Raises:
             NotFoundError: there is no such job, or no record of it.
             WrongStateError: the job is not finished.
         """
-        job = self.get(id_or_name)
+        job = self._one(caller, id_or_name)
         if job.state not in FRUITFUL:
             raise WrongStateError(
                 f"{job.name} is {job.state}: only a job that has finished has a provenance"

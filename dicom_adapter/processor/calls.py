@@ -46,6 +46,7 @@ class Calls:
     def __init__(
         self,
         ae_title: str,
+        project: str,
         duplicates: Duplicates,
         ledger: Ledger,
         clock: Clock,
@@ -54,6 +55,7 @@ class Calls:
         released: Callable[[], None],
     ) -> None:
         self._title = ae_title
+        self._project = project
         self._duplicates = duplicates
         self._ledger = ledger
         self._clock = clock
@@ -128,6 +130,7 @@ class Calls:
             submission = Submission(
                 id=uuid4().hex,
                 ae_title=self._title,
+                project=self._project,
                 group_id=call.group_id,
                 name=job_name(name, now),
                 pipeline=pipeline,

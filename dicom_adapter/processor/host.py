@@ -68,7 +68,13 @@ class ProcessorHost:
         self._name = processor.name
         self._log = log.bind(ae_title=title.title, processor=processor.name)
         self._calls = Calls(
-            title.title, title.duplicates, ledger, clock, submitted=submitted, released=released
+            title.title,
+            title.project,
+            title.duplicates,
+            ledger,
+            clock,
+            submitted=submitted,
+            released=released,
         )
         try:
             self._processor = processor(title.title, title.settings, self._calls)

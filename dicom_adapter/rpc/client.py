@@ -11,6 +11,7 @@ import grpc
 
 from dicom_adapter.model import InputFile, JobRequest
 from dicom_adapter.rpc import convert
+from dicom_adapter.rpc.credentials import Credentials
 from dicom_adapter.rpc.status import from_error
 from dicom_adapter.v1 import jobs_pb2
 from dicom_adapter.v1.adapter_pb2_grpc import AdapterServiceStub
@@ -18,6 +19,7 @@ from dicom_adapter.v1.audit_pb2_grpc import AuditServiceStub
 from dicom_adapter.v1.jobs_pb2_grpc import JobServiceStub
 from dicom_adapter.v1.pipelines_pb2_grpc import PipelineServiceStub
 from dicom_adapter.v1.platform_pb2_grpc import PlatformServiceStub
+from dicom_adapter.v1.tokens_pb2_grpc import TokenServiceStub
 
 CALL_SECONDS = 60.0
 UPLOAD_CHUNK = 1024 * 1024
@@ -43,19 +45,21 @@ def options() -> list[tuple[str, int]]:
 class Client:
     """A connection to a server of the API; close it, or use it as a context."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, credentials: Credentials | None = None) -> None:
         self.address = address
+        self._credentials = credentials or Credentials()
         self._connect()
 
     def _connect(self) -> None:
         # Of its own: by default, gRPC would give a new channel the connection of the one before.
         own = ("grpc.use_local_subchannel_pool", 1)
-        self._channel = grpc.insecure_channel(self.address, [*options(), own])
+        self._channel = self._credentials.channel(self.address, [*options(), own])
         self.jobs = JobServiceStub(self._channel)
         self.pipelines = PipelineServiceStub(self._channel)
         self.platform = PlatformServiceStub(self._channel)
         self.adapter = AdapterServiceStub(self._channel)
         self.audit = AuditServiceStub(self._channel)
+        self.tokens = TokenServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self

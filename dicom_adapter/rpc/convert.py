@@ -39,8 +39,10 @@ _STATES: Mapping[JobState, jobs_pb2.JobState.ValueType] = {
 
 def to_timestamp(moment: datetime | None) -> Timestamp | None:
     """Return a time as a message; None stays None, an absent field."""
-    if moment is None:
-        return None
+    return None if moment is None else _stamp(moment)
+
+
+def _stamp(moment: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(moment)
     return stamp
@@ -101,6 +103,7 @@ def to_request(request: JobRequest) -> jobs_pb2.SubmitJobRequest:
         items=[jobs_pb2.JobItemRequest(inputs=inputs)],
         arguments=request.arguments,
         supersedes_request_id=request.supersedes or "",
+        project=request.project,
     )
 
 
@@ -130,6 +133,7 @@ def from_request(message: jobs_pb2.SubmitJobRequest) -> JobRequest:
         inputs=inputs,
         arguments=dict(message.arguments),
         supersedes=message.supersedes_request_id or None,
+        project=message.project,
     )
 
 
@@ -191,7 +195,9 @@ def to_platform(state: PlatformState) -> platform_pb2.Platform:
     return platform_pb2.Platform(
         paused=None
         if pause is None
-        else platform_pb2.Pause(since=_stamp(pause.at), actor=pause.actor, reason=pause.reason),
+        else platform_pb2.Pause(
+            since=to_timestamp(pause.at), actor=pause.actor, reason=pause.reason
+        ),
         running=state.running,
         waiting=state.waiting,
     )
@@ -201,7 +207,7 @@ def to_event(event: Event) -> jobs_pb2.Event:
     """Return a move as the API's."""
     return jobs_pb2.Event(
         number=event.number,
-        at=_stamp(event.at),
+        at=to_timestamp(event.at),
         actor=event.actor,
         action=event.action,
         from_state=event.from_state,
@@ -214,21 +220,16 @@ def to_audit_event(event: Event) -> audit_pb2.AuditEvent:
     """Return an event of whatever kind as the API's."""
     return audit_pb2.AuditEvent(
         number=event.number,
-        at=_stamp(event.at),
+        at=to_timestamp(event.at),
         actor=event.actor,
         kind=event.kind,
         subject=event.subject,
+        project=event.project,
         action=event.action,
         from_state=event.from_state,
         to_state=event.to_state,
         reason=event.reason,
     )
-
-
-def _stamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
 
 
 def _to_item(item: JobItem) -> jobs_pb2.JobItem:

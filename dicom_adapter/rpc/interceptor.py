@@ -3,27 +3,36 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import structlog
 from grpc_status import rpc_status
 
 from dicom_adapter.errors import DicomAdapterError, UnavailableError, fingerprint
-from dicom_adapter.rpc.context import Context
+from dicom_adapter.rpc.context import Call, Callers
 from dicom_adapter.rpc.status import to_status
+
+#: The package that the API is in.
+OURS = "/dicom_adapter.v1."
+
+#: Gives what a method gets in the place of gRPC's context; raises where nobody is let in.
+Admit: TypeAlias = Callable[[grpc.ServicerContext], Any]
 
 log = structlog.get_logger()
 
 
-class ErrorInterceptor(grpc.ServerInterceptor):
-    """Answers a call that raised one of our exceptions with its status.
+class Entrance(grpc.ServerInterceptor):
+    """Lets in who is known, and answers a call that raised one of our exceptions with its status.
+
+    A method is given a `Call` in the place of gRPC's context.
 
     At most `streams` calls that stream, whichever way, are served at a time: one that stalls holds
     a thread for as long as its caller pleases.
     """
 
-    def __init__(self, streams: int) -> None:
+    def __init__(self, callers: Callers, streams: int) -> None:
+        self._callers = callers
         self._streams = _Places(streams)
 
     def intercept_service(
@@ -35,44 +44,60 @@ class ErrorInterceptor(grpc.ServerInterceptor):
         found = continuation(handler_call_details)
         if found is None:
             return None
+        # Health and reflection are gRPC's own, and tell nobody anything of ours.
+        is_ours = handler_call_details.method.startswith(OURS)
+        admit = self._admit if is_ours else _as_it_is
         handler: Any = found
         make: Any
         if handler.request_streaming and handler.response_streaming:
             make = grpc.stream_stream_rpc_method_handler
-            call: Any = _stream(handler.stream_stream, self._streams)
+            call: Any = _stream(handler.stream_stream, admit, self._streams)
         elif handler.response_streaming:
             make = grpc.unary_stream_rpc_method_handler
-            call = _stream(handler.unary_stream, self._streams)
+            call = _stream(handler.unary_stream, admit, self._streams)
         elif handler.request_streaming:
             make = grpc.stream_unary_rpc_method_handler
-            call = _unary(handler.stream_unary, self._streams)
+            call = _unary(handler.stream_unary, admit, self._streams)
         else:
             make = grpc.unary_unary_rpc_method_handler
-            call = _unary(handler.unary_unary, nullcontext())
+            call = _unary(handler.unary_unary, admit, nullcontext())
         made: grpc.RpcMethodHandler[Any, Any] = make(
             call, handler.request_deserializer, handler.response_serializer
         )
         return made
 
+    def _admit(self, context: grpc.ServicerContext) -> Call:
+        return Call(self._callers.of(context), context.is_active)
+
+
+def _as_it_is(context: grpc.ServicerContext) -> grpc.ServicerContext:
+    return context
+
 
 def _unary(
-    method: Callable[[Any, Context], Any], place: AbstractContextManager[object]
-) -> Callable[[Any, Context], Any]:
-    def call(request: Any, context: Context) -> Any:  # noqa: ANN401 - messages of every kind
-        with _answering(context), place:
-            return method(request, context)
+    method: Callable[[Any, Any], Any], admit: Admit, place: AbstractContextManager[object]
+) -> Callable[[Any, grpc.ServicerContext], Any]:
+    def answer(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - messages of every kind
+        with _answering(context):
+            call = admit(context)
+            with place:
+                return method(request, call)
 
-    return call
+    return answer
 
 
 def _stream(
-    method: Callable[[Any, Context], Iterable[Any]], place: AbstractContextManager[object]
-) -> Callable[[Any, Context], Iterator[Any]]:
-    def call(request: Any, context: Context) -> Iterator[Any]:  # noqa: ANN401 - messages of every kind
-        with _answering(context), place:
-            yield from method(request, context)
+    method: Callable[[Any, Any], Iterable[Any]],
+    admit: Admit,
+    place: AbstractContextManager[object],
+) -> Callable[[Any, grpc.ServicerContext], Iterator[Any]]:
+    def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401 - messages of every kind
+        with _answering(context):
+            call = admit(context)
+            with place:
+                yield from method(request, call)
 
-    return call
+    return answer
 
 
 class _Places:
@@ -90,7 +115,7 @@ class _Places:
 
 
 @contextmanager
-def _answering(context: Context) -> Iterator[None]:
+def _answering(context: grpc.ServicerContext) -> Iterator[None]:
     try:
         yield
     except DicomAdapterError as error:

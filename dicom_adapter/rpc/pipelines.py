@@ -2,7 +2,7 @@
 
 from dicom_adapter.platform.operations import PipelineOperations, version_of
 from dicom_adapter.rpc import convert
-from dicom_adapter.rpc.context import Context
+from dicom_adapter.rpc.context import Call
 from dicom_adapter.v1 import pipelines_pb2, pipelines_pb2_grpc
 
 
@@ -13,10 +13,10 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
         self._operations = operations
 
     def ListPipelines(  # noqa: N802 - the API's name
-        self, request: pipelines_pb2.ListPipelinesRequest, context: Context
+        self, request: pipelines_pb2.ListPipelinesRequest, call: Call
     ) -> pipelines_pb2.ListPipelinesResponse:
         """Return every pipeline."""
-        del request, context
+        del request, call
         return pipelines_pb2.ListPipelinesResponse(
             pipelines=[
                 convert.to_pipeline(pipeline, version_of(pipeline))
@@ -25,9 +25,9 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
         )
 
     def GetPipeline(  # noqa: N802 - the API's name
-        self, request: pipelines_pb2.GetPipelineRequest, context: Context
+        self, request: pipelines_pb2.GetPipelineRequest, call: Call
     ) -> pipelines_pb2.Pipeline:
         """Return one pipeline."""
-        del context
+        del call
         pipeline = self._operations.get(request.name)
         return convert.to_pipeline(pipeline, version_of(pipeline))

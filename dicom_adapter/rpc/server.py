@@ -8,6 +8,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from dicom_adapter.access import Access
 from dicom_adapter.audit import AuditTrail
 from dicom_adapter.errors import InvalidArgumentError, StartError, UnavailableError
 from dicom_adapter.ledger.jobs import JobFilter
@@ -15,16 +16,17 @@ from dicom_adapter.model import Job
 from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
 from dicom_adapter.platform.pausing import PlatformControl
-from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.views import JobViews
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.adapter import AdapterOperations, AdapterServicer
 from dicom_adapter.rpc.audit import AuditServicer
 from dicom_adapter.rpc.client import options
-from dicom_adapter.rpc.context import Context, actor_of
-from dicom_adapter.rpc.interceptor import ErrorInterceptor
+from dicom_adapter.rpc.context import Call, Callers
+from dicom_adapter.rpc.credentials import ServerTls
+from dicom_adapter.rpc.interceptor import Entrance
 from dicom_adapter.rpc.pipelines import PipelineServicer
 from dicom_adapter.rpc.platform import PlatformServicer
+from dicom_adapter.rpc.tokens import TokenServicer
 from dicom_adapter.v1 import (
     adapter_pb2_grpc,
     audit_pb2_grpc,
@@ -32,6 +34,7 @@ from dicom_adapter.v1 import (
     jobs_pb2_grpc,
     pipelines_pb2_grpc,
     platform_pb2_grpc,
+    tokens_pb2_grpc,
 )
 
 THREADS = 32
@@ -47,7 +50,6 @@ class PlatformOperations:
     views: JobViews
     control: JobControl
     pipelines: PipelineOperations
-    queue: JobQueue
     platform: PlatformControl
 
 
@@ -58,7 +60,6 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self._operations = platform.jobs
         self._views = platform.views
         self._control = platform.control
-        self._queue = platform.queue
 
     def _job(self, job: Job) -> jobs_pb2.Job:
         there = job.outputs and "outputs" not in job.reclaimed
@@ -66,95 +67,91 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         return convert.to_job(job, outputs, str(self._views.provenance_of(job) or ""))
 
     def FindMissingInstances(  # noqa: N802 - the API's name
-        self, request: jobs_pb2.FindMissingInstancesRequest, context: Context
+        self, request: jobs_pb2.FindMissingInstancesRequest, call: Call
     ) -> jobs_pb2.FindMissingInstancesResponse:
         """Return what must be uploaded first."""
-        del context
-        missing = self._operations.missing(list(map(convert.from_reference, request.instances)))
+        missing = self._operations.missing(
+            call.caller, list(map(convert.from_reference, request.instances))
+        )
         return jobs_pb2.FindMissingInstancesResponse(missing=map(convert.to_reference, missing))
 
     def UploadInstance(  # noqa: N802 - the API's name
-        self, request_iterator: Iterator[jobs_pb2.UploadInstanceRequest], context: Context
+        self, request_iterator: Iterator[jobs_pb2.UploadInstanceRequest], call: Call
     ) -> jobs_pb2.UploadInstanceResponse:
         """Take one instance."""
-        del context
         first = next(request_iterator, None)
         if first is None or not first.HasField("header"):
             raise InvalidArgumentError("header", "must come first")
         header = first.header
         instance = convert.from_reference(header.instance)
-        self._operations.upload(instance, header.size, _chunks(request_iterator))
+        self._operations.upload(call.caller, instance, header.size, _chunks(request_iterator))
         return jobs_pb2.UploadInstanceResponse()
 
     def SubmitJob(  # noqa: N802 - the API's name
-        self, request: jobs_pb2.SubmitJobRequest, context: Context
+        self, request: jobs_pb2.SubmitJobRequest, call: Call
     ) -> jobs_pb2.Job:
         """Make a job."""
-        del context
-        return self._job(self._operations.submit(convert.from_request(request)))
+        return self._job(self._operations.submit(call.caller, convert.from_request(request)))
 
-    def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802 - the API's name
+    def GetJob(self, request: jobs_pb2.GetJobRequest, call: Call) -> jobs_pb2.Job:  # noqa: N802 - the API's name
         """Return one job."""
-        del context
-        return self._job(self._queue.get(request.job))
+        return self._job(self._views.get(call.caller, request.job))
 
     def GetJobHistory(  # noqa: N802 - the API's name
-        self, request: jobs_pb2.GetJobRequest, context: Context
+        self, request: jobs_pb2.GetJobRequest, call: Call
     ) -> jobs_pb2.JobHistory:
         """Return the moves of a job."""
-        del context
-        found = self._views.history(request.job)
+        found = self._views.history(call.caller, request.job)
         return jobs_pb2.JobHistory(events=map(convert.to_event, found))
 
     def StreamProvenance(  # noqa: N802 - the API's name
-        self, request: jobs_pb2.StreamProvenanceRequest, context: Context
+        self, request: jobs_pb2.StreamProvenanceRequest, call: Call
     ) -> Iterator[jobs_pb2.ProvenanceChunk]:
         """Stream how a job's outputs were made."""
-        del context
-        for chunk in self._views.provenance(request.job):
+        for chunk in self._views.provenance(call.caller, request.job):
             yield jobs_pb2.ProvenanceChunk(data=chunk)
 
     def ListJobs(  # noqa: N802 - the API's name
-        self, request: jobs_pb2.ListJobsRequest, context: Context
+        self, request: jobs_pb2.ListJobsRequest, call: Call
     ) -> jobs_pb2.ListJobsResponse:
         """Return a page of jobs."""
-        del context
         wanted = JobFilter(
             states=convert.from_states(request.states),
+            project=request.project,
             pipeline=request.pipeline,
             ae_title=request.ae_title,
         )
-        page = self._views.listed(wanted, request.page_size, request.page_token)
+        page = self._views.listed(call.caller, wanted, request.page_size, request.page_token)
         return jobs_pb2.ListJobsResponse(
             jobs=map(self._job, page.jobs), next_page_token=page.next_token
         )
 
-    def CancelJob(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802 - the API's name
+    def CancelJob(self, request: jobs_pb2.CancelJobRequest, call: Call) -> jobs_pb2.Job:  # noqa: N802 - the API's name
         """Cancel a job."""
         job = self._control.cancel(
+            call.caller,
             request.job,
-            actor=actor_of(context),
             why=request.reason,
             only_if_queued=request.only_if_queued,
         )
         return self._job(job)
 
-    def RetryJob(self, request: jobs_pb2.RetryJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802 - the API's name
+    def RetryJob(self, request: jobs_pb2.RetryJobRequest, call: Call) -> jobs_pb2.Job:  # noqa: N802 - the API's name
         """Have a job run again."""
         job = self._control.retry(
+            call.caller,
             request.job,
-            actor=actor_of(context),
             why=request.reason,
             confirm=request.confirm,
             dry_run=request.dry_run,
         )
         return self._job(job)
 
-    def RerunJob(self, request: jobs_pb2.RerunJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802 - the API's name
+    def RerunJob(self, request: jobs_pb2.RerunJobRequest, call: Call) -> jobs_pb2.Job:  # noqa: N802 - the API's name
         """Make another job of a job's definition and inputs."""
         job = self._operations.rerun(
+            call.caller,
             request.job,
-            actor=actor_of(context),
             name=request.name,
             request_id=request.request_id,
             latest=request.latest,
@@ -162,23 +159,22 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         return self._job(job)
 
     def InvalidateJob(  # noqa: N802 - the API's name
-        self, request: jobs_pb2.InvalidateJobRequest, context: Context
+        self, request: jobs_pb2.InvalidateJobRequest, call: Call
     ) -> jobs_pb2.Job:
         """Declare the outputs of a job wrong."""
-        actor = actor_of(context)
-        return self._job(self._control.invalidate(request.job, actor=actor, why=request.reason))
+        job = self._control.invalidate(call.caller, request.job, why=request.reason)
+        return self._job(job)
 
-    def DeleteJob(self, request: jobs_pb2.DeleteJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802 - the API's name
+    def DeleteJob(self, request: jobs_pb2.DeleteJobRequest, call: Call) -> jobs_pb2.Job:  # noqa: N802 - the API's name
         """Delete a job."""
-        actor = actor_of(context)
-        job = self._control.delete(request.job, actor=actor, why=request.reason)
+        job = self._control.delete(call.caller, request.job, why=request.reason)
         return convert.to_job(job, "", "")
 
     def WatchJobs(  # noqa: N802 - the API's name
-        self, request: jobs_pb2.WatchJobsRequest, context: Context
+        self, request: jobs_pb2.WatchJobsRequest, call: Call
     ) -> Iterator[jobs_pb2.JobChange]:
         """Stream changes of jobs."""
-        changes = self._views.watch(request.job, request.after_event, context.is_active)
+        changes = self._views.watch(call.caller, request.job, request.after_event, call.is_active)
         for change in changes:
             yield jobs_pb2.JobChange(
                 event=change.number,
@@ -188,10 +184,12 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
             )
 
     def StreamLogs(  # noqa: N802 - the API's name
-        self, request: jobs_pb2.StreamLogsRequest, context: Context
+        self, request: jobs_pb2.StreamLogsRequest, call: Call
     ) -> Iterator[jobs_pb2.LogChunk]:
         """Stream a job's log."""
-        chunks = self._views.logs(request.job, follow=request.follow, active=context.is_active)
+        chunks = self._views.logs(
+            call.caller, request.job, follow=request.follow, active=call.is_active
+        )
         for chunk in chunks:
             yield jobs_pb2.LogChunk(data=chunk)
 
@@ -213,11 +211,12 @@ class Server:
         self,
         platform: PlatformOperations | None,
         adapter: AdapterOperations | None,
+        access: Access,
         audit: AuditTrail | None = None,
     ) -> None:
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="grpc"),
-            interceptors=[ErrorInterceptor(STREAMS)],
+            interceptors=[Entrance(Callers(access), STREAMS)],
             options=options(),
         )
         names = []
@@ -238,6 +237,8 @@ class Server:
         if audit is not None:
             audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(audit), self._server)
             names.append("AuditService")
+        tokens_pb2_grpc.add_TokenServiceServicer_to_server(TokenServicer(access), self._server)
+        names.append("TokenService")
         self._describe([f"dicom_adapter.v1.{name}" for name in names])
 
     def _describe(self, names: list[str]) -> None:
@@ -248,14 +249,17 @@ class Server:
         described = [*names, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(described, self._server)
 
-    def listen(self, address: str) -> int:
+    def listen(self, address: str, tls: ServerTls | None = None) -> int:
         """Add an address, HOST:PORT or unix:PATH, and return its port; 1 for a socket.
 
         Raises:
             StartError: it is taken or may not be opened.
         """
         try:
-            port = self._server.add_insecure_port(address)
+            if tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, tls.credentials)
         except RuntimeError as error:
             raise StartError(
                 f"cannot listen on {address}: stop what uses it, or change grpc.listen"

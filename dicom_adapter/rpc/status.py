@@ -12,6 +12,8 @@ from dicom_adapter.errors import (
     FullError,
     InvalidArgumentError,
     NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
     UnavailableError,
     WrongStateError,
 )
@@ -21,6 +23,8 @@ _CODES: tuple[tuple[type[DicomAdapterError], int], ...] = (
     (ConfigError, code_pb2.INVALID_ARGUMENT),
     (NotFoundError, code_pb2.NOT_FOUND),
     (AlreadyExistsError, code_pb2.ALREADY_EXISTS),
+    (UnauthenticatedError, code_pb2.UNAUTHENTICATED),
+    (PermissionDeniedError, code_pb2.PERMISSION_DENIED),
     (WrongStateError, code_pb2.FAILED_PRECONDITION),
     (FullError, code_pb2.RESOURCE_EXHAUSTED),
     (UnavailableError, code_pb2.UNAVAILABLE),

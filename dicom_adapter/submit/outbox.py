@@ -15,7 +15,8 @@ from dicom_adapter.clock import Clock
 from dicom_adapter.errors import DicomAdapterError, NotFoundError, UnavailableError, WrongStateError
 from dicom_adapter.ledger import Ledger, instances, submissions
 from dicom_adapter.ledger.instances import Locate
-from dicom_adapter.model import InputFile, JobInput, JobRequest, StoredInstance, Submission
+from dicom_adapter.lifecycle import Role
+from dicom_adapter.model import Caller, InputFile, JobInput, JobRequest, StoredInstance, Submission
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.worker import Worker
 
@@ -124,29 +125,33 @@ class SubmissionOperations:
         self._clock = clock
         self._changed = changed
 
-    def listed(self) -> list[Submission]:
+    def listed(self, caller: Caller) -> list[Submission]:
         """Return the submissions that are pending or parked, oldest first."""
+        caller.check_everywhere(Role.VIEWER)
         with self._ledger.read() as tx:
             return submissions.listed(tx)
 
-    def retry(self, ids: Sequence[str], actor: str) -> list[str]:
+    def retry(self, caller: Caller, ids: Sequence[str]) -> list[str]:
         """Have submissions tried again now and return their ids.
 
         Raises:
+            PermissionDeniedError: the caller may not.
             NotFoundError: one of them is not pending or parked; nothing was changed.
         """
+        caller.check_everywhere(Role.OPERATOR)
         with self._ledger.write() as tx:
             for submission_id in ids:
-                if not submissions.retry(tx, submission_id, self._clock.now(), actor):
+                if not submissions.retry(tx, submission_id, self._clock.now(), caller.name):
                     raise _no_submission(submission_id)
         self._changed()
         return list(ids)
 
-    def discard(self, ids: Sequence[str], actor: str) -> list[str]:
+    def discard(self, caller: Caller, ids: Sequence[str]) -> list[str]:
         """Give submissions up and return their ids; raises as `retry` does."""
+        caller.check_everywhere(Role.OPERATOR)
         with self._ledger.write() as tx:
             for submission_id in ids:
-                if not submissions.discard(tx, submission_id, self._clock.now(), actor):
+                if not submissions.discard(tx, submission_id, self._clock.now(), caller.name):
                     raise _no_submission(submission_id)
         self._changed()
         return list(ids)
@@ -174,6 +179,7 @@ def request_of(submission: Submission, members: Sequence[StoredInstance]) -> Job
         pipeline=submission.pipeline,
         priority=submission.priority,
         ae_title=submission.ae_title,
+        project=submission.project,
         supersedes=submission.supersedes,
         inputs=tuple(
             JobInput(

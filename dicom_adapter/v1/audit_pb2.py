@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64icom_adapter/v1/audit.proto\x12\x10\x64icom_adapter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"z\n\x13\x45xportEventsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x14\x45xportEventsResponse\x12\x0e\n\x06source\x18\x01 \x01(\t\x12,\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1c.dicom_adapter.v1.AuditEvent\"\xb8\x01\n\nAuditEvent\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x06 \x01(\t\x12\x12\n\nfrom_state\x18\x07 \x01(\t\x12\x10\n\x08to_state\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t2o\n\x0c\x41uditService\x12_\n\x0c\x45xportEvents\x12%.dicom_adapter.v1.ExportEventsRequest\x1a&.dicom_adapter.v1.ExportEventsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64icom_adapter/v1/audit.proto\x12\x10\x64icom_adapter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"z\n\x13\x45xportEventsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x14\x45xportEventsResponse\x12\x0e\n\x06source\x18\x01 \x01(\t\x12,\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1c.dicom_adapter.v1.AuditEvent\"\xc9\x01\n\nAuditEvent\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x06 \x01(\t\x12\x12\n\nfrom_state\x18\x07 \x01(\t\x12\x10\n\x08to_state\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x0f\n\x07project\x18\n \x01(\t2o\n\x0c\x41uditService\x12_\n\x0c\x45xportEvents\x12%.dicom_adapter.v1.ExportEventsRequest\x1a&.dicom_adapter.v1.ExportEventsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPORTEVENTSRESPONSE']._serialized_start=207
   _globals['_EXPORTEVENTSRESPONSE']._serialized_end=291
   _globals['_AUDITEVENT']._serialized_start=294
-  _globals['_AUDITEVENT']._serialized_end=478
-  _globals['_AUDITSERVICE']._serialized_start=480
-  _globals['_AUDITSERVICE']._serialized_end=591
+  _globals['_AUDITEVENT']._serialized_end=495
+  _globals['_AUDITSERVICE']._serialized_start=497
+  _globals['_AUDITSERVICE']._serialized_end=608
 # @@protoc_insertion_point(module_scope)

@@ -88,12 +88,13 @@ class AuditEvent(_message.Message):
     FROM_STATE_FIELD_NUMBER: _builtins.int
     TO_STATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Grows with each event; no other has it, also after this one's subject was deleted."""
     actor: _builtins.str
-    """Who: an AE title, `local` for the owner of the socket, an address, or `system`."""
+    """Who: an AE title, `local` for the owner of the socket, a token, or `system`."""
     kind: _builtins.str
-    """job, group, submission or instance."""
+    """job, group, submission, instance, platform or token."""
     subject: _builtins.str
     """The id of what was moved."""
     action: _builtins.str
@@ -103,6 +104,8 @@ class AuditEvent(_message.Message):
     """Empty when it was deleted."""
     reason: _builtins.str
     """A code, or a person's words; empty where it quotes another program, and so may name a patient."""
+    project: _builtins.str
+    """Of a job or token; empty for what belongs to no project."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -117,10 +120,11 @@ class AuditEvent(_message.Message):
         from_state: _builtins.str = ...,
         to_state: _builtins.str = ...,
         reason: _builtins.str = ...,
+        project: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "at", b"at", "from_state", b"from_state", "kind", b"kind", "number", b"number", "reason", b"reason", "subject", b"subject", "to_state", b"to_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "at", b"at", "from_state", b"from_state", "kind", b"kind", "number", b"number", "project", b"project", "reason", b"reason", "subject", b"subject", "to_state", b"to_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -287,6 +287,7 @@ class SubmitJobRequest(_message.Message):
     ITEMS_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     SUPERSEDES_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client, at most 128 characters."""
     name: _builtins.str
@@ -297,6 +298,8 @@ class SubmitJobRequest(_message.Message):
     """The AE title that its instances came in by, where there is one."""
     supersedes_request_id: _builtins.str
     """The request id of the job that this one takes the place of, if of any."""
+    project: _builtins.str
+    """The project that the job is in. Empty: that of the caller's token, else the default one."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobItemRequest]:
         """Exactly one for now."""
@@ -314,10 +317,11 @@ class SubmitJobRequest(_message.Message):
         items: _abc.Iterable[Global___JobItemRequest] | None = ...,
         arguments: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         supersedes_request_id: _builtins.str = ...,
+        project: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ae_title", b"ae_title", "arguments", b"arguments", "items", b"items", "name", b"name", "pipeline", b"pipeline", "priority", b"priority", "request_id", b"request_id", "supersedes_request_id", b"supersedes_request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ae_title", b"ae_title", "arguments", b"arguments", "items", b"items", "name", b"name", "pipeline", b"pipeline", "priority", b"priority", "project", b"project", "request_id", b"request_id", "supersedes_request_id", b"supersedes_request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -976,11 +980,13 @@ class ListJobsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     AE_TITLE_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """0: 100; larger values are reduced to 1000."""
     page_token: _builtins.str
     pipeline: _builtins.str
     ae_title: _builtins.str
+    project: _builtins.str
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___JobState.ValueType]: ...
     def __init__(
@@ -991,10 +997,11 @@ class ListJobsRequest(_message.Message):
         states: _abc.Iterable[Global___JobState.ValueType] | None = ...,
         pipeline: _builtins.str = ...,
         ae_title: _builtins.str = ...,
+        project: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ae_title", b"ae_title", "page_size", b"page_size", "page_token", b"page_token", "pipeline", b"pipeline", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ae_title", b"ae_title", "page_size", b"page_size", "page_token", b"page_token", "pipeline", b"pipeline", "project", b"project", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -108,7 +108,7 @@ class Pause(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     actor: _builtins.str
-    """Who: `local` for the owner of the socket, or an address."""
+    """Who: `local` for the owner of the socket, or a token."""
     reason: _builtins.str
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp: ...

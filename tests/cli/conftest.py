@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from dicom_adapter.cli import main
+from dicom_adapter.model import LOCAL
 from tests.cli.shell import Answer
 from tests.support import CONFIG, Running, make_instance, running, send
 
@@ -116,9 +117,9 @@ def work(_quiet: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wor
 
 def complete(service: Running, group: str) -> None:
     """Make a group due now, as `groups complete` does."""
-    service.service._adapter_operations().groups.complete([group], "test")  # noqa: SLF001
+    service.service._adapter_operations().groups.complete(LOCAL, [group])  # noqa: SLF001
 
 
 def quarantined(service: Running) -> int:
     """Return how many instances are in quarantine."""
-    return len(service.service._adapter_operations().quarantine.listed())  # noqa: SLF001
+    return len(service.service._adapter_operations().quarantine.listed(LOCAL))  # noqa: SLF001

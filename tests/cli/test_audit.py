@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from dicom_adapter.access import Access
 from dicom_adapter.audit import AuditTrail, Period
 from dicom_adapter.cli.audit import message_of
 from dicom_adapter.errors import UnavailableError
 from dicom_adapter.ledger import events
 from dicom_adapter.lifecycle import Action
-from dicom_adapter.model import Event
+from dicom_adapter.model import Caller, Event
+from dicom_adapter.platform.projects import Projects
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.server import Server
 from dicom_adapter.service import socket_address
@@ -38,14 +40,14 @@ MANDATORY = {
 }  # fmt: skip
 OPTIONAL = {
     "EventIdentification": {"EventTypeCode", "EventActionCode", "EventOutcomeDescription"},
-    "ActiveParticipant": {"NetworkAccessPointID", "NetworkAccessPointTypeCode"},
+    "ActiveParticipant": set(),
     "AuditSourceIdentification": {"AuditSourceTypeCode"},
     "ParticipantObjectIdentification": {
         "ParticipantObjectTypeCode", "ParticipantObjectTypeCodeRole",
     },
 }  # fmt: skip
 CODE = {"csd-code", "codeSystemName", "originalText"}
-OWN = ["number", "from", "to", "why"]
+OWN = ["number", "project", "from", "to", "why"]
 
 
 @pytest.fixture
@@ -76,11 +78,16 @@ def check(row: Any) -> None:  # noqa: ANN401 - JSON
     assert row["ActiveParticipant"][0]["UserIsRequestor"] is True
 
 
-def test_every_event_is_a_line_also_of_a_deleted_job(cli: Command, kept: Running) -> None:
+def test_every_event_is_a_line_also_of_a_deleted_job(
+    cli: Command, kept: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All moves are there in their order, each a whole message, with who, from where and why."""
     (job,) = kept.jobs()
     address = kept.ready.grpc[0]
     words = ["jobs", "delete", "job-0", "--yes", "--reason", "sent twice"]
+    cli("tokens", "create", "--role", "manager", "--name", "other")
+    made = cli("tokens", "create", "--role", "operator", "--name", "ann")
+    monkeypatch.setenv("DICOM_ADAPTER_TOKEN", made.out.strip())
     assert cli(*words, "--server", address).code == 0
     rows = cli("audit", "export").rows
     for row in rows:
@@ -101,7 +108,9 @@ def test_every_event_is_a_line_also_of_a_deleted_job(cli: Command, kept: Running
     assert actions == ["C", "E", "E", "D"]
     assert (mine[-1]["to"], mine[-1]["why"]) == ("", "sent twice")
     (who,) = mine[-1]["ActiveParticipant"]
-    assert (who["NetworkAccessPointID"], who["NetworkAccessPointTypeCode"]) == ("127.0.0.1", "2")
+    assert who["UserID"] == "ann"
+    (made_token,) = [row for row in rows if row["why"] == "operator"]
+    assert made_token["ParticipantObjectIdentification"][0]["ParticipantObjectID"] == "ann"
 
 
 def test_an_export_goes_on_where_another_has_ended(
@@ -134,9 +143,9 @@ def test_an_export_goes_on_where_another_has_ended(
 class BrokenTrail(AuditTrail):
     """A trail that can be read to its first page."""
 
-    def pages(self, after: int, period: Period) -> Iterator[list[Event]]:
+    def pages(self, caller: Caller, after: int, period: Period) -> Iterator[list[Event]]:
         """Yield what can be read."""
-        yield next(super().pages(after, period))
+        yield next(super().pages(caller, after, period))
         raise UnavailableError("ledger: disk I/O error")
 
 
@@ -144,8 +153,12 @@ def test_an_export_that_breaks_off_leaves_no_file(
     cli: Command, kept: Running, tmp_path: Path
 ) -> None:
     """It fails, and what was printed can be gone on with; nothing is left that looks whole."""
-    server = Server(None, None, BrokenTrail(kept.service.ledger))
-    words = ["audit", "export", "--server", f"127.0.0.1:{server.listen('127.0.0.1:0')}"]
+    ledger, clock = kept.service.ledger, kept.service.clock
+    access = Access(ledger, clock, Projects(()))
+    server = Server(None, None, access, BrokenTrail(ledger))
+    address = f"unix:{tmp_path / 'broken.sock'}"
+    server.listen(address)
+    words = ["audit", "export", "--server", address]
     server.start()
     printed, written = cli(*words), cli(*words, "--output", "trail.jsonl")
     server.stop(0)
@@ -180,24 +193,15 @@ def test_how_an_event_came_out(action: str, reason: str, outcome: str) -> None:
     assert found.get("EventOutcomeDescription", "") == ("" if outcome == "0" else reason)
 
 
-@pytest.mark.parametrize(
-    ("actor", "address"),
-    [("ipv4:10.1.2.3", "10.1.2.3"), ("ipv6:%5B::1%5D", "::1"), ("local", ""), ("system", "")],
-)
-def test_who_did_it(actor: str, address: str) -> None:
-    """An address is told as DICOM tells it; nobody else has one."""
-    (found,) = message_of(event(actor=actor), "here")["ActiveParticipant"]
-    assert found["UserID"] == actor
-    assert found.get("NetworkAccessPointID", "") == address
-
-
 def test_the_page_says_what_is_exported() -> None:
     """The example of docs/audit.md is what the program prints, and its table has every action."""
     (text,) = re.findall(r"```json\n(.*?)```", DOCUMENT, flags=re.DOTALL)
     shown = json.loads(text)
     values = {"from_state": "processing", "to_state": "cancelling", "reason": "wrong pipeline"}
-    made = message_of(event(number=17, actor="ipv4:127.0.0.1", **values), "dicom-adapter@station-1")
+    made = message_of(
+        event(number=17, actor="ann", project="default", **values), "dicom-adapter@station-1"
+    )
     assert shown == made
     table = re.findall(r"^\| ([a-z]+) \|", DOCUMENT, flags=re.MULTILINE)
     assert {*Action} <= {*re.findall(r"`([a-z]+)`", DOCUMENT)}
-    assert table == ["job", "group", "submission", "instance"]
+    assert table == ["job", "group", "submission", "platform", "token", "instance"]

@@ -63,8 +63,11 @@ def test_what_is_in_no_state_for_it_is_left_out(cli: Command, busy: Running) -> 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("jobs cancel", "name jobs, or choose them by --state, --pipeline and --ae-title"),
-        ("jobs cancel job-0 --pipeline copy", "--ae-title: one of the two"),
+        (
+            "jobs cancel",
+            "name jobs, or choose them by --state, --pipeline, --ae-title and --project",
+        ),
+        ("jobs cancel job-0 --pipeline copy", "one of the two"),
         ("jobs retry --state in_queue", "cannot retry jobs that are in_queue: they must be failed"),
     ],
 )

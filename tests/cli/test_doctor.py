@@ -238,16 +238,17 @@ def test_platform_that_does_not_answer(cli: Command, tmp_path: Path) -> None:
 def test_platform_that_answers(cli: Command, tmp_path: Path, work: Work) -> None:
     """A platform elsewhere that answers is told with its pipelines."""
     (address,) = work.running.ready.grpc
-    answer = examined(cli, tmp_path, remote(address))
+    (tmp_path / "token").write_text(work.running.token())
+    answer = examined(cli, tmp_path, remote(address, ", token: token"))
     assert the(answer, "platform", "good")["found"] == (
         f"{address} answers; its pipelines: copy, fail"
     )
 
 
-def remote(address: str) -> str:
+def remote(address: str, more: str = "") -> str:
     """Return the configuration of an adapter whose platform is elsewhere."""
     return CONFIG.partition("pipelines:")[0] + (
-        f'platform: {{address: "{address}"}}\n'
+        f'platform: {{address: "{address}"{more}}}\n'
         "ae_titles: {FAR: {settings: {pipeline-a: copy}}}\n"
     )
 

@@ -246,14 +246,18 @@ def test_output_that_cannot_be_written(work: Work) -> None:
     assert ended.stderr == "dicom-adapter: [Errno 28] No space left on device\n"
 
 
-def test_another_platform(cli: Command, tmp_path: Path, work: Work) -> None:
+def test_another_platform(
+    cli: Command, tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`jobs` and `pipelines` reach the platform where it is another server than the adapter."""
     (address,) = work.running.ready.grpc
     text = CONFIG.partition("pipelines:")[0] + (
-        f"platform: {{address: '{address}'}}\n"
+        f"platform: {{address: '{address}', token: token}}\n"
         "ae_titles: {FAR: {settings: {pipeline-copy: copy}}}\n"
     )
     (tmp_path / "dicom-adapter.yaml").write_text(text, "utf-8")
+    (tmp_path / "token").write_text(work.running.token())
+    monkeypatch.setenv("DICOM_ADAPTER_TOKEN", (tmp_path / "token").read_text())
     assert cli("pipelines", "list", "--json").rows
     assert (
         cli("jobs", "list", "--json").rows

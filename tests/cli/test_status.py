@@ -100,9 +100,10 @@ def test_of_a_service(cli: Command, work: Work) -> None:
     assert "1 finished, 1 failed" in text
 
 
-def test_by_server(cli: Command, work: Work) -> None:
+def test_by_server(cli: Command, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     """--server names a service, whatever is configured here."""
     (address,) = work.running.ready.grpc
+    monkeypatch.setenv("DICOM_ADAPTER_TOKEN", work.running.token())
     (status,) = cli("status", "--json", "--server", address).rows
     assert status["grpc"][0] == address
 

@@ -8,6 +8,7 @@ import pytest
 from dicom_adapter.config import Settings, changes, load
 from dicom_adapter.config.changes import FIXED
 from dicom_adapter.errors import ConfigError
+from tests.certificates import Authority
 from tests.config.conftest import Catalogue
 
 Configured = Callable[[str], Settings]
@@ -76,10 +77,12 @@ def test_what_needs_a_restart_is_named_with_its_line(
     """Every key that a running service stands on is told, beside every other mistake."""
     running = configured(TEXT)
     file = tmp_path / "adapter.yaml"
+    (tmp_path / "token").write_text("secret")
+    Authority(tmp_path)
     file.write_text(
         'grpc: {listen: null}\nlog: {format: text, level: debug}\nledger: {url: "sqlite:///other"}'
         "\nstorage: {path: elsewhere, durability: process-crash, require_marker: true}\n"
-        'platform: {address: "host:1"}\n'
+        'platform: {address: "host:1", token: token, ca: ca.pem}\n'
         "dicom: {host: 127.0.0.1, processes: 2,\n  prot: 1}\n"
         "ae_titles: {A: {settings: {pipeline-a: p}}}\n",
         "utf-8",
@@ -97,6 +100,8 @@ def test_what_needs_a_restart_is_named_with_its_line(
         "4: storage.path",
         "4: storage.require_marker",
         "5: platform.address",
+        "5: platform.ca",
+        "5: platform.token",
         "6: dicom.host",
         "6: dicom.processes",
     ]

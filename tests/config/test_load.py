@@ -59,9 +59,12 @@ ae_titles:
   " CT 1 ":
     processor: ae_title
     port: 104
+    project: trial
     ignored_sop_classes: [MRImageStorage, 1.2.3]
     accepted_sop_classes: [CTImageStorage, 1.2.840.10008.5.1.4.1.1.4, 1.2.3.4]
     settings: {priority: higher, timeout: 60, max_wait: 1h, pipeline-x: lung.v2}
+projects:
+  trial: {description: Liver, limits: {running: 2, daily: 9}}
 sources:
   any: {ae_title: CT1, host: "::/0"}
   one: {ae_title: " MR ", host: 10.1.2.3}
@@ -101,6 +104,8 @@ def test_every_key(configured: Configure, tmp_path: Path) -> None:
     assert found.ledger.url == f"sqlite:///{tmp_path}/other/ledger.db"
     assert found.platform.model_dump() == {
         "address": "embedded",
+        "token": None,
+        "ca": None,
         "executor": "local",
         "max_jobs": 1,
         "ageing": 1800.0,
@@ -125,6 +130,10 @@ def test_every_key_of_the_named_sections(configured: Configure) -> None:
     ae_title = found.ae_titles["CT 1"]
     assert ae_title.title == "CT 1"
     assert ae_title.port == 104
+    assert ae_title.project == "trial"
+    trial = found.projects["trial"]
+    assert trial.description == "Liver"
+    assert trial.limits.model_dump() == {"running": 2, "waiting": None, "daily": 9}
     assert ae_title.ignored_sop_classes == ("1.2.840.10008.5.1.4.1.1.4", "1.2.3")
     assert ae_title.accepted_sop_classes == (
         "1.2.840.10008.5.1.4.1.1.2",

@@ -104,8 +104,22 @@ ONE_MISTAKE = {
     ),
     "platform: {capacity: {memory: 0}}": ("1: platform.capacity.memory: must be at least 1, not 0"),
     "grpc: {listen: '0.0.0.0:50051'}": (
-        "1: grpc.listen: must be a loopback address such as 127.0.0.1:50051 until access tokens "
-        "exist, or null for no TCP at all; not '0.0.0.0:50051'"
+        "1: grpc.listen: lets others in without TLS: give grpc.tls a certificate and key, "
+        "listen on 127.0.0.1, or make grpc.allow_plaintext true"
+    ),
+    "platform: {token: /dev/null}": (
+        "1: platform.token: must hold a token alone, on one line: /dev/null"
+    ),
+    "projects: {Trial: {}}": (
+        "1: projects.Trial: a project's name has 1 to 63 of a-z, 0-9, '.', '_' and '-', and starts "
+        "with a letter or digit; not 'Trial'"
+    ),
+    "projects: {a: {limits: {running: 0}}}": (
+        "1: projects.a.limits.running: must be at least 1, not 0"
+    ),
+    f"{AET % 'project: trail'}\nprojects: {{trial: {{}}}}": (
+        "2: ae_titles.A.project: there is no project 'trail', configured are default, trial; "
+        "did you mean 'trial'?"
     ),
     "grpc: {listen: '127.0.0.1'}": (
         "1: grpc.listen: must be HOST:PORT such as 127.0.0.1:50051 or [::1]:50051, not '127.0.0.1'"
@@ -116,11 +130,11 @@ ONE_MISTAKE = {
     "log: {format: xml}": "1: log.format: must be auto, text or json, not 'xml'",
     "web: {listen: x}": (
         "1: web: is an unknown key; allowed are dicom, storage, ledger, platform, grpc, log, "
-        "pipelines, ae_titles, sources"
+        "pipelines, projects, ae_titles, sources"
     ),
     "file: x": (
         "1: file: is an unknown key; allowed are dicom, storage, ledger, platform, grpc, log, "
-        "pipelines, ae_titles, sources"
+        "pipelines, projects, ae_titles, sources"
     ),
     "dicom: 5": "1: dicom: must be a mapping of keys and values, not 5",
     "pipelines: [a]": "1: pipelines: must be a mapping of keys and values, not a list",
@@ -226,7 +240,8 @@ ONE_MISTAKE = {
     AET % "processor: 5": "2: ae_titles.A.processor: must be text, not 5: put it in quotes",
     AET % "title: B": (
         "2: ae_titles.A.title: is an unknown key; allowed are processor, port, "
-        "require_user, ignored_sop_classes, accepted_sop_classes, duplicates, resend, settings"
+        "require_user, ignored_sop_classes, accepted_sop_classes, duplicates, resend, project, "
+        "settings"
     ),
     AET % "duplicates: newest": (
         "2: ae_titles.A.duplicates: must be keep-first, keep-last or keep-both, not 'newest'"
@@ -301,7 +316,7 @@ ONE_MISTAKE = {
     ),
     "destinations: {}": (
         "1: destinations: is an unknown key; allowed are dicom, storage, ledger, platform, grpc, "
-        "log, pipelines, ae_titles, sources"
+        "log, pipelines, projects, ae_titles, sources"
     ),
 }
 

@@ -1,6 +1,6 @@
 """Rows for the ledger, with every value that a test does not care about filled in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -108,6 +108,7 @@ def submission(**values: Any) -> Submission:  # noqa: ANN401 - the fields of a s
     whole = Submission(
         id=uuid4().hex,
         ae_title="TEST",
+        project="default",
         group_id=None,
         name="test-lung-20260102030405",
         pipeline="lung",
@@ -175,10 +176,15 @@ def add_job(tx: Connection, request_id: str = "", **values: Any) -> Job:  # noqa
 
 
 def rules(
-    total: Resources | None = None, max_jobs: int = 1000, **limits: turns.Limits
+    total: Resources | None = None,
+    max_jobs: int = 1000,
+    projects: Mapping[str, turns.Limits] | None = None,
+    **pipelines: turns.Limits,
 ) -> turns.Rules:
     """Return rules for the queue: a machine that holds anything, unless it says otherwise."""
     whole = total or Resources(1000, 1000 * MIB, 1000)
+    limits = {turns.Kind("pipeline", name): found for name, found in pipelines.items()}
+    limits |= {turns.Kind("project", name): found for name, found in (projects or {}).items()}
     return turns.Rules(whole, max_jobs, timedelta(hours=1), limits)
 
 

@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
+from dicom_adapter.access import Access
 from dicom_adapter.config import Capacity, Pipeline, PlatformSettings, Resources, Settings
 from dicom_adapter.files import LeaveToKernel
 from dicom_adapter.ledger import Ledger, instances
 from dicom_adapter.ledger.turns import Rules
-from dicom_adapter.lifecycle import TERMINAL
-from dicom_adapter.model import InputFile, Job, JobInput, JobRequest, Priority
+from dicom_adapter.lifecycle import TERMINAL, Role
+from dicom_adapter.model import LOCAL, Caller, InputFile, Job, JobInput, JobRequest, Priority
 from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
 from dicom_adapter.platform.pausing import PlatformControl
+from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue, rules_of
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.views import JobViews
 from dicom_adapter.platform.workspace import Workspaces
 from dicom_adapter.receive.spool import Spool
+from dicom_adapter.rpc.credentials import Credentials
 from dicom_adapter.rpc.server import PlatformOperations
 from tests.ledger import make
 from tests.support import PATIENCE, ManualClock
@@ -48,6 +51,10 @@ def part10(text: str = "") -> bytes:
     return PREAMBLE + (text or uuid4().hex).encode()
 
 
+#: A person who may do everything.
+SOMEBODY = Caller("somebody", Role.ADMIN)
+
+
 @dataclass
 class Platform:
     """The parts of a platform, and what a test asks of them."""
@@ -68,6 +75,8 @@ class Platform:
         self.uploads = Uploads(self.folder / "platform" / "uploads", self.ledger, self.clock)
         for part in (self.spool, self.workspaces, self.uploads):
             part.open()
+        self.projects = Projects(("trial",))
+        self.access = Access(self.ledger, self.clock, self.projects)
         self.known = PipelineOperations(self.pipelines)
         self.queue = JobQueue(self.ledger, self.clock, self.rules())
         self.ended = threading.Event()
@@ -78,11 +87,12 @@ class Platform:
             self.known,
             self.workspaces,
             self.uploads,
+            projects=self.projects,
             queue=self.queue,
             locate=self.spool.path_of,
             submitted=self.wake,
         )
-        self.views = JobViews(self.ledger, self.workspaces)
+        self.views = JobViews(self.ledger, self.queue, self.workspaces)
         self.control = JobControl(
             self.ledger,
             self.clock,
@@ -98,9 +108,17 @@ class Platform:
             self.views,
             self.control,
             self.known,
-            self.queue,
             self.platform,
         )
+
+    def known_as(
+        self, name: str, role: Role = Role.ADMIN, project: str | None = None
+    ) -> Credentials:
+        """Make a token, and return what its caller shows."""
+        _token, secret = self.access.create(
+            SOMEBODY, name=name, role=role, project=project, lasts=None
+        )
+        return Credentials(secret)
 
     def cancelling(self, job_id: str) -> None:
         """Have the scheduler that runs now end a job."""
@@ -168,13 +186,13 @@ class Platform:
 
     def submit(self, pipeline: str = "test", **values: Any) -> Job:  # noqa: ANN401 - a request's fields
         """Make a job over one new instance, unless it says otherwise."""
-        return self.operations.submit(self.request(pipeline, **values))
+        return self.operations.submit(LOCAL, self.request(pipeline, **values))
 
     def until(self, job: Job, *states: str) -> Job:
         """Wait until a job is in one of these states, else until it has ended."""
 
         def look() -> Job | None:
-            found = self.views.get(job.id)
+            found = self.views.get(LOCAL, job.id)
             return found if found.state in (states or TERMINAL) else None
 
         found = self.ledger.wait_for(look, PATIENCE)
@@ -183,7 +201,7 @@ class Platform:
 
     def log_of(self, job: Job) -> str:
         """Return what a job's command has written."""
-        return b"".join(self.views.logs(job.id, follow=False, active=lambda: True)).decode()
+        return b"".join(self.views.logs(LOCAL, job.id, follow=False, active=lambda: True)).decode()
 
     def output_of(self, job: Job, path: str) -> str:
         """Return the text of an output."""

@@ -7,9 +7,9 @@ import pytest
 from dicom_adapter.errors import InvalidArgumentError, NotFoundError, WrongStateError
 from dicom_adapter.ledger import control, jobs
 from dicom_adapter.lifecycle import CancelPolicy
-from dicom_adapter.model import Job
+from dicom_adapter.model import LOCAL, Job
 from dicom_adapter.platform.workspace import Workspace
-from tests.platform.harness import Platform, platform, sh
+from tests.platform.harness import SOMEBODY, Platform, platform, sh
 from tests.platform.test_cancel import GATE, actions, cancel, history, running
 
 #: Fails until somebody makes the file `good`; its output is another one each time.
@@ -27,14 +27,12 @@ SAME = (
 
 def retry(made: Platform, job: Job, *, confirm: bool = False, dry_run: bool = False) -> Job:
     """Have a job run again as somebody would."""
-    return made.control.retry(
-        job.name, actor="somebody", why="again", confirm=confirm, dry_run=dry_run
-    )
+    return made.control.retry(SOMEBODY, job.name, why="again", confirm=confirm, dry_run=dry_run)
 
 
 def rerun(made: Platform, job: Job, name: str = "", *, latest: bool = False) -> Job:
     """Make another job of a job's definition as somebody would."""
-    return made.operations.rerun(job.id, actor="somebody", name=name, latest=latest)
+    return made.operations.rerun(SOMEBODY, job.id, name=name, latest=latest)
 
 
 def be_good(made: Platform) -> None:
@@ -79,7 +77,7 @@ def test_s107_s108_t11_a_finished_job_is_retried_when_that_is_meant(tmp_path: Pa
         before = made.output_of(first, "out")
         with pytest.raises(WrongStateError, match="is finished, and its work would be done once"):
             retry(made, first)
-        assert made.views.get(first.id) == first
+        assert made.views.get(LOCAL, first.id) == first
         queued = retry(made, first, confirm=True)
         assert (queued.outputs, queued.superseded_outputs) == ((), {1: first.outputs})
         second = made.until(queued)
@@ -88,7 +86,7 @@ def test_s107_s108_t11_a_finished_job_is_retried_when_that_is_meant(tmp_path: Pa
         place = made.workspaces.of(first.id).superseded
         assert (place / "1" / "out").read_text() == before
         assert made.output_of(third, "out") != before
-        made.control.delete(third.id, actor="somebody")
+        made.control.delete(SOMEBODY, third.id)
         assert list(made.workspaces.folder.iterdir()) == [made.workspaces.folder / "good"]
 
 
@@ -98,7 +96,7 @@ def test_what_cannot_be_retried(tmp_path: Path, state: str) -> None:
     with platform(tmp_path, sh(GATE), sh("true", "quick"), max_jobs=1) as made:
         if state == "invalidated":
             job = made.until(made.submit("quick"))
-            made.control.invalidate(job.id, actor="somebody", why="wrong")
+            made.control.invalidate(SOMEBODY, job.id, why="wrong")
         else:
             job = running(made)
             job = job if state == "processing" else made.submit()
@@ -114,7 +112,7 @@ def test_s108_a_dry_run_changes_nothing(tmp_path: Path) -> None:
     with platform(tmp_path, sh("exit 1")) as made:
         failed = made.until(made.submit())
         assert retry(made, failed, dry_run=True) == failed
-        assert made.views.get(failed.id) == failed
+        assert made.views.get(LOCAL, failed.id) == failed
 
 
 def test_a_job_without_inputs_is_not_retried(tmp_path: Path) -> None:
@@ -145,7 +143,7 @@ def test_a_retry_that_fails_leaves_all_as_it_was(
         monkeypatch.setattr(Workspace, "supersede_outputs", fail)
         with pytest.raises(ZeroDivisionError):
             retry(made, job, confirm=True)
-        assert made.views.get(job.id) == job
+        assert made.views.get(LOCAL, job.id) == job
         assert made.output_of(job, "out")
 
 
@@ -186,7 +184,7 @@ def test_s97_s99_s100_a_rerun_is_another_job_of_the_same_definition(tmp_path: Pa
             assert getattr(again, name) == getattr(first, name), name
         with made.ledger.read() as tx:
             assert jobs.inputs_of(tx, again.id) == jobs.inputs_of(tx, first.id)
-        assert (again.state, made.views.get(first.id)) == ("finished", first)
+        assert (again.state, made.views.get(LOCAL, first.id)) == ("finished", first)
         create = history(made, again)[0]
         assert (create.actor, create.reason) == ("somebody", f"rerun of {first.name}")
         named = rerun(made, first, "another")
@@ -216,9 +214,9 @@ def test_s102_s103_a_rerun_is_allowed_from_every_state(tmp_path: Path) -> None:
         (made.workspaces.folder / "go").touch()
         ended = [made.until(job).state for job in again]
         assert ended == ["failed", "finished", "finished", "finished"]
-        invalid = made.control.invalidate(runs.id, actor="somebody", why="wrong")
+        invalid = made.control.invalidate(SOMEBODY, runs.id, why="wrong")
         assert made.until(rerun(made, invalid)).state == "finished"
-        assert made.views.get(runs.id).state == "invalidated"
+        assert made.views.get(LOCAL, runs.id).state == "invalidated"
 
 
 def test_a_rerun_needs_another_name(tmp_path: Path) -> None:
@@ -236,7 +234,7 @@ def test_a_rerun_with_a_request_id_is_made_once(tmp_path: Path) -> None:
     with platform(tmp_path, sh("true")) as made:
         first = made.until(made.submit())
         again = [
-            made.operations.rerun(first.id, actor="x", request_id="once", latest=False).id
+            made.operations.rerun(SOMEBODY, first.id, request_id="once", latest=False).id
             for _ in range(2)
         ]
     assert again[0] == again[1]
@@ -262,5 +260,5 @@ def test_a_rerun_of_a_deleted_job_knows_its_id(tmp_path: Path) -> None:
     with platform(tmp_path, sh("true")) as made:
         first = made.until(made.submit())
         again = made.until(rerun(made, first))
-        made.control.delete(first.id, actor="somebody")
-        assert made.views.get(again.id).rerun_of == first.id
+        made.control.delete(SOMEBODY, first.id)
+        assert made.views.get(LOCAL, again.id).rerun_of == first.id

@@ -13,9 +13,9 @@ import pytest
 from dicom_adapter.errors import InvalidArgumentError, NotFoundError, WrongStateError
 from dicom_adapter.ledger import events
 from dicom_adapter.lifecycle import CancelPolicy, JobState
-from dicom_adapter.model import Event, Job
+from dicom_adapter.model import LOCAL, Event, Job
 from dicom_adapter.platform.workspace import Workspace
-from tests.platform.harness import Platform, platform, sh, wait_for_file
+from tests.platform.harness import SOMEBODY, Platform, platform, sh, wait_for_file
 from tests.support import PATIENCE
 
 #: Waits for a file named `go` beside the jobs' folders, so that a test decides when it ends.
@@ -37,7 +37,7 @@ def actions(made: Platform, job: Job) -> list[str]:
 
 def cancel(made: Platform, job: Job, why: str = "") -> Job:
     """Cancel a job as somebody would."""
-    return made.control.cancel(job.name, actor="somebody", why=why)
+    return made.control.cancel(SOMEBODY, job.name, why=why)
 
 
 def running(made: Platform, pipeline: str = "test") -> Job:
@@ -58,7 +58,7 @@ def test_s35_s56_t3_a_job_that_waits_is_cancelled_at_once(tmp_path: Path) -> Non
         assert [item.state for item in job.items] == ["cancelled"]
         (made.workspaces.folder / "go").touch()
         assert made.until(first).state == "finished"
-        assert made.views.get(waiting.id) == job
+        assert made.views.get(LOCAL, waiting.id) == job
         create, move = history(made, waiting)
         assert create.action == "create"
         assert (move.action, move.actor, move.reason) == ("cancel", "somebody", "another study")
@@ -158,7 +158,7 @@ def test_s38_s114_what_has_ended_stays_as_it_is(tmp_path: Path, script: str, sta
         ended = made.until(made.submit())
         with pytest.raises(WrongStateError, match=f"cannot cancel a job that is {state}"):
             cancel(made, ended)
-        assert made.views.get(ended.id) == ended
+        assert made.views.get(LOCAL, ended.id) == ended
         assert actions(made, ended)[-1] != "cancel"
 
 
@@ -167,8 +167,8 @@ def test_s40_only_if_queued(tmp_path: Path) -> None:
     with platform(tmp_path, sh(GATE), max_jobs=1) as made:
         job, waiting = running(made), made.submit()
         with pytest.raises(WrongStateError, match="the job is processing, and only one in_queue"):
-            made.control.cancel(job.id, actor="somebody", only_if_queued=True)
-        found = made.control.cancel(waiting.id, actor="somebody", only_if_queued=True)
+            made.control.cancel(SOMEBODY, job.id, only_if_queued=True)
+        found = made.control.cancel(SOMEBODY, waiting.id, only_if_queued=True)
         assert found.state == "cancelled"
         (made.workspaces.folder / "go").touch()
         assert made.until(job).state == "finished"
@@ -178,9 +178,9 @@ def test_what_cannot_be_cancelled(tmp_path: Path) -> None:
     """A job that is not there, and a reason that is none, are named."""
     with platform(tmp_path, sh("true")) as made:
         with pytest.raises(NotFoundError, match="no job has the id or name 'x'"):
-            made.control.cancel("x", actor="somebody")
+            made.control.cancel(SOMEBODY, "x")
         with pytest.raises(InvalidArgumentError, match="reason: must have 500 characters at most"):
-            made.control.cancel("x", actor="somebody", why="x" * 501)
+            made.control.cancel(SOMEBODY, "x", why="x" * 501)
 
 
 def test_a_job_that_is_cancelled_before_its_process_begins(
@@ -219,7 +219,7 @@ def test_cancel_against_claim_exactly_one_wins(tmp_path: Path) -> None:
         job = made.submit()
         # By turns, since the one that comes to the barrier last mostly goes on first.
         _together(*((claim, partial(cancel, made, job))[:: 1 - 2 * (number % 2)]))
-        found = made.views.get(job.id)
+        found = made.views.get(LOCAL, job.id)
         story = (found.attempts, found.cancelled_from, actions(made, job))
         assert story == expected[found.state]
         won.append(found.state)

@@ -9,8 +9,8 @@ from dicom_adapter.errors import InvalidArgumentError, NotFoundError, WrongState
 from dicom_adapter.ledger import control
 from dicom_adapter.ledger.schema import metadata
 from dicom_adapter.lifecycle import TERMINAL
-from dicom_adapter.model import Job
-from tests.platform.harness import Platform, platform, sh
+from dicom_adapter.model import LOCAL, Job
+from tests.platform.harness import SOMEBODY, Platform, platform, sh
 from tests.platform.test_cancel import GATE, actions, cancel, history, running
 
 OUTPUT = sh('echo out > "$DICOM_ADAPTER_OUTPUT/out"; echo log', steps=("a",))
@@ -19,12 +19,12 @@ FAILING = sh("exit 1", "fail")
 
 def invalidate(made: Platform, job: Job, why: str = "wrong plug-in") -> Job:
     """Declare a job's outputs wrong as somebody would."""
-    return made.control.invalidate(job.name, actor="somebody", why=why)
+    return made.control.invalidate(SOMEBODY, job.name, why=why)
 
 
 def delete(made: Platform, job: Job) -> Job:
     """Delete a job as somebody would."""
-    return made.control.delete(job.name, actor="somebody", why="not needed")
+    return made.control.delete(SOMEBODY, job.name, why="not needed")
 
 
 def ended_in(made: Platform, state: str) -> Job:
@@ -59,11 +59,11 @@ def test_s37_only_what_is_finished_is_invalidated(tmp_path: Path) -> None:
         jobs = [ended_in(made, state) for state in ("failed", "cancelled", "invalidated")]
         jobs += [running(made, "gate"), made.submit()]
         for job in jobs:
-            before = made.views.get(job.id)
+            before = made.views.get(LOCAL, job.id)
             told = f"cannot invalidate a job that is {before.state}: it must be finished"
             with pytest.raises(WrongStateError, match=told):
                 invalidate(made, job)
-            assert made.views.get(job.id) == before
+            assert made.views.get(LOCAL, job.id) == before
         (made.workspaces.folder / "go").touch()
         made.until(jobs[-1])
 
@@ -75,7 +75,7 @@ def test_an_invalidation_needs_a_reason(tmp_path: Path, why: str) -> None:
         job = made.until(made.submit())
         with pytest.raises(InvalidArgumentError, match="reason: must say why"):
             invalidate(made, job, why)
-        assert made.views.get(job.id) == job
+        assert made.views.get(LOCAL, job.id) == job
 
 
 def rows(tx: Connection) -> dict[str, int]:
@@ -103,8 +103,8 @@ def test_s63_s64_s65_s69_t13_a_job_that_has_ended_is_deleted(tmp_path: Path, sta
         assert [path.name for path in made.workspaces.folder.iterdir()] == [other.id]
         assert len(list((tmp_path / "spool" / "instances").rglob("*.dcm"))) == 2
         with pytest.raises(NotFoundError, match="no job has the id or name"):
-            made.views.get(job.id)
-        last = made.views.history(job.id)[-1]
+            made.views.get(LOCAL, job.id)
+        last = made.views.history(LOCAL, job.id)[-1]
         assert (last.action, last.from_state, last.to_state) == ("delete", state, "")
         assert (last.actor, last.reason) == ("somebody", "not needed")
         with pytest.raises(NotFoundError):
@@ -164,16 +164,16 @@ def test_the_history_of_a_job(tmp_path: Path) -> None:
     """Every move in its order, by id or name; what never was is not found."""
     with platform(tmp_path, OUTPUT) as made:
         job = made.until(made.submit())
-        found = made.views.history(job.name)
+        found = made.views.history(LOCAL, job.name)
         assert [event.action for event in found] == ["create", "claim", "finish"]
         assert [event.actor for event in found] == ["TEST", "system", "system"]
         assert [event.at for event in found] == sorted(event.at for event in found)
-        assert made.views.history(job.id) == found
+        assert made.views.history(LOCAL, job.id) == found
         with pytest.raises(NotFoundError, match="no job has, or had, the id or name 'x'"):
-            made.views.history("x")
+            made.views.history(LOCAL, "x")
         # An instance has a history too, but it is no job.
         with pytest.raises(NotFoundError):
-            made.views.history(made.store().instance_id)
+            made.views.history(LOCAL, made.store().instance_id)
 
 
 def test_a_name_is_free_again_after_a_deletion(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from dicom_adapter.ledger.jobs import JobFilter
-from dicom_adapter.model import InputFile, JobInput, JobRequest, Priority
+from dicom_adapter.model import LOCAL, InputFile, JobInput, JobRequest, Priority
 from dicom_adapter.platform.workspace import Workspace
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.v1 import jobs_pb2
@@ -23,7 +23,7 @@ from tests.submit.servers import ended, serving
 from tests.support import PATIENCE
 
 CONFIG = """
-grpc: {listen: "127.0.0.1:0"}
+grpc: {listen: null}
 pipelines:
   slow:
     command:
@@ -147,13 +147,13 @@ def test_outputs_and_state_are_committed_together(tmp_path: Path, moment: Moment
     process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
     with platform(tmp_path, sh(ONCE)) as made:
-        (job,) = made.views.listed(JobFilter(), 10, "").jobs
+        (job,) = made.views.listed(LOCAL, JobFilter(), 10, "").jobs
         again = moment != Moment.AFTER_COMMIT
         ended = made.until(job)
         assert (ended.state, ended.attempts) == ("finished", 2 if again else 1)
         assert [output.path for output in ended.outputs] == ["out"]
         assert made.output_of(job, "out") == "once\n"
-        record = json.loads(b"".join(made.views.provenance(job.id)))
+        record = json.loads(b"".join(made.views.provenance(LOCAL, job.id)))
         assert record["job"]["attempt"] == ended.attempts
         assert record["finished_at"] == f"{ended.finished_at:%Y-%m-%dT%H:%M:%SZ}"
 
@@ -169,7 +169,7 @@ def test_outputs_of_a_job_that_a_crash_cut_off_are_not_its(tmp_path: Path) -> No
     assert (folder / "output" / "out").exists()
     assert (folder / "provenance.json").exists()
     with platform(tmp_path, sh(ONCE), on_lost="fail") as made:
-        job = made.views.get(folder.name)
+        job = made.views.get(LOCAL, folder.name)
         assert (job.state, job.reason, job.outputs) == ("failed", "lost", ())
         assert {path.name for path in folder.iterdir()} == {"input", "job.json", "log.txt"}
 

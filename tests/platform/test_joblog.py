@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from dicom_adapter.model import Job
+from dicom_adapter.model import LOCAL, Job
 from dicom_adapter.platform.joblog import LogReader, LogWriter, last_line, parts_of
 from tests.platform.harness import Platform, platform, sh
 
@@ -101,7 +101,7 @@ def test_a_follower_goes_on_across_the_cut(tmp_path: Path) -> None:
     """
     with platform(tmp_path, sh(script, log_size=8 * KIB)) as made:
         job = made.submit()
-        chunks = made.views.logs(job.id, follow=True, active=lambda: True)
+        chunks = made.views.logs(LOCAL, job.id, follow=True, active=lambda: True)
         assert next(chunks) == b"begun\n"
         (made.workspaces.folder / "go").touch()
         text = b""

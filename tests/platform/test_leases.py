@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from dicom_adapter.errors import UnavailableError
 from dicom_adapter.ledger import events, leases, queue
 from dicom_adapter.ledger.schema import EPOCH, MICROSECOND
-from dicom_adapter.model import Job
+from dicom_adapter.model import LOCAL, Job
 from dicom_adapter.platform.heartbeat import HEARTBEAT, RETRY
 from tests.ledger import make
 from tests.platform.harness import Platform, platform, sh, wait_for_file
@@ -91,7 +91,7 @@ def test_a_run_whose_lease_another_has_drops_its_work(tmp_path: Path) -> None:
         give_away(made, job, LEASE)
         open_gate(made)
         left(made)
-        found = made.views.get(job.id)
+        found = made.views.get(LOCAL, job.id)
         assert (found.state, found.finished_at, found.outputs) == ("processing", None, ())
         assert lease_of(made, job) == OTHER
         assert not workspace.output.exists()
@@ -117,7 +117,7 @@ def test_a_run_that_fails_after_its_lease_was_lost_changes_nothing(
         give_away(made, job, LEASE)
         open_gate(made)
         left(made)
-        assert made.views.get(job.id).state == "processing"
+        assert made.views.get(LOCAL, job.id).state == "processing"
         assert (workspace.staging / "out").exists()
 
 
@@ -140,7 +140,7 @@ def test_what_a_stale_run_leaves_goes_where_nobody_else_has_it(
             tx.execute(text("UPDATE jobs SET cpus = 1000"))
         open_gate(made)
         left(made)
-        assert made.views.get(job.id).state == state
+        assert made.views.get(LOCAL, job.id).state == state
         found = {path.name for path in workspace.folder.iterdir()}
         assert found & {"work", "staging", "output"} == kept
 
@@ -155,7 +155,7 @@ def test_a_run_is_ended_when_its_lease_is_taken(tmp_path: Path) -> None:
         made.clock.advance(BEAT)
         left(made)
         assert (tmp_path / "platform" / "jobs" / "ended").exists()
-        assert made.views.get(job.id).state == "processing"
+        assert made.views.get(LOCAL, job.id).state == "processing"
 
 
 def test_leases_are_renewed_while_their_jobs_run(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_job_whose_holder_stopped_renewing_is_taken_over(tmp_path: Path, on_lo
         give_away(made, job, LEASE / 2)
         made.wake()
         made.clock.advance(LEASE / 2 - 1)
-        assert made.views.get(job.id).state == "processing"
+        assert made.views.get(LOCAL, job.id).state == "processing"
         made.clock.advance(1)
         found = made.until(job, "in_queue", "failed")
         assert (found.reason, half.exists()) == ("lost", False)
@@ -245,7 +245,7 @@ def test_a_job_whose_end_cannot_be_recorded_runs_again_without_a_restart(
             open_gate(made)
             left(made)
             assert broken.is_set()
-            assert made.views.get(job.id).state == "processing"
+            assert made.views.get(LOCAL, job.id).state == "processing"
         made.clock.advance(LEASE)
         ended = made.until(job)
     assert (ended.state, ended.attempts) == ("finished", 2)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_adapter.model import Job, JobInput, JobOutput
+from dicom_adapter.model import LOCAL, Job, JobInput, JobOutput
 from dicom_adapter.platform.workspace import Workspace
 from tests.platform.harness import Platform, platform, sh
 from tests.platform.test_cancel import GATE, cancel, running
@@ -13,7 +13,7 @@ from tests.platform.test_cancel import GATE, cancel, running
 
 def phase_of(made: Platform, job_id: str) -> str | None:
     """Return how far a job's attempt is."""
-    return made.views.get(job_id).phase
+    return made.views.get(LOCAL, job_id).phase
 
 
 def test_the_phases_of_an_attempt_are_told_in_their_order(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dicom_adapter.config import Pipeline
-from dicom_adapter.model import JobInput, JobStep, StepState
+from dicom_adapter.model import LOCAL, JobInput, JobStep, StepState
 from dicom_adapter.platform import executor
 from tests.platform.harness import part10, platform, sh, wait_for_file
 
@@ -225,7 +225,7 @@ def test_standard_output_and_error_are_the_log(tmp_path: Path) -> None:
     """Both are kept, in the order in which they were written, whatever their bytes."""
     with platform(tmp_path, sh("echo one; echo two >&2; printf 'three\\377'")) as made:
         job = made.until(made.submit())
-        log = b"".join(made.views.logs(job.name, follow=False, active=lambda: True))
+        log = b"".join(made.views.logs(LOCAL, job.name, follow=False, active=lambda: True))
     assert log == b"one\ntwo\nthree\xff"
 
 
@@ -333,7 +333,7 @@ def test_steps_are_told_as_they_run(tmp_path: Path) -> None:
         job = made.submit()
 
         def steps() -> list[tuple[str, str, float]]:
-            return [(s.name, s.state, s.progress) for s in made.views.get(job.id).steps]
+            return [(s.name, s.state, s.progress) for s in made.views.get(LOCAL, job.id).steps]
 
         measuring = [("read", "done", 1.0), ("measure", "running", 0.25), ("write", "waiting", 0.0)]
         made.ledger.wait_for(lambda: steps() == measuring, 20)
@@ -399,7 +399,7 @@ def test_a_following_reader_gets_the_log_to_its_end(tmp_path: Path) -> None:
     with platform(tmp_path, sh(script)) as made:
         job = made.submit()
         wait_for_file(made.workspaces.of(job.id).log)
-        chunks = made.views.logs(job.id, follow=True, active=lambda: True)
+        chunks = made.views.logs(LOCAL, job.id, follow=True, active=lambda: True)
         assert next(chunks) == b"early\n"
         (made.workspaces.folder / "go").touch()
         assert b"".join(chunks) == b"late\n"

@@ -14,10 +14,10 @@ import pytest
 
 from dicom_adapter.errors import NotFoundError, WrongStateError
 from dicom_adapter.ledger import control
-from dicom_adapter.model import InputFile, Job, JobInput
+from dicom_adapter.model import LOCAL, InputFile, Job, JobInput
 from dicom_adapter.platform import records
 from dicom_adapter.platform.workspace import Workspace
-from tests.platform.harness import MIB, Platform, part10, platform, sh
+from tests.platform.harness import MIB, SOMEBODY, Platform, part10, platform, sh
 from tests.platform.test_cancel import actions
 from tests.support import PATIENCE
 
@@ -34,12 +34,12 @@ sleep 0.1
 
 def record_of(made: Platform, job: Job) -> Any:  # noqa: ANN401 - JSON
     """Return the record of a job as the API reads it."""
-    return json.loads(b"".join(made.views.provenance(job.id)))
+    return json.loads(b"".join(made.views.provenance(LOCAL, job.id)))
 
 
 def retried(made: Platform, job: Job) -> Job:
     """Have a finished job run again to its end."""
-    return made.until(made.control.retry(job.id, actor="somebody", why="", confirm=True))
+    return made.until(made.control.retry(SOMEBODY, job.id, why="", confirm=True))
 
 
 def test_a_finished_job_s_record_is_what_was_sent_and_put_out(tmp_path: Path) -> None:
@@ -189,24 +189,24 @@ def test_only_what_has_finished_has_a_record(tmp_path: Path) -> None:
         assert made.views.provenance_of(failed) is None
         assert not made.workspaces.of(failed.id).provenance.exists()
         with pytest.raises(WrongStateError, match="is failed: only a job that has finished has"):
-            made.views.provenance(failed.name)
+            made.views.provenance(LOCAL, failed.name)
         forged = made.until(made.submit("forging"))
         assert record_of(made, forged)["job"]["id"] == forged.id
         made.workspaces.of(forged.id).provenance.unlink()
         assert made.views.provenance_of(forged) is None
         with pytest.raises(NotFoundError, match="has no provenance: it finished before there was"):
-            made.views.provenance(forged.name)
+            made.views.provenance(LOCAL, forged.name)
 
 
 def test_a_deleted_job_takes_its_record_along_and_its_history_stays(tmp_path: Path) -> None:
     """Nothing of it is left on the disk; the audit trail has all of its moves."""
     with platform(tmp_path, sh(SCRIPT)) as made:
         job = made.until(made.submit())
-        made.control.delete(job.id, actor="somebody")
+        made.control.delete(SOMEBODY, job.id)
         assert list(made.workspaces.folder.iterdir()) == []
         assert actions(made, job) == ["create", "claim", "finish", "delete"]
         with pytest.raises(NotFoundError):
-            made.views.provenance(job.id)
+            made.views.provenance(LOCAL, job.id)
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["room", "stop"])
@@ -229,7 +229,7 @@ def test_a_job_waits_with_its_end_for_room_on_the_disk(
         assert full.wait(PATIENCE)
         if stopped:
             made.scheduler.stop(PATIENCE)
-            assert made.views.get(job.id).state == "in_queue"
+            assert made.views.get(LOCAL, job.id).state == "in_queue"
         monkeypatch.setattr(Workspace, "stage_provenance", stage)
         if stopped:
             made.restart()

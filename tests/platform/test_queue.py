@@ -11,9 +11,9 @@ from dicom_adapter.config import Capacity, Limits
 from dicom_adapter.errors import FullError, InvalidArgumentError
 from dicom_adapter.ledger import events, turns
 from dicom_adapter.ledger.leases import Claim
-from dicom_adapter.model import Job, Waiting
+from dicom_adapter.model import LOCAL, Job, Waiting
 from dicom_adapter.platform.records import Records
-from tests.platform.harness import MIB, Platform, platform, sh, wait_for_file
+from tests.platform.harness import MIB, SOMEBODY, Platform, platform, sh, wait_for_file
 
 GATE = 'until [ -e "$DICOM_ADAPTER_INPUT/../../../go" ]; do sleep 0.01; done'
 
@@ -25,7 +25,7 @@ def open_gate(made: Platform) -> None:
 
 def waiting(made: Platform, job: Job) -> Waiting:
     """Return why a job waits."""
-    found = made.queue.get(job.id).waiting
+    found = made.views.get(LOCAL, job.id).waiting
     assert found is not None
     return found
 
@@ -34,7 +34,7 @@ def test_a_pause_starts_nothing_also_after_a_restart(tmp_path: Path) -> None:
     """What runs is let run, what comes is taken; the reason is told, and the trail has it."""
     with platform(tmp_path, sh(GATE)) as made:
         runs = made.until(made.submit(), "processing")
-        state = made.platform.pause(actor="local", why="a new disk")
+        state = made.platform.pause(LOCAL, why="a new disk")
         assert (state.running, state.waiting) == (1, 0)
         waits = made.submit()
         open_gate(made)
@@ -45,10 +45,10 @@ def test_a_pause_starts_nothing_also_after_a_restart(tmp_path: Path) -> None:
         told = waiting(made, waits)
         assert told.before == 0
         assert re.fullmatch(r"the platform was paused by local at .* UTC: a new disk", told.why)
-        assert made.platform.state().waiting == 1
-        made.platform.resume(actor="local")
+        assert made.platform.state(LOCAL).waiting == 1
+        made.platform.resume(LOCAL)
         assert made.until(waits).state == "finished"
-        assert made.queue.get(waits.id).waiting is None
+        assert made.views.get(LOCAL, waits.id).waiting is None
         with made.ledger.read() as tx:
             trail = [
                 (e.action, e.from_state, e.to_state) for e in events.of_subject(tx, "platform")
@@ -61,8 +61,8 @@ def test_a_reason_of_a_pause_is_no_document(tmp_path: Path) -> None:
     with platform(tmp_path, sh("true")) as made:
         for decide in (made.platform.pause, made.platform.resume):
             with pytest.raises(InvalidArgumentError, match="reason: must have 500"):
-                decide(actor="local", why="x" * 501)
-        assert made.platform.state().paused is None
+                decide(LOCAL, why="x" * 501)
+        assert made.platform.state(LOCAL).paused is None
 
 
 def test_a_full_queue_takes_no_more_until_it_has_room(tmp_path: Path) -> None:
@@ -75,14 +75,14 @@ def test_a_full_queue_takes_no_more_until_it_has_room(tmp_path: Path) -> None:
         with pytest.raises(FullError, match=told):
             made.submit()
         with pytest.raises(FullError, match=told):
-            made.operations.rerun(runs.id, actor="local", latest=False)
-        made.control.cancel(runs.id, actor="local")
+            made.operations.rerun(SOMEBODY, runs.id, latest=False)
+        made.control.cancel(SOMEBODY, runs.id)
         assert made.until(runs).state == "cancelled"
         made.until(waits, "processing")
         more = made.submit()
         with pytest.raises(FullError, match=told):
-            made.control.retry(runs.id, actor="local")
-        assert made.views.get(runs.id).state == "cancelled"
+            made.control.retry(SOMEBODY, runs.id)
+        assert made.views.get(LOCAL, runs.id).state == "cancelled"
         assert made.submit("other").state == "in_queue"
         folders = {path.name for path in (tmp_path / "platform" / "jobs").iterdir()}
         assert len(folders) == 4
@@ -157,6 +157,6 @@ def test_a_daily_limit_is_waited_for_without_looking(tmp_path: Path) -> None:
         waits = made.submit()
         assert "started within 24 hours" in waiting(made, waits).why
         made.clock.advance(turns.DAY.total_seconds() - 1)
-        assert made.views.get(waits.id).state == "in_queue"
+        assert made.views.get(LOCAL, waits.id).state == "in_queue"
         made.clock.advance(1)
         assert made.until(waits).state == "finished"

@@ -11,7 +11,7 @@ from dicom_adapter.config import Pipeline, Retries
 from dicom_adapter.ledger import due
 from dicom_adapter.ledger.schema import microseconds
 from dicom_adapter.lifecycle import CancelPolicy
-from dicom_adapter.model import Job
+from dicom_adapter.model import LOCAL, Job
 from tests.platform.harness import Platform, platform, sh
 from tests.platform.test_again import be_good, retry
 from tests.platform.test_cancel import GATE, actions, cancel, history, running
@@ -29,7 +29,7 @@ def backed_off(made: Platform, job: Job, retried: int) -> Job:
     """Wait until a job waits for one of its retries."""
 
     def look() -> Job | None:
-        found = made.views.get(job.id)
+        found = made.views.get(LOCAL, job.id)
         return found if (found.reason, found.retried) == ("backoff", retried) else None
 
     found = made.ledger.wait_for(look, 20)
@@ -48,7 +48,7 @@ def test_a_job_runs_again_at_its_time_and_not_before(tmp_path: Path) -> None:
         assert (job.started_at, job.finished_at) == (None, None)
         made.clock.advance(9.9)
         assert made.until(made.submit("other")).state == "finished"
-        assert made.views.get(job.id) == job
+        assert made.views.get(LOCAL, job.id) == job
         made.clock.advance(0.1)
         job = backed_off(made, job, 2)
         assert job.ready_at is not None
@@ -147,7 +147,7 @@ def test_one_that_waits_for_its_retry_can_be_cancelled(tmp_path: Path) -> None:
         made.clock.advance(1000)
         with made.ledger.read() as tx:
             assert due.next_due(tx, made.clock.now()) is None
-        assert made.views.get(job.id).attempts == 1
+        assert made.views.get(LOCAL, job.id).attempts == 1
 
 
 def test_a_lost_job_waits_and_is_not_lost_for_ever(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_lost_job_waits_and_is_not_lost_for_ever(tmp_path: Path) -> None:
         give_away(made, job, LEASE)
         made.scheduler.stop(10)
         made.restart()
-        ended = made.views.get(job.id)
+        ended = made.views.get(LOCAL, job.id)
     assert (ended.state, ended.reason, ended.retried) == ("failed", "lost", 1)
     assert ended.error.startswith("the service ended while it ran; it has run again as often as ")
 
@@ -177,7 +177,7 @@ def test_the_wait_is_kept_over_a_restart(tmp_path: Path) -> None:
         made.scheduler.stop(10)
         made.clock.advance(5)
         made.restart()
-        assert made.views.get(job.id).state == "in_queue"
+        assert made.views.get(LOCAL, job.id).state == "in_queue"
         be_good(made)
         made.clock.advance(5)
         assert made.until(job).state == "finished"

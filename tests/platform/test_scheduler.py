@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from dicom_adapter.config import Capacity
 from dicom_adapter.errors import UnavailableError
-from dicom_adapter.model import Job, Priority
+from dicom_adapter.model import LOCAL, Job, Priority
 from dicom_adapter.platform import records
 from dicom_adapter.platform.workspace import Workspace
 from tests.ledger import make
@@ -41,7 +41,7 @@ def test_one_job_at_a_time_is_strictly_sequential(tmp_path: Path) -> None:
         first = made.until(made.submit("gate"), "processing")
         order = [Priority.LOWER, Priority.NORMAL, Priority.IMMEDIATE, Priority.NORMAL]
         jobs = [made.submit(priority=priority) for priority in order]
-        assert made.views.get(jobs[0].id).state == "in_queue"
+        assert made.views.get(LOCAL, jobs[0].id).state == "in_queue"
         (tmp_path / "platform" / "go").touch()
         made.until(first)
         lower, normal, immediate, second_normal = spans(made, jobs)
@@ -55,7 +55,7 @@ def test_jobs_run_together_as_far_as_max_jobs_allows(tmp_path: Path) -> None:
         jobs = [made.submit() for _ in range(3)]
         for job in jobs[:2]:
             made.until(job, "processing")
-        assert made.views.get(jobs[2].id).state == "in_queue"
+        assert made.views.get(LOCAL, jobs[2].id).state == "in_queue"
         (tmp_path / "platform" / "go").touch()
         assert [made.until(job).state for job in jobs] == ["finished"] * 3
 
@@ -78,8 +78,8 @@ def test_a_job_that_does_not_fit_waits_and_nothing_overtakes_it(
     with platform(tmp_path, *pipelines, capacity=capacity) as made:
         running = made.until(made.submit("running"), "processing")
         waiting, small = made.submit("big"), made.submit("small")
-        assert made.views.get(running.id).state == "processing"
-        assert {made.views.get(job.id).state for job in (waiting, small)} == {"in_queue"}
+        assert made.views.get(LOCAL, running.id).state == "processing"
+        assert {made.views.get(LOCAL, job.id).state for job in (waiting, small)} == {"in_queue"}
         (tmp_path / "platform" / "go").touch()
         waiting, small = made.until(waiting), made.until(small)
         with made.ledger.read() as tx:
@@ -97,7 +97,7 @@ def test_a_drained_job_goes_back_and_finishes_after_the_start(tmp_path: Path) ->
         staged = made.workspaces.of(job.id).staging / "out"
         wait_for_file(staged)
         made.scheduler.stop(10)
-        back = made.views.get(job.id)
+        back = made.views.get(LOCAL, job.id)
         assert (back.state, back.reason, back.started_at) == ("in_queue", "drain", None)
         assert not staged.exists()
         (tmp_path / "platform" / "go").touch()
@@ -115,7 +115,7 @@ def test_a_drained_job_is_not_finished_by_its_exit_code(tmp_path: Path) -> None:
         job = made.submit()
         wait_for_file(made.workspaces.of(job.id).staging / "out")
         made.scheduler.stop(10)
-        back = made.views.get(job.id)
+        back = made.views.get(LOCAL, job.id)
     assert (back.state, back.reason, back.outputs) == ("in_queue", "drain", ())
 
 
@@ -147,7 +147,7 @@ def test_a_job_that_a_crash_left_cancelling_is_cancelled(tmp_path: Path) -> None
         with made.ledger.write() as tx:
             tx.execute(text("UPDATE jobs SET state = 'cancelling', attempts = 1"))
         made.restart()
-        ended = made.views.get(job.id)
+        ended = made.views.get(LOCAL, job.id)
         assert not staging.exists()
     assert (ended.state, ended.attempts, ended.finished_at) == ("cancelled", 1, made.clock.now())
 
@@ -213,7 +213,7 @@ def test_a_stop_while_the_ledger_is_full_leaves_the_job_to_the_next_start(
 
         monkeypatch.setattr(made.ledger, "write", refuse)
         made.scheduler.stop(10)
-        assert made.views.get(job.id).state == "processing"
+        assert made.views.get(LOCAL, job.id).state == "processing"
         monkeypatch.setattr(made.ledger, "write", write)
         (tmp_path / "platform" / "go").touch()
         made.restart()
@@ -241,7 +241,7 @@ def test_a_job_waits_for_room_on_the_disk(
         assert full.wait(PATIENCE)
         if stopped:
             made.scheduler.stop(PATIENCE)
-            assert made.views.get(job.id).state == "in_queue"
+            assert made.views.get(LOCAL, job.id).state == "in_queue"
         monkeypatch.setattr(Workspace, "prepare", prepare)
         if stopped:
             made.restart()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dicom_adapter.lifecycle import CancelPolicy
+from dicom_adapter.model import LOCAL
 from tests.platform.harness import platform, sh
 from tests.platform.test_again import retry
 from tests.platform.test_cancel import GATE, actions, cancel, history, running
@@ -19,7 +20,7 @@ def test_a_job_that_waits_too_long_fails_by_itself(tmp_path: Path) -> None:
         made.clock.advance(30)
         late = made.submit()
         made.clock.advance(29)
-        assert made.views.get(early.id).state == "in_queue"
+        assert made.views.get(LOCAL, early.id).state == "in_queue"
         made.clock.advance(1)
         job = made.until(early)
         assert (job.state, job.reason, job.attempts) == ("failed", "queue_timeout", 0)
@@ -28,7 +29,7 @@ def test_a_job_that_waits_too_long_fails_by_itself(tmp_path: Path) -> None:
         assert [item.state for item in job.items] == ["failed"]
         move = history(made, job)[-1]
         assert (move.action, move.actor, move.reason) == ("expire", "system", "queue_timeout")
-        assert [made.views.get(other.id).state for other in (first, late)] == [
+        assert [made.views.get(LOCAL, other.id).state for other in (first, late)] == [
             "processing", "in_queue",
         ]  # fmt: skip
         (made.workspaces.folder / "go").touch()
@@ -44,7 +45,7 @@ def test_the_wait_begins_anew_with_each_return_to_the_queue(tmp_path: Path) -> N
         made.until(waiting)
         retry(made, waiting)
         made.clock.advance(59)
-        assert made.views.get(waiting.id).state == "in_queue"
+        assert made.views.get(LOCAL, waiting.id).state == "in_queue"
         made.clock.advance(1)
         assert made.until(waiting).reason == "queue_timeout"
         assert actions(made, waiting) == ["create", "expire", "retry", "expire"]

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from dicom_adapter.config import Keep, StorageSettings
 from dicom_adapter.ledger import Ledger, stock, submissions
 from dicom_adapter.lifecycle import JobState
-from dicom_adapter.model import InputFile, Job, JobInput
+from dicom_adapter.model import LOCAL, InputFile, Job, JobInput
 from dicom_adapter.receive.spool import Spool
 from dicom_adapter.reclaim import Places, Reclaimer
 from tests.ledger import make
@@ -67,8 +67,10 @@ def there(made: Platform) -> Any:  # noqa: ANN401 - a function
 
 def reclaimed(made: Platform, job: Job, *parts: str) -> Job:
     """Wait until exactly these parts of a job are reclaimed."""
-    made.ledger.wait_for(lambda: set(made.views.get(job.id).reclaimed) == set(parts), PATIENCE)
-    return made.views.get(job.id)
+    made.ledger.wait_for(
+        lambda: set(made.views.get(LOCAL, job.id).reclaimed) == set(parts), PATIENCE
+    )
+    return made.views.get(LOCAL, job.id)
 
 
 def worked(made: Platform, reclaimer: Reclaimer) -> None:
@@ -212,7 +214,7 @@ def test_a_job_that_has_not_ended_keeps_everything(made: Platform) -> None:
     with reclaiming(made, Keep(inputs=1.0, outputs=1.0, logs=1.0), watermark="1%") as reclaimer:
         made.clock.advance(1000 * DAY)
         worked(made, reclaimer)
-        assert made.views.get(job.id).reclaimed == {}
+        assert made.views.get(LOCAL, job.id).reclaimed == {}
     made.restart()
     assert made.until(job).state == "finished"
 
@@ -249,7 +251,7 @@ def test_below_the_watermark_nothing_goes_ahead_of_its_time(made: Platform) -> N
         made.clock.advance(59)
         worked(made, reclaimer)
     assert there(made)(delivered)
-    assert made.views.get(job.id).reclaimed == {}
+    assert made.views.get(LOCAL, job.id).reclaimed == {}
 
 
 def test_relief_ends_as_soon_as_there_is_room(
@@ -281,13 +283,13 @@ def test_uploads_go_when_no_job_asked_for_them_for_a_day(made: Platform) -> None
     folder = made.folder / "platform" / "uploads"
     with reclaiming(made) as reclaimer:
         made.clock.advance(DAY - 1)
-        assert made.operations.missing([upload]) == []
+        assert made.operations.missing(LOCAL, [upload]) == []
         made.clock.advance(DAY - 1)
         worked(made, reclaimer)
         assert len(list(folder.iterdir())) == 1
         made.clock.advance(1)
         made.ledger.wait_for(lambda: not list(folder.iterdir()), PATIENCE)
-    assert made.operations.missing([upload]) == [upload]
+    assert made.operations.missing(LOCAL, [upload]) == [upload]
     assert next(made.workspaces.of(job.id).input.rglob("*.dcm")).read_bytes() == data
 
 

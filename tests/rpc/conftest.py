@@ -42,9 +42,9 @@ def served(tmp_path: Path) -> Iterator[Served]:
     wait = "echo early; until [ -e ../../go ]; do sleep 0.01; done; echo late"
     pipelines = (sh("echo done"), sh(wait, "wait", steps=("a", "b")), sh("exit 1", "fail"))
     with platform(tmp_path, *pipelines) as made:
-        server = Server(made.served, None)
+        server = Server(made.served, None, made.access)
         port = server.listen("127.0.0.1:0")
         server.start()
-        with Client(f"127.0.0.1:{port}") as client:
+        with Client(f"127.0.0.1:{port}", made.known_as("somebody")) as client:
             yield Served(made, client)
         server.stop(0)

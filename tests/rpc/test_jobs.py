@@ -12,11 +12,12 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from dicom_adapter.errors import NotFoundError, WrongStateError
-from dicom_adapter.model import InputFile, JobInput, JobRequest, Priority
-from dicom_adapter.platform.queue import JobQueue
+from dicom_adapter.ledger import events
+from dicom_adapter.model import LOCAL, Caller, InputFile, JobInput, JobRequest, Priority
+from dicom_adapter.platform.views import JobViews
 from dicom_adapter.rpc import convert, server
 from dicom_adapter.v1 import jobs_pb2, pipelines_pb2
-from tests.platform.harness import wait_for_file
+from tests.platform.harness import SOMEBODY, wait_for_file
 from tests.rpc.conftest import Served
 
 
@@ -41,7 +42,7 @@ def test_a_request_makes_one_job(served: Served) -> None:
     request = served.platform.request()
     first = served.client.submit(request)
     assert served.client.submit(request) == first
-    served.platform.until(served.platform.views.get(first))
+    served.platform.until(served.platform.views.get(LOCAL, first))
     assert served.client.submit(request) == first
     assert served.workspaces == [first]
     assert len(served.jobs) == 1
@@ -195,7 +196,7 @@ def test_a_job_is_shown_whole(served: Served) -> None:
     """GetJob finds by id and by name, and tells all that is known."""
     request = served.platform.request(arguments={"a": "b"}, priority=Priority.HIGHER)
     job_id = served.client.submit(request)
-    served.platform.until(served.platform.views.get(job_id))
+    served.platform.until(served.platform.views.get(LOCAL, job_id))
     job = served.client.jobs.GetJob(jobs_pb2.GetJobRequest(job=job_id))
     assert served.client.jobs.GetJob(jobs_pb2.GetJobRequest(job=job.name)) == job
     shown = MessageToDict(job, preserving_proto_field_name=True)
@@ -239,14 +240,14 @@ def test_a_provenance_of_any_length_comes_in_chunks(served: Served) -> None:
     """Its bytes are the file's, however many inputs it names; what has not finished has none."""
     inputs = (JobInput("1.2.3", "1.2.3.4", "all", (served.platform.store(),) * 1000),)
     job_id = served.client.submit(served.platform.request(inputs=inputs))
-    served.platform.until(served.platform.views.get(job_id))
+    served.platform.until(served.platform.views.get(LOCAL, job_id))
     request = jobs_pb2.StreamProvenanceRequest(job=job_id)
     chunks = [chunk.data for chunk in served.client.jobs.StreamProvenance(request)]
     assert max(map(len, chunks)) <= 64 * 1024 < sum(map(len, chunks))
     path = Path(served.client.jobs.GetJob(jobs_pb2.GetJobRequest(job=job_id)).provenance_file)
     assert b"".join(chunks) == path.read_bytes()
     failed = served.client.submit(served.platform.request("fail"))
-    served.platform.until(served.platform.views.get(failed))
+    served.platform.until(served.platform.views.get(LOCAL, failed))
     with (
         pytest.raises(WrongStateError, match="only a job that has finished"),
         served.client.errors(),
@@ -386,8 +387,10 @@ def test_all_jobs_are_watched_from_an_event_on(served: Served) -> None:
 def test_a_deleted_job_is_told_of_who_watches(served: Served) -> None:
     """Its moves are there still, without the job, for whoever goes on from before it was made."""
     job = served.platform.until(served.platform.submit())
-    served.platform.control.delete(job.id, actor="local", why="a test")
-    request = jobs_pb2.WatchJobsRequest(after_event=1)
+    with served.platform.ledger.read() as tx:
+        first = events.of_subject(tx, job.id)[0].number
+    served.platform.control.delete(SOMEBODY, job.id, why="a test")
+    request = jobs_pb2.WatchJobsRequest(after_event=first)
     changes = served.client.jobs.WatchJobs(request)
     found = [next(changes) for _ in range(3)]
     changes.cancel()
@@ -408,7 +411,7 @@ def test_those_who_watch_leave_threads_for_those_who_submit(served: Served) -> N
     code, text, _ = refused(lambda r: list(served.client.jobs.StreamLogs(r)), request)
     assert (code, "try again later" in text) == ("UNAVAILABLE", True)
     another = served.client.submit(served.platform.request())
-    assert served.platform.until(served.platform.views.get(another)).state == "finished"
+    assert served.platform.until(served.platform.views.get(LOCAL, another)).state == "finished"
     (served.platform.workspaces.folder / "go").touch()
     for stream in streams:
         assert [chunk.data for chunk in stream] == [b"late\n"]
@@ -420,11 +423,11 @@ def test_a_fault_of_ours_tells_the_caller_nothing(
 ) -> None:
     """An exception that nobody foresaw is INTERNAL; its text goes neither out nor to the log."""
 
-    def fault(self: JobQueue, name: str) -> None:
-        del self
+    def fault(self: JobViews, caller: Caller, name: str) -> None:
+        del self, caller
         raise KeyError(name)
 
-    monkeypatch.setattr(JobQueue, "get", fault)
+    monkeypatch.setattr(JobViews, "get", fault)
     code, text, _ = refused(served.client.jobs.GetJob, jobs_pb2.GetJobRequest(job="DOE^JOHN"))
     assert (code, "DOE" in text) == ("INTERNAL", False)
     told = capsys.readouterr()

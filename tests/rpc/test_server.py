@@ -24,6 +24,7 @@ from dicom_adapter.rpc.client import Client, options
 from dicom_adapter.rpc.server import Server
 from dicom_adapter.rpc.status import to_status
 from dicom_adapter.v1 import adapter_pb2, jobs_pb2
+from tests.platform.harness import platform
 from tests.rpc.conftest import Served
 from tests.support import CONFIG, running
 
@@ -55,7 +56,8 @@ def test_reflection_describes_the_services(served: Served) -> None:
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_an_address_that_is_taken_is_refused(tmp_path: Path, kind: str) -> None:
     """A second server gets no share of another's port; the message says what to change."""
-    first, second = Server(None, None), Server(None, None)
+    with platform(tmp_path) as made:
+        first, second = Server(None, None, made.access), Server(None, None, made.access)
     address = f"127.0.0.1:{first.listen('127.0.0.1:0')}"
     if kind == "unix":
         address = f"unix:{tmp_path / 'missing' / 'grpc.sock'}"

@@ -10,7 +10,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from dicom_adapter.errors import InvalidArgumentError
-from dicom_adapter.model import InputFile, JobInput
+from dicom_adapter.model import LOCAL, InputFile, JobInput
 from dicom_adapter.rpc import convert, server
 from dicom_adapter.v1 import jobs_pb2
 from tests.platform.harness import part10
@@ -42,7 +42,7 @@ def test_an_upload_becomes_the_input_of_a_job(served: Served, tmp_path: Path) ->
     assert served.uploads == [f"a-1-{FILE.sha256}.dcm"]
     inputs = (JobInput("1", "2", "all", (FILE,)),)
     job_id = served.client.submit(served.platform.request(inputs=inputs))
-    ended = served.platform.until(served.platform.views.get(job_id))
+    ended = served.platform.until(served.platform.views.get(LOCAL, job_id))
     (path,) = served.platform.workspaces.of(job_id).input.rglob("*.dcm")
     assert (ended.state, path.read_bytes()) == ("finished", DATA)
 

@@ -9,11 +9,15 @@ from pathlib import Path
 import grpc
 import pytest
 
+from dicom_adapter.access import Access
+from dicom_adapter.clock import SystemClock
 from dicom_adapter.ledger import Ledger, submissions
 from dicom_adapter.ledger.jobs import JobFilter, listed
-from dicom_adapter.lifecycle import TERMINAL
-from dicom_adapter.model import Job, Submission
+from dicom_adapter.lifecycle import TERMINAL, Role
+from dicom_adapter.model import LOCAL, Job, Submission
+from dicom_adapter.platform.projects import Projects
 from dicom_adapter.rpc.client import Client, options
+from dicom_adapter.rpc.credentials import Credentials
 from dicom_adapter.v1 import adapter_pb2, jobs_pb2, jobs_pb2_grpc
 from tests.submit.servers import ended, serving
 from tests.support import PATIENCE, ManualClock, Running, files_in, make_instance, running, send
@@ -30,7 +34,7 @@ ADAPTER = """
 dicom: {host: 127.0.0.1, port: 0}
 grpc: {listen: null}
 storage: {reserve: 0, watermark: 100%}
-platform: {address: "127.0.0.1:PORT"}
+platform: {address: "127.0.0.1:PORT", token: ../token}
 ae_titles:
   TEST: {settings: {pipeline-copy: copy}}
 """
@@ -42,10 +46,28 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def known(folder: Path) -> Credentials:
+    """Let the adapter in at the platform, also one that has not run yet; return what it shows."""
+    file = folder / "token"
+    if not file.exists():
+        data = folder / "platform" / "data"
+        data.mkdir(parents=True)
+        ledger = Ledger(f"sqlite:///{data / 'ledger.db'}")
+        ledger.open()
+        access = Access(ledger, SystemClock(), Projects(()))
+        file.write_text(
+            access.create(LOCAL, name="adapter", role=Role.OPERATOR, project="default", lasts=None)[
+                1
+            ]
+        )
+        ledger.close()
+    return Credentials(file.read_text())
+
+
 @contextmanager
 def platform(folder: Path, port: int, text: str = PLATFORM) -> Iterator[str]:
     """Run a platform alone in this process, on a port; return where it is served."""
-    (folder / "platform").mkdir(exist_ok=True)
+    known(folder)
     with running(folder / "platform", text.replace("PORT", str(port))) as made:
         yield made.ready.grpc[0]
 
@@ -53,6 +75,7 @@ def platform(folder: Path, port: int, text: str = PLATFORM) -> Iterator[str]:
 @contextmanager
 def adapter(folder: Path, port: int, clock: ManualClock) -> Iterator[Running]:
     """Run an adapter in this process, on a clock of the test's, before the platform at a port."""
+    known(folder)
     (folder / "adapter").mkdir(exist_ok=True)
     with running(folder / "adapter", ADAPTER.replace("PORT", str(port)), clock) as made:
         yield made
@@ -113,11 +136,11 @@ def test_adapter_and_platform_as_two_processes(tmp_path: Path) -> None:
 
     The instances are uploaded, their order kept, and the adapter's own files are reclaimed.
     """
-    port = free_port()
+    port, shown = free_port(), known(tmp_path)
     with (
         serving(tmp_path / "platform", PLATFORM.replace("PORT", str(port))) as far,
         serving(tmp_path / "adapter", ADAPTER.replace("PORT", str(port))) as near,
-        Client(far.grpc) as client,
+        Client(far.grpc, shown) as client,
         Client(near.grpc) as around,
     ):
         assert far.grpc == f"127.0.0.1:{port}"
@@ -176,7 +199,7 @@ def test_a_platform_that_is_down_is_waited_for(tmp_path: Path) -> None:
             "1 submission is waiting for the platform: see `submissions list`",
         )
         assert len(files(made)) == 1
-        with platform(tmp_path, port) as far, Client(far) as client:
+        with platform(tmp_path, port) as far, Client(far, known(tmp_path)) as client:
             # gRPC itself finds the platform again a little later than it is up.
             for attempt in range(2, 1000):
                 clock.advance(300)
@@ -219,15 +242,15 @@ def test_a_refused_submission_is_parked_until_a_person_decides(tmp_path: Path) -
             assert made.service.status().attention == (
                 "1 submission is parked: see why in `submissions list`",
             )
-            operations.retry([parked.id], "ann")
+            operations.retry(LOCAL, [parked.id])
             assert unsettled(made, state="parked").attempts == 1
-            operations.discard([parked.id], "ann")
+            operations.discard(LOCAL, [parked.id])
             settled(made)
             send_study(made, clock)
             parked = unsettled(made, state="parked")
         with platform(tmp_path, port):
             for _ in range(100):
-                operations.retry([parked.id], "ann")
+                operations.retry(LOCAL, [parked.id])
                 if not _waits(made, 0):
                     break
             settled(made)
@@ -284,9 +307,11 @@ class Proxy(jobs_pb2_grpc.JobServiceServicer):
 
 
 @contextmanager
-def proxied(far: str, port: int, losses: list[grpc.StatusCode], *lossy: str) -> Iterator[Proxy]:
+def proxied(
+    folder: Path, far: str, port: int, losses: list[grpc.StatusCode], *lossy: str
+) -> Iterator[Proxy]:
     """Serve a platform on another port, losing answers."""
-    with Client(far) as client:
+    with Client(far, known(folder)) as client:
         # Abstract for the type checker alone: it serves as much as an adapter calls.
         proxy = Proxy(client, losses, set(lossy))  # type: ignore[abstract]
         server = grpc.server(ThreadPoolExecutor(4), options=options())
@@ -303,7 +328,7 @@ def test_a_lost_answer_makes_no_second_job(tmp_path: Path, loss: grpc.StatusCode
     port, clock = free_port(), ManualClock()
     with (
         platform(tmp_path, 0) as far,
-        proxied(far, port, [loss], "copy") as proxy,
+        proxied(tmp_path, far, port, [loss], "copy") as proxy,
         adapter(tmp_path, port, clock) as made,
     ):
         send_study(made, clock, (1, 2))
@@ -328,7 +353,7 @@ def test_what_was_accepted_is_never_submitted_again(tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
     with (
         platform(tmp_path, 0, PLATFORM + three) as far,
-        proxied(far, port, [grpc.StatusCode.UNAVAILABLE] * 2, "b") as proxy,
+        proxied(tmp_path, far, port, [grpc.StatusCode.UNAVAILABLE] * 2, "b") as proxy,
         running(tmp_path / "adapter", near, clock) as made,
     ):
         send_study(made, clock)

@@ -16,8 +16,9 @@ from dicom_adapter.ledger import Ledger, instances, jobs, queue, stock, submissi
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.ledger.turns import Rules
 from dicom_adapter.lifecycle import Action, JobState
-from dicom_adapter.model import Durability, InputFile, ItemState, JobRequest, Resources
+from dicom_adapter.model import LOCAL, Durability, InputFile, ItemState, JobRequest, Resources
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
+from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.workspace import Workspaces
@@ -93,11 +94,11 @@ class Line:
         """Ask the platform, if it is up."""
         if self.fault == "down":
             raise UnavailableError(self.fault)
-        return self._operations.missing(files)
+        return self._operations.missing(LOCAL, files)
 
     def submit(self, request: JobRequest) -> str:
         """Have a job made, and perhaps not be told of it."""
-        job = self._operations.submit(request)
+        job = self._operations.submit(LOCAL, request)
         if self.fault:
             raise UnavailableError(self.fault)
         return job.id
@@ -159,6 +160,7 @@ class Bench:
             self._pipelines,
             self.workspaces,
             uploads,
+            projects=Projects(()),
             queue=JobQueue(self.ledger, self.clock, _RULES),
             locate=self.spool.path_of,
             submitted=_nobody,
@@ -217,7 +219,7 @@ class Bench:
 
     def retry(self, submission: str) -> None:
         """Have a submission tried again, as a person does."""
-        self._decisions.retry([submission], "ann")
+        self._decisions.retry(LOCAL, [submission])
 
     def reclaim(self) -> None:
         """Have removed what nothing needs."""
