@@ -26,14 +26,9 @@ from dicom_adapter.ledger import Ledger
 from dicom_adapter.lifecycle import Role
 from dicom_adapter.model import Caller, Disorder, ServiceStatus
 from dicom_adapter.overview import Overview
-from dicom_adapter.platform.control import JobControl
-from dicom_adapter.platform.operations import JobOperations, PipelineOperations
-from dicom_adapter.platform.pausing import PlatformControl
+from dicom_adapter.platform.embedded import EmbeddedPlatform, PlatformOperations
 from dicom_adapter.platform.projects import Projects
-from dicom_adapter.platform.queue import JobQueue, rules_of
-from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
-from dicom_adapter.platform.views import JobViews
 from dicom_adapter.platform.workspace import Workspaces
 from dicom_adapter.processor.catalogue import Catalogue
 from dicom_adapter.processor.host import ProcessorHost
@@ -45,7 +40,7 @@ from dicom_adapter.reclaim import Places, Reclaimer
 from dicom_adapter.rpc.adapter import AdapterOperations
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.rpc.credentials import Credentials, ServerTls
-from dicom_adapter.rpc.server import PlatformOperations, Server
+from dicom_adapter.rpc.server import Server
 from dicom_adapter.submit.outbox import Outbox, SubmissionOperations
 from dicom_adapter.upkeep import Upkeep, logged
 
@@ -207,46 +202,20 @@ class Service:
         self._upkeep.mend()
 
     def _start_platform(self) -> PlatformOperations:
-        rules, on_lost = rules_of(self.settings), self.settings.platform.on_lost
-        queue = JobQueue(self.ledger, self.clock, rules)
-        scheduler = Scheduler(
-            queue,
-            on_lost,
+        platform = EmbeddedPlatform(
+            self.settings,
             self.ledger,
             self.clock,
-            self._workspaces,
-            ended=self._wake_reclaimer,
-        )
-        scheduler.start()
-        self._running.callback(scheduler.stop, THREAD_GRACE)
-        self._reloads.append(
-            lambda settings: scheduler.reload(rules_of(settings), settings.platform.on_lost)
-        )
-        pipelines = PipelineOperations(self.settings.pipelines.values())
-        self._reloads.append(lambda settings: pipelines.reload(settings.pipelines.values()))
-        operations = JobOperations(
-            self.ledger,
-            self.clock,
-            pipelines,
             self._workspaces,
             self._uploads,
             projects=self._projects,
-            queue=queue,
             locate=self._spool.path_of,
-            submitted=scheduler.wake,
-        )
-        control = JobControl(
-            self.ledger,
-            self.clock,
-            self._workspaces,
-            queue=queue,
-            submitted=scheduler.wake,
-            cancelling=scheduler.cancel,
             ended=self._wake_reclaimer,
         )
-        views = JobViews(self.ledger, queue, self._workspaces)
-        platform = PlatformControl(self.ledger, self.clock, resumed=scheduler.wake)
-        return PlatformOperations(operations, views, control, pipelines, platform)
+        platform.start()
+        self._running.callback(platform.stop, THREAD_GRACE)
+        self._reloads.append(platform.reload)
+        return platform.operations
 
     def _start_grpc(self, platform: PlatformOperations | None) -> tuple[str, ...]:
         access = Access(self.ledger, self.clock, self._projects)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -13,10 +12,7 @@ from dicom_adapter.audit import AuditTrail
 from dicom_adapter.errors import InvalidArgumentError, StartError, UnavailableError
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.model import Job
-from dicom_adapter.platform.control import JobControl
-from dicom_adapter.platform.operations import JobOperations, PipelineOperations
-from dicom_adapter.platform.pausing import PlatformControl
-from dicom_adapter.platform.views import JobViews
+from dicom_adapter.platform.embedded import PlatformOperations
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.adapter import AdapterOperations, AdapterServicer
 from dicom_adapter.rpc.audit import AuditServicer
@@ -40,17 +36,6 @@ from dicom_adapter.v1 import (
 THREADS = 32
 # A stream holds a thread while it lasts: those who watch must leave some for those who submit.
 STREAMS = 24
-
-
-@dataclass(frozen=True)
-class PlatformOperations:
-    """What a platform answers with."""
-
-    jobs: JobOperations
-    views: JobViews
-    control: JobControl
-    pipelines: PipelineOperations
-    platform: PlatformControl
 
 
 class JobServicer(jobs_pb2_grpc.JobServiceServicer):

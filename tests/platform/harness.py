@@ -17,6 +17,7 @@ from dicom_adapter.ledger.turns import Rules
 from dicom_adapter.lifecycle import TERMINAL, Role
 from dicom_adapter.model import LOCAL, Caller, InputFile, Job, JobInput, JobRequest, Priority
 from dicom_adapter.platform.control import JobControl
+from dicom_adapter.platform.embedded import PlatformOperations
 from dicom_adapter.platform.operations import JobOperations, PipelineOperations
 from dicom_adapter.platform.pausing import PlatformControl
 from dicom_adapter.platform.projects import Projects
@@ -27,7 +28,6 @@ from dicom_adapter.platform.views import JobViews
 from dicom_adapter.platform.workspace import Workspaces
 from dicom_adapter.receive.spool import Spool
 from dicom_adapter.rpc.credentials import Credentials
-from dicom_adapter.rpc.server import PlatformOperations
 from tests.ledger import make
 from tests.support import PATIENCE, ManualClock
 
