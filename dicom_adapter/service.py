@@ -25,9 +25,12 @@ from dicom_adapter.ledger import Ledger
 from dicom_adapter.model import ServiceStatus
 from dicom_adapter.overview import Overview
 from dicom_adapter.platform.control import JobControl
-from dicom_adapter.platform.operations import JobOperations, PipelineOperations
+from dicom_adapter.platform.executor import Executor
+from dicom_adapter.platform.operations import JobOperations
 from dicom_adapter.platform.pausing import PlatformControl
+from dicom_adapter.platform.pipelines import PipelineOperations
 from dicom_adapter.platform.queue import JobQueue, rules_of
+from dicom_adapter.platform.runtime import ContainerRuntime
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.views import JobViews
@@ -195,12 +198,15 @@ class Service:
     def _start_platform(self) -> PlatformOperations:
         rules, on_lost = rules_of(self.settings), self.settings.platform.on_lost
         queue = JobQueue(self.ledger, self.clock, rules)
+        platform = self.settings.platform
+        runtime = ContainerRuntime(platform.container_runtime, platform.container_options)
         scheduler = Scheduler(
             queue,
             on_lost,
             self.ledger,
             self.clock,
             self._workspaces,
+            executor=Executor(runtime),
             ended=self._wake_reclaimer,
         )
         scheduler.start()
@@ -208,7 +214,7 @@ class Service:
         self._reloads.append(
             lambda settings: scheduler.reload(rules_of(settings), settings.platform.on_lost)
         )
-        pipelines = PipelineOperations(self.settings.pipelines.values())
+        pipelines = PipelineOperations(self.settings.pipelines.values(), runtime)
         self._reloads.append(lambda settings: pipelines.reload(settings.pipelines.values()))
         operations = JobOperations(
             self.ledger,
@@ -230,8 +236,8 @@ class Service:
             ended=self._wake_reclaimer,
         )
         views = JobViews(self.ledger, self._workspaces)
-        platform = PlatformControl(self.ledger, self.clock, resumed=scheduler.wake)
-        return PlatformOperations(operations, views, control, pipelines, queue, platform)
+        pausing = PlatformControl(self.ledger, self.clock, resumed=scheduler.wake)
+        return PlatformOperations(operations, views, control, pipelines, queue, pausing)
 
     def _start_grpc(self, platform: PlatformOperations | None) -> tuple[str, ...]:
         server = Server(platform, self._adapter_operations(), AuditTrail(self.ledger))

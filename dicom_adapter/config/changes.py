@@ -18,6 +18,8 @@ FIXED = (
     ("storage", "require_marker"),
     ("ledger", "url"),
     ("platform", "address"),
+    ("platform", "container_runtime"),
+    ("platform", "container_options"),
     ("grpc", "listen"),
     ("log", "format"),
     ("log", "level"),

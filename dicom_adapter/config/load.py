@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dicom_adapter.config import document, problems, tls, units
+from dicom_adapter.config import commands, document, problems, tls, units
 from dicom_adapter.config.changes import FIXED
 from dicom_adapter.config.dicom import DicomSettings
 from dicom_adapter.config.document import Document, KeyPath
@@ -307,7 +307,7 @@ class _Check:
         if platform.address == "embedded":
             if self._sound("platform", "capacity"):
                 self._check_capacity(platform, pipelines)
-            self._check_commands(pipelines)
+            self._problems += commands.problems(pipelines, platform, self._base)
             return
         if self._mapping("pipelines"):
             self._blame(
@@ -321,17 +321,6 @@ class _Check:
                 "leaves nothing to serve: without ae_titles it must be embedded, which makes "
                 f"this service a platform; not {units.show(platform.address)}",
             )
-
-    def _check_commands(self, pipelines: Mapping[str, Pipeline]) -> None:
-        for name, pipeline in pipelines.items():
-            for argument in pipeline.command:
-                beside = self._base / argument
-                if not Path(argument).is_absolute() and beside.is_file():
-                    self._blame(
-                        ("pipelines", name, "command"),
-                        f"'{argument}' is relative, and the command runs in an empty folder: "
-                        f"write {beside}",
-                    )
 
     def _check_capacity(
         self, platform: PlatformSettings, pipelines: Mapping[str, Pipeline]

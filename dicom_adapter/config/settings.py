@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import psutil
 from pydantic import (
@@ -11,6 +11,7 @@ from pydantic import (
     Field,
     InstanceOf,
     SerializeAsAny,
+    model_validator,
 )
 
 from dicom_adapter.config.dicom import DicomSettings
@@ -23,6 +24,7 @@ from dicom_adapter.config.values import (
     Flag,
     Folder,
     Frozen,
+    ImageName,
     Kind,
     LedgerURL,
     Listen,
@@ -137,6 +139,14 @@ class PlatformSettings(Section):
         description="The one inside this service, or any other server of its API.",
     )
     executor: Literal["local"] = Field(default="local", description="How pipelines are run.")
+    container_runtime: Literal["auto", "podman", "docker"] = Field(
+        default="auto",
+        description="What runs images; `auto`: Podman where it is there, else Docker.",
+    )
+    container_options: tuple[Text, ...] = Field(
+        default=(),
+        description="Options of that runtime, before each of its commands.",
+    )
     max_jobs: Whole = Field(
         default=4, ge=1, description="Jobs at a time; 1: strictly one after another."
     )
@@ -217,16 +227,23 @@ class Retries(Section):
 
 
 class Pipeline(Section):
-    """A command that works on the instances of a job."""
+    """A command, or a container image, that works on the instances of a job."""
 
     named_by: ClassVar[str | None] = "name"
 
     name: str
     description: str = Field(default="", description="What it does, for people.")
     command: tuple[Argument, ...] = Field(
-        min_length=1,
+        default=(),
         description="The program and its arguments, run without a shell; `{input}`, `{output}`, "
-        "`{job}` and `{progress}` become paths, and a literal brace is doubled.",
+        "`{job}` and `{progress}` become paths, and a literal brace is doubled. Beside an `image`: "
+        "the arguments for that.",
+        json_schema_extra={"default": "none, which needs an `image`"},
+    )
+    image: ImageName | None = Field(
+        default=None,
+        description="A container image that is run instead of a command of this machine; "
+        "docs/containers.md says how.",
     )
     resources: Resources = Resources()
     limits: Limits = Limits()
@@ -252,6 +269,12 @@ class Pipeline(Section):
         description="Of a log that is longer than this, the head and the tail are kept.",
     )
     steps: UniqueTexts = Field(default=(), description="The steps that it reports, in order.")
+
+    @model_validator(mode="after")
+    def _runs_something(self) -> Self:
+        if not self.command and self.image is None:
+            raise ValueError("has nothing to run: give it a command, or an image")
+        return self
 
 
 class AETitle(Section):

@@ -2,7 +2,7 @@
 
 import grpc
 
-from dicom_adapter.platform.operations import PipelineOperations, version_of
+from dicom_adapter.platform.pipelines import PipelineOperations
 from dicom_adapter.rpc import convert
 from dicom_adapter.v1 import pipelines_pb2, pipelines_pb2_grpc
 
@@ -22,8 +22,8 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
         del request, context
         return pipelines_pb2.ListPipelinesResponse(
             pipelines=[
-                convert.to_pipeline(pipeline, version_of(pipeline))
-                for pipeline in self._operations.listed()
+                convert.to_pipeline(found.pipeline, found.version)
+                for found in self._operations.listed()
             ]
         )
 
@@ -32,5 +32,5 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
     ) -> pipelines_pb2.Pipeline:
         """Return one pipeline."""
         del context
-        pipeline = self._operations.get(request.name)
-        return convert.to_pipeline(pipeline, version_of(pipeline))
+        found = self._operations.definition(request.name)
+        return convert.to_pipeline(found.pipeline, found.version)

@@ -13,8 +13,9 @@ from dicom_adapter.errors import InvalidArgumentError, StartError, UnavailableEr
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.model import Job
 from dicom_adapter.platform.control import JobControl
-from dicom_adapter.platform.operations import JobOperations, PipelineOperations
+from dicom_adapter.platform.operations import JobOperations
 from dicom_adapter.platform.pausing import PlatformControl
+from dicom_adapter.platform.pipelines import PipelineOperations
 from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.views import JobViews
 from dicom_adapter.rpc import convert

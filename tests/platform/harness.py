@@ -16,9 +16,12 @@ from dicom_adapter.ledger.turns import Rules
 from dicom_adapter.lifecycle import TERMINAL
 from dicom_adapter.model import InputFile, Job, JobInput, JobRequest, Priority
 from dicom_adapter.platform.control import JobControl
-from dicom_adapter.platform.operations import JobOperations, PipelineOperations
+from dicom_adapter.platform.executor import Executor
+from dicom_adapter.platform.operations import JobOperations
 from dicom_adapter.platform.pausing import PlatformControl
+from dicom_adapter.platform.pipelines import PipelineOperations
 from dicom_adapter.platform.queue import JobQueue, rules_of
+from dicom_adapter.platform.runtime import ContainerRuntime
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.views import JobViews
@@ -56,6 +59,7 @@ class Platform:
     pipelines: Sequence[Pipeline]
     max_jobs: int = 4
     on_lost: Literal["requeue", "fail"] = "requeue"
+    runtime: ContainerRuntime = field(default_factory=lambda: ContainerRuntime("auto", ()))
     capacity: Capacity = field(default_factory=lambda: Capacity(cpus=4, memory=2048 * MIB, gpus=0))
 
     def __post_init__(self) -> None:
@@ -68,7 +72,7 @@ class Platform:
         self.uploads = Uploads(self.folder / "platform" / "uploads", self.ledger, self.clock)
         for part in (self.spool, self.workspaces, self.uploads):
             part.open()
-        self.known = PipelineOperations(self.pipelines)
+        self.known = PipelineOperations(self.pipelines, self.runtime)
         self.queue = JobQueue(self.ledger, self.clock, self.rules())
         self.ended = threading.Event()
         self.scheduler = self.new_scheduler()
@@ -118,6 +122,7 @@ class Platform:
             self.ledger,
             self.clock,
             self.workspaces,
+            executor=Executor(self.runtime),
             ended=self.ended.set,
         )
 
