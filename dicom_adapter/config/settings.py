@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import psutil
 from pydantic import (
@@ -11,8 +11,10 @@ from pydantic import (
     Field,
     InstanceOf,
     SerializeAsAny,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from dicom_adapter.config.dicom import DicomSettings
 from dicom_adapter.config.section import Section
@@ -233,17 +235,18 @@ class Pipeline(Section):
 
     name: str
     description: str = Field(default="", description="What it does, for people.")
-    command: tuple[Argument, ...] = Field(
-        default=(),
-        description="The program and its arguments, run without a shell; `{input}`, `{output}`, "
-        "`{job}` and `{progress}` become paths, and a literal brace is doubled. Beside an `image`: "
-        "the arguments for that.",
-        json_schema_extra={"default": "none, which needs an `image`"},
-    )
     image: ImageName | None = Field(
         default=None,
         description="A container image that is run instead of a command of this machine; "
         "docs/containers.md says how.",
+    )
+    command: tuple[Argument, ...] = Field(
+        default=(),
+        validate_default=True,
+        description="The program and its arguments, run without a shell; `{input}`, `{output}`, "
+        "`{job}` and `{progress}` become paths, and a literal brace is doubled. Beside an `image`: "
+        "the arguments for that.",
+        json_schema_extra={"default": "none, which needs an `image`"},
     )
     resources: Resources = Resources()
     limits: Limits = Limits()
@@ -270,11 +273,13 @@ class Pipeline(Section):
     )
     steps: UniqueTexts = Field(default=(), description="The steps that it reports, in order.")
 
-    @model_validator(mode="after")
-    def _runs_something(self) -> Self:
-        if not self.command and self.image is None:
-            raise ValueError("has nothing to run: give it a command, or an image")
-        return self
+    @field_validator("command")
+    @classmethod
+    def _runs_something(cls, command: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        # An image that is wrong has a mistake of its own.
+        if not command and info.data.get("image", "wrong") is None:
+            raise PydanticCustomError("missing", "there is neither a command nor an image")
+        return command
 
 
 class AETitle(Section):

@@ -40,6 +40,8 @@ ledger: {url: "sqlite:///other/ledger.db"}
 platform:
   address: embedded
   executor: local
+  container_runtime: podman
+  container_options: [--log-level, error]
   max_jobs: 1
   ageing: 30m
   on_lost: fail
@@ -102,6 +104,8 @@ def test_every_key(configured: Configure, tmp_path: Path) -> None:
     assert found.platform.model_dump() == {
         "address": "embedded",
         "executor": "local",
+        "container_runtime": "podman",
+        "container_options": ("--log-level", "error"),
         "max_jobs": 1,
         "ageing": 1800.0,
         "on_lost": "fail",

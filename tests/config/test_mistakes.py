@@ -131,8 +131,14 @@ ONE_MISTAKE = {
     ),
     "pipelines: {a: 5}": "1: pipelines.a: must be a mapping of keys and values, not 5",
     "pipelines: {a: }": "1: pipelines.a.command: is missing, and must be given",
-    "pipelines: {a: {command: []}}": (
-        "1: pipelines.a.command: must have at least 1 in it, and has none"
+    "pipelines: {a: {command: []}}": "1: pipelines.a.command: is missing, and must be given",
+    "pipelines: {a: {image: '--privileged'}}": (
+        "1: pipelines.a.image: must be the name of an image, such as "
+        "registry.example.org/lung:1.2, not '--privileged'"
+    ),
+    "platform: {container_options: [--root, /x]}": (
+        "1: platform.container_options: are of one runtime: say in container_runtime whether it "
+        "is podman or docker"
     ),
     "pipelines: {a: {command: run}}": "1: pipelines.a.command: must be a list, not 'run'",
     "pipelines: {a: {command: [x, '']}}": "1: pipelines.a.command[1]: must not be empty",
@@ -167,12 +173,13 @@ ONE_MISTAKE = {
         "1: pipelines.a.log_size: must be at least 4096, not '1KiB'"
     ),
     "pipelines: {a: {command: [x], name: b}}": (
-        "1: pipelines.a.name: is an unknown key; allowed are description, command, resources, "
-        "limits, timeout, queue_timeout, silence_timeout, cancel, retries, log_size, steps"
+        "1: pipelines.a.name: is an unknown key; allowed are description, image, command, "
+        "resources, limits, timeout, queue_timeout, silence_timeout, cancel, retries, log_size, "
+        "steps"
     ),
     "pipelines: {a: {command: [x], requires: {}}}": (
         "1: pipelines.a.requires: is an unknown key; did you mean 'retries'?; allowed are "
-        "description, command, resources, "
+        "description, image, command, resources, "
         "limits, timeout, queue_timeout, silence_timeout, cancel, retries, log_size, steps"
     ),
     "platform: {capacity: {memory: 1GiB}}\npipelines:\n  a: {command: [x], resources: {memory: "

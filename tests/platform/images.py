@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from dicom_adapter.platform.runtime import ContainerRuntime
@@ -67,7 +68,7 @@ class Images:
             *("--runtime", "runc", "--cgroup-manager", "cgroupfs"),
         )
 
-    @property
+    @cached_property
     def runtime(self) -> ContainerRuntime:
         """What a platform runs images by."""
         return ContainerRuntime("podman", self.options)
