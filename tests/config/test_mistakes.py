@@ -420,3 +420,25 @@ def test_an_unknown_setting_of_a_stranger_is_told(mistakes: Callable[[str], list
     assert mistake == (
         "1: ae_titles.A.settings.quite: is an unknown key; did you mean 'quiet'?; allowed are quiet"
     )
+
+
+def test_an_image_needs_what_can_run_it(
+    mistakes: Mistakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where neither runtime is, or not the one that is wanted, the line and the cure are told."""
+    text = "pipelines:\n  a: {image: lung}\n"
+    cure = "this machine's PATH; install one, for instance with `apt-get install podman`"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert mistakes(text) == [
+        f"2: pipelines.a.image: could never start: neither Podman nor Docker is on {cure}"
+    ]
+    wanted = "platform: {container_runtime: podman}\n"
+    (tmp_path / "docker").symlink_to("/bin/true")
+    assert mistakes(wanted + text) == [
+        f"3: pipelines.a.image: could never start: podman is not on {cure}"
+    ]
+    small = text.replace("lung", "lung, resources: {memory: 8MiB}")
+    (told,) = mistakes(small)
+    assert told.startswith(
+        "2: pipelines.a.resources.memory: must be at least 16MiB beside an image"
+    )

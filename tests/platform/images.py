@@ -93,6 +93,8 @@ class Images:
         archive = self.folder / "image.tar"
         busybox = shutil.which("busybox")
         assert busybox is not None
+        # Nothing else is in an image that it could be linked to.
+        assert b"ld-linux" not in Path(busybox).read_bytes(), "it must be that of busybox-static"
         with tarfile.open(archive, "w") as tar:
             tar.add(Path(busybox).resolve(), "bin/busybox")
             for applet in APPLETS:
@@ -110,3 +112,8 @@ class Images:
         """Make what the tests run: a shell, and a MONAI application package."""
         self.build("shell", {}, ['ENTRYPOINT ["/bin/sh", "-c"]'])
         self.build("map", MAP_FILES, MAP_CHANGES)
+
+    def try_out(self) -> None:
+        """Run a container; CalledProcessError says what this machine does not let it do."""
+        limits = ("--memory=64m", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
+        self.podman("run", "--rm", "--network=none", *limits, "shell", "true")
