@@ -93,8 +93,6 @@ class Images:
         archive = self.folder / "image.tar"
         busybox = shutil.which("busybox")
         assert busybox is not None
-        # Nothing else is in an image that it could be linked to.
-        assert b"ld-linux" not in Path(busybox).read_bytes(), "it must be that of busybox-static"
         with tarfile.open(archive, "w") as tar:
             tar.add(Path(busybox).resolve(), "bin/busybox")
             for applet in APPLETS:
