@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from dicom_adapter.platform.program import CannotStartError
 from tests.platform.images import Images
 
 #: What a test may need of the machine, by its marker: programs on the PATH, and their packages.
@@ -44,14 +45,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def images() -> Iterator[Images]:
     """Give a Podman with the images that tests run; for tests that are marked with `podman`."""
     # Not below a test's own folder: Podman takes no path of more than 50 characters.
-    with TemporaryDirectory(prefix="podman-") as folder:
+    with TemporaryDirectory(prefix="podman-", ignore_cleanup_errors=True) as folder:
         made = Images(Path(folder))
         try:
             made.build_all()
             made.try_out()
-        except CalledProcessError as error:
+        except (CalledProcessError, CannotStartError) as error:
             if os.environ.get("CI"):
                 raise
-            pytest.skip(f"podman can run no container here: {error.stderr.strip()}")
+            pytest.skip(f"podman can run no container here: {getattr(error, 'stderr', error)}")
         yield made
         made.podman("rm", "--all", "--force", "--time=0")
+        # What lies there may be of users that are Podman's alone.
+        made.podman("rmi", "--all", "--force")

@@ -22,8 +22,12 @@ class Meter:
         self.max_bytes = 0
         #: How many processes the kernel has ended for want of memory.
         self.out_of_memory = 0
-        groups = _groups(Path(f"/proc/{process}/cgroup").read_text("utf-8"))
-        self._read = _version_1(groups) if "memory" in groups else _version_2(groups)
+        self._read: Mapping[str, Callable[[], float]] = {}
+        groups = _groups_of(str(process))
+        controller = "memory" if "memory" in groups else ""
+        # Without rights to make groups, a runtime leaves its containers in the service's own.
+        if groups[controller] != _groups_of("self")[controller]:
+            self._read = _version_1(groups) if controller else _version_2(groups)
 
     def measure(self) -> None:
         """Look at it; where it is gone, what was seen before holds."""
@@ -33,10 +37,10 @@ class Meter:
                 setattr(self, name, max(getattr(self, name), read()))
 
 
-def _groups(text: str) -> Mapping[str, str]:
+def _groups_of(process: str) -> Mapping[str, str]:
     """Return the group of each controller; that of the second version has no name."""
     groups: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in Path("/proc", process, "cgroup").read_text("utf-8").splitlines():
         _number, controllers, path = line.split(":", 2)
         groups |= dict.fromkeys(controllers.split(","), path.lstrip("/"))
     return groups

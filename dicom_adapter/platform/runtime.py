@@ -25,6 +25,9 @@ JOB_LABEL = "dicom-adapter.job"
 #: What is said where an image is not there, in small letters.
 _MISSING = ("no such image", "image not known", "no such object")
 
+#: What is said where limits are not kept, though all else goes well.
+_NO_LIMIT = ("limits are not supported and ignored", "limitation discarded")
+
 log = structlog.get_logger()
 
 
@@ -145,7 +148,13 @@ class ContainerRuntime:
             CannotStartError: it cannot be made.
         """
         words = ("create", f"--name={name}", "--pull=never", *self._kind.create, *options)
-        self._ask(*words, image.id, *arguments, patience=CREATE_SECONDS)
+        done = self._run([*words, image.id, *arguments], CREATE_SECONDS)
+        if any(word in done.stderr.lower() for word in _NO_LIMIT):
+            self.remove(name)
+            raise CannotStartError(
+                f"{self.name} cannot limit what a container uses: it needs version 2 of the "
+                f"kernel's control groups, or a service that runs as root; {_last_line(done)}"
+            )
 
     def attached(self, name: str) -> list[str]:
         """Return the command that starts a container, and ends with it."""
@@ -216,7 +225,10 @@ class ContainerRuntime:
             self.remove(name)
         return len(names)
 
-    def _ask(self, *words: str, patience: float = ANSWER_SECONDS) -> str:
+    def _ask(self, *words: str) -> str:
+        return self._run(words, ANSWER_SECONDS).stdout
+
+    def _run(self, words: Sequence[str], patience: float) -> "subprocess.CompletedProcess[str]":
         try:
             done = subprocess.run(  # noqa: S603 - the runtime of the configuration
                 [*self._command, *words],
@@ -235,9 +247,13 @@ class ContainerRuntime:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise RuntimeProblemError(f"{self.name} does not answer: {error}") from error
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-            raise RuntimeProblemError(f"{self.name} {words[0]}: {last[:LONGEST_ANSWER]}")
-        return done.stdout
+            raise RuntimeProblemError(f"{self.name} {words[0]}: {_last_line(done)}")
+        return done
+
+
+def _last_line(done: "subprocess.CompletedProcess[str]") -> str:
+    lines = done.stderr.strip().splitlines() or ["it says nothing"]
+    return lines[-1][:LONGEST_ANSWER]
 
 
 _PACKAGES: Mapping[str, str] = {"podman": "podman", "docker": "docker.io"}

@@ -31,7 +31,7 @@ for file in $(ls "$HOLOSCAN_INPUT_PATH"/*/*.dcm); do
 done
 mkdir -m 700 "$HOLOSCAN_OUTPUT_PATH/masks"
 echo mask > "$HOLOSCAN_OUTPUT_PATH/masks/1"
-chmod 000 "$HOLOSCAN_OUTPUT_PATH/masks/1"
+chmod 600 "$HOLOSCAN_OUTPUT_PATH/masks/1"
 echo "model said so in $PWD"
 """
 MAP_FILES = {
@@ -112,6 +112,13 @@ class Images:
         self.build("map", MAP_FILES, MAP_CHANGES)
 
     def try_out(self) -> None:
-        """Run a container; CalledProcessError says what this machine does not let it do."""
+        """Run a container.
+
+        Raises:
+            CannotStartError, CalledProcessError: this machine does not let us; says why.
+        """
         limits = ("--memory=64m", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
-        self.podman("run", "--rm", "--network=none", *limits, "shell", "true")
+        image = self.runtime.image("shell")
+        self.runtime.create("try", image, ["true"], "--network=none", *limits)
+        self.podman("start", "--attach", "try")
+        self.podman("rm", "try")
