@@ -105,6 +105,7 @@ class Reason(StrEnum):
     RUN_TIMEOUT = "run_timeout"
     SILENCE_TIMEOUT = "silence_timeout"
     QUEUE_TIMEOUT = "queue_timeout"
+    OUT_OF_MEMORY = "out_of_memory"
     INTERNAL = "internal"
 
 

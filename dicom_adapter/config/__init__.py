@@ -1,6 +1,7 @@
 """The configuration: one YAML file, checked as a whole, then frozen."""
 
 from dicom_adapter.config.changes import Change, changes
+from dicom_adapter.config.commands import container_program
 from dicom_adapter.config.dicom import DicomSettings, DicomTimeouts, JwtSettings, TlsSettings
 from dicom_adapter.config.load import load
 from dicom_adapter.config.settings import (
@@ -66,6 +67,7 @@ __all__ = [
     "TlsSettings",
     "Whole",
     "changes",
+    "container_program",
     "known_pipelines",
     "load",
 ]

@@ -20,6 +20,8 @@ FIXED = (
     ("platform", "address"),
     ("platform", "token"),
     ("platform", "ca"),
+    ("platform", "container_runtime"),
+    ("platform", "container_options"),
     ("grpc", "listen"),
     ("log", "format"),
     ("log", "level"),

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dicom_adapter.config import document, platform, problems, tls, units
+from dicom_adapter.config import commands, document, platform, problems, tls, units
 from dicom_adapter.config.changes import FIXED
 from dicom_adapter.config.dicom import DicomSettings
 from dicom_adapter.config.document import Document, KeyPath
@@ -332,7 +332,7 @@ class _Check:
         if self._sound("platform", "capacity"):
             unfit = platform.capacity_problems(found, pipelines)
             yield from (problem for problem in unfit if self._sound(*map(str, problem[0])))
-        yield from platform.command_problems(pipelines, self._base)
+        yield from commands.problems(pipelines, found, self._base)
 
     def _check_running(self, running: Settings, settings: Settings) -> None:
         changed = [

@@ -1,7 +1,6 @@
-"""Whether the pipelines can run where they are configured."""
+"""Whether the settings of the platform agree with one another, and with the pipelines."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from dicom_adapter.config import units
 from dicom_adapter.config.document import KeyPath
@@ -38,13 +37,3 @@ def capacity_problems(found: PlatformSettings, pipelines: Mapping[str, Pipeline]
                 has = f"{write(there)} (platform.capacity.{key})"
                 told = f"could never start: it needs {write(needed)}, and the platform has {has}"
                 yield ("pipelines", name, "resources", key), told
-
-
-def command_problems(pipelines: Mapping[str, Pipeline], base: Path) -> Problems:
-    """Yield which files beside the configuration the commands would not find."""
-    for name, pipeline in pipelines.items():
-        for argument in pipeline.command:
-            beside = base / argument
-            if not Path(argument).is_absolute() and beside.is_file():
-                told = f"'{argument}' is relative, and the command runs in an empty folder"
-                yield ("pipelines", name, "command"), f"{told}: write {beside}"

@@ -12,7 +12,10 @@ from pydantic import (
     Field,
     InstanceOf,
     SerializeAsAny,
+    ValidationInfo,
+    field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from dicom_adapter.config.dicom import CertificateFile, DicomSettings, KeyFile
 from dicom_adapter.config.section import Section
@@ -25,6 +28,7 @@ from dicom_adapter.config.values import (
     Flag,
     Folder,
     Frozen,
+    ImageName,
     Kind,
     LedgerURL,
     Listen,
@@ -152,6 +156,14 @@ class PlatformSettings(Section):
         description="Who vouches for another server, which is called by TLS then.",
     )
     executor: Literal["local"] = Field(default="local", description="How pipelines are run.")
+    container_runtime: Literal["auto", "podman", "docker"] = Field(
+        default="auto",
+        description="What runs images; `auto`: Podman where it is there, else Docker.",
+    )
+    container_options: tuple[Text, ...] = Field(
+        default=(),
+        description="Options of that runtime, before each of its commands.",
+    )
     max_jobs: Whole = Field(
         default=4, ge=1, description="Jobs at a time; 1: strictly one after another."
     )
@@ -260,16 +272,24 @@ class Retries(Section):
 
 
 class Pipeline(Section):
-    """A command that works on the instances of a job."""
+    """A command, or a container image, that works on the instances of a job."""
 
     named_by: ClassVar[str | None] = "name"
 
     name: str
     description: str = Field(default="", description="What it does, for people.")
+    image: ImageName | None = Field(
+        default=None,
+        description="A container image that is run instead of a command of this machine; "
+        "docs/containers.md says how.",
+    )
     command: tuple[Argument, ...] = Field(
-        min_length=1,
+        default=(),
+        validate_default=True,
         description="The program and its arguments, run without a shell; `{input}`, `{output}`, "
-        "`{job}` and `{progress}` become paths, and a literal brace is doubled.",
+        "`{job}` and `{progress}` become paths, and a literal brace is doubled. Beside an `image`: "
+        "the arguments for that.",
+        json_schema_extra={"default": "none, which needs an `image`"},
     )
     resources: Resources = Resources()
     limits: Limits = Limits()
@@ -295,6 +315,14 @@ class Pipeline(Section):
         description="Of a log that is longer than this, the head and the tail are kept.",
     )
     steps: UniqueTexts = Field(default=(), description="The steps that it reports, in order.")
+
+    @field_validator("command")
+    @classmethod
+    def _runs_something(cls, command: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        # An image that is wrong has a mistake of its own.
+        if not command and info.data.get("image", "wrong") is None:
+            raise PydanticCustomError("missing", "there is neither a command nor an image")
+        return command
 
 
 class Project(Section):

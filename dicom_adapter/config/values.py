@@ -39,6 +39,8 @@ _HOST_NAME = re.compile(
 )
 _HOST_NAME_LENGTH = 253
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
+# Never like an option, and nothing that a runtime could take for more than one word.
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}", re.ASCII)
 _SQLITE = "sqlite:///"
 # The ledger's URL would end there, or have another sign there; a NUL is in no file's name.
 _NOT_IN_A_URL = frozenset("?%\0")
@@ -279,6 +281,15 @@ def _argument(value: str) -> str:
     return value
 
 
+def _image(value: str) -> str:
+    if not _IMAGE.fullmatch(value):
+        raise ValueError(
+            "must be the name of an image, such as registry.example.org/lung:1.2, not "
+            f"{units.show(value)}"
+        )
+    return value
+
+
 def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
@@ -346,6 +357,7 @@ PlatformAddress: TypeAlias = Annotated[
     str, AfterValidator(_platform_address), Kind("`embedded` or `HOST:PORT`")
 ]
 Argument: TypeAlias = Annotated[str, AfterValidator(_argument), Kind("text")]
+ImageName: TypeAlias = Annotated[str, AfterValidator(_image), Kind("name of an image")]
 UniqueTexts: TypeAlias = Annotated[tuple[Text, ...], AfterValidator(_unique)]
 Frozen: TypeAlias = Annotated[
     Mapping[str, _Value], AfterValidator(_proxy), WrapSerializer(_as_dict)

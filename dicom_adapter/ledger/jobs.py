@@ -305,7 +305,7 @@ def _job(row: RowMapping) -> Job:
     plain = (
         "id", "name", "project", "pipeline", "pipeline_version", "reason", "ae_title",
         "instances", "created_at", "started_at", "finished_at", "arguments", "timeout",
-        "attempts", "exit_code", "error", "retried",
+        "attempts", "exit_code", "error", "retried", "image", "image_id",
     )  # fmt: skip
     return Job(
         **{name: row[name] for name in plain},

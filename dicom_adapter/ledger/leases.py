@@ -36,6 +36,8 @@ class Lost:
     job_id: str
     name: str
     lease: str
+    #: The image that its container is of; empty for a process.
+    image: str
 
 
 def new_token() -> str:
@@ -84,12 +86,12 @@ def take_over(
 
     `but` names the jobs of whoever asks; `all_held` takes every job, whatever its lease says.
     """
-    query = select(jobs.c.id, jobs.c.name, jobs.c.lease).where(_held_by_others(but))
+    query = select(jobs.c.id, jobs.c.name, jobs.c.lease, jobs.c.image).where(_held_by_others(but))
     if not all_held:
         query = query.where(_end() <= at)
     found = []
     for row in tx.execute(query.order_by(jobs.c.seq)).all():
-        lost = Lost(row.id, row.name, new_token())
+        lost = Lost(row.id, row.name, new_token(), row.image)
         taken = tx.execute(
             update(jobs)
             .where(jobs.c.id == row.id, jobs.c.lease.is_not_distinct_from(row.lease))

@@ -56,6 +56,8 @@ def add(tx: Connection, job: Job, inputs: Sequence[JobInput], origin: Origin) ->
             pipeline=job.pipeline,
             pipeline_version=job.pipeline_version,
             command=list(job.command),
+            image=job.image,
+            image_id=job.image_id,
             timeout=job.timeout,
             state=job.state,
             priority=job.priority,

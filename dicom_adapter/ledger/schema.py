@@ -183,6 +183,9 @@ jobs = Table(
     _text("pipeline"),
     _text("pipeline_version"),
     Column("command", JSON, nullable=False),
+    # The container image that it runs in, as it was configured, and what that was, once known.
+    _text("image", server_default=text("''")),
+    _text("image_id", server_default=text("''")),
     Column("timeout", Float),
     _text("state"),
     _text("reason", server_default=""),

@@ -234,6 +234,9 @@ class Job:
     attempts: int
     exit_code: int | None
     error: str
+    #: The container image that it runs in, empty for none, and the id of what that was, once known.
+    image: str = ""
+    image_id: str = ""
     #: The name of the job that this one takes the place of, or its request id where it is unknown.
     supersedes: str | None = None
     items: tuple[JobItem, ...] = ()

@@ -8,10 +8,13 @@ from dicom_adapter.clock import Clock
 from dicom_adapter.config import Settings
 from dicom_adapter.ledger import Ledger
 from dicom_adapter.platform.control import JobControl
-from dicom_adapter.platform.operations import JobOperations, PipelineOperations
+from dicom_adapter.platform.executor import Executor
+from dicom_adapter.platform.operations import JobOperations
 from dicom_adapter.platform.pausing import PlatformControl
+from dicom_adapter.platform.pipelines import PipelineOperations
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue, rules_of
+from dicom_adapter.platform.runtime import ContainerRuntime
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.views import JobViews
@@ -56,10 +59,20 @@ class EmbeddedPlatform:
             locate: Where the adapter keeps an instance, by its id.
             ended: Told that a job has ended.
         """
+        container = settings.platform
+        runtime = ContainerRuntime(container.container_runtime, container.container_options)
         queue = JobQueue(ledger, clock, rules_of(settings))
         on_lost = settings.platform.on_lost
-        self._scheduler = Scheduler(queue, on_lost, ledger, clock, workspaces, ended=ended)
-        self._pipelines = PipelineOperations(settings.pipelines.values())
+        self._scheduler = Scheduler(
+            queue,
+            on_lost,
+            ledger,
+            clock,
+            workspaces,
+            executor=Executor(runtime),
+            ended=ended,
+        )
+        self._pipelines = PipelineOperations(settings.pipelines.values(), runtime)
         wake = self._scheduler.wake
         self.operations = PlatformOperations(
             jobs=JobOperations(

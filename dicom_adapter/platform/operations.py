@@ -19,7 +19,6 @@ from dicom_adapter.config import Retries as PipelineRetries
 from dicom_adapter.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
-    NotFoundError,
     PermissionDeniedError,
     UncertainError,
     WrongStateError,
@@ -44,6 +43,7 @@ from dicom_adapter.model import (
     safe_name,
     suffixed_name,
 )
+from dicom_adapter.platform.pipelines import Definition, PipelineOperations
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.uploads import Uploads, check
@@ -52,40 +52,6 @@ from dicom_adapter.platform.workspace import BrokenInputError, Workspaces
 LONGEST_REQUEST_ID = 128
 
 log = structlog.get_logger()
-
-
-def version_of(pipeline: Pipeline) -> str:
-    """Return a hash of what a pipeline runs: one version is one command."""
-    definition = json.dumps([pipeline.command, pipeline.steps], separators=(",", ":"))
-    return sha256(definition.encode()).hexdigest()[:12]
-
-
-class PipelineOperations:
-    """Shows what can be run."""
-
-    def __init__(self, pipelines: Iterable[Pipeline]) -> None:
-        self.reload(pipelines)
-
-    def reload(self, pipelines: Iterable[Pipeline]) -> None:
-        """Have these from now on; a job keeps the definition that it was made of."""
-        self._pipelines = {pipeline.name: pipeline for pipeline in pipelines}
-
-    def listed(self) -> list[Pipeline]:
-        """Return every pipeline, by name."""
-        return sorted(self._pipelines.values(), key=lambda pipeline: pipeline.name)
-
-    def get(self, name: str) -> Pipeline:
-        """Return a pipeline.
-
-        Raises:
-            NotFoundError: there is none of that name.
-        """
-        # Once: they may be exchanged meanwhile.
-        pipelines = self._pipelines
-        if name not in pipelines:
-            known = ", ".join(sorted(pipelines)) or "none at all"
-            raise NotFoundError(f"the platform has no pipeline '{name}'; it has {known}")
-        return pipelines[name]
 
 
 class JobOperations:
@@ -163,7 +129,7 @@ class JobOperations:
         # The adapter calls as this machine; what came in by an AE title is that one's doing.
         actor = request.ae_title if caller == LOCAL and request.ae_title else caller.name
         origin = Origin(request.request_id, digest, actor)
-        return self._made(request, self._pipelines.get(request.pipeline), origin)
+        return self._made(request, self._pipelines.definition(request.pipeline), origin)
 
     def _project_for(self, caller: Caller, request: JobRequest) -> str:
         project = request.project or caller.project or DEFAULT_PROJECT
@@ -219,18 +185,18 @@ class JobOperations:
         earlier = self._earlier(request, digest)
         if earlier is not None:
             return earlier
-        pipeline = self._pipelines.get(source.pipeline) if latest else _pinned(source)
+        definition = self._pipelines.definition(source.pipeline) if latest else _pinned(source)
         origin = Origin(request.request_id, digest, caller.name, f"rerun of {source.name}")
-        return self._made(request, pipeline, origin, source)
+        return self._made(request, definition, origin, source)
 
     def _made(
         self,
         request: JobRequest,
-        pipeline: Pipeline,
+        definition: Definition,
         origin: Origin,
         source: Job | None = None,
     ) -> Job:
-        job = self._make(request, pipeline, origin, source)
+        job = self._make(request, definition, origin, source)
         log.info(
             "job submitted",
             action="job.submitted",
@@ -243,9 +209,9 @@ class JobOperations:
         return job
 
     def _make(
-        self, request: JobRequest, pipeline: Pipeline, origin: Origin, source: Job | None
+        self, request: JobRequest, definition: Definition, origin: Origin, source: Job | None
     ) -> Job:
-        job = _new_job(request, pipeline, self._clock.now(), source)
+        job = _new_job(request, definition, self._clock.now(), source)
         workspace, places = self._workspaces.of(job.id), self._places(request.files)
         if source is not None:
             # It has them also when nothing else has.
@@ -287,14 +253,15 @@ class JobOperations:
         return job
 
 
-def _new_job(request: JobRequest, pipeline: Pipeline, now: datetime, source: Job | None) -> Job:
+def _new_job(request: JobRequest, definition: Definition, now: datetime, source: Job | None) -> Job:
+    pipeline = definition.pipeline
     resources = pipeline.resources
     return Job(
         id=uuid4().hex,
         name=safe_name(request.name),
         project=request.project,
         pipeline=pipeline.name,
-        pipeline_version=version_of(pipeline),
+        pipeline_version=definition.version,
         state=JobState.IN_QUEUE,
         reason="",
         priority=request.priority,
@@ -307,6 +274,8 @@ def _new_job(request: JobRequest, pipeline: Pipeline, now: datetime, source: Job
         supersedes=request.supersedes,
         rerun_of=None if source is None else source.id,
         command=pipeline.command,
+        image=pipeline.image or "",
+        image_id=definition.image_id,
         timeout=pipeline.timeout,
         cancel_policy=pipeline.cancel,
         rules=_rules(pipeline),
@@ -329,12 +298,13 @@ def _rules(pipeline: Pipeline) -> RunRules:
     )
 
 
-def _pinned(job: Job) -> Pipeline:
-    """Return a job's pipeline as it was when the job was made."""
+def _pinned(job: Job) -> Definition:
+    """Return what a job runs, as it was when the job was made."""
     requested = job.requested
-    return Pipeline(
+    pipeline = Pipeline(
         name=job.pipeline,
         command=job.command,
+        image=job.image or None,
         resources=PipelineResources(
             cpus=requested.cpus, memory=requested.memory, gpus=requested.gpus
         ),
@@ -346,6 +316,7 @@ def _pinned(job: Job) -> Pipeline:
         retries=PipelineRetries(**asdict(job.rules.retries)),
         steps=tuple(step.name for step in job.steps),
     )
+    return Definition(pipeline, job.image_id)
 
 
 def _check(request: JobRequest) -> None:

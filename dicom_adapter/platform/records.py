@@ -94,7 +94,7 @@ class Records:
                 Action.FINISH,
                 at=at,
                 item=ItemState.FINISHED,
-                values={**self._end(ended), "finished_at": at},
+                values={**self._end(claim, ended), "finished_at": at},
                 lease=claim.lease,
             )
             # Within: nobody can take the lease now. Last: a crash before the commit leaves a job
@@ -162,7 +162,7 @@ class Records:
         """
         self.hold(claim)
         self._workspaces.of(claim.job.id).discard_attempt()
-        end = {**self._end(ended), "finished_at": None, "error": error[:LONGEST_ERROR]}
+        end = {**self._end(claim, ended), "finished_at": None, "error": error[:LONGEST_ERROR]}
         later = self._commit(
             lambda tx: due.back_off(
                 tx, claim.job.id, at=self._clock.now(), lease=claim.lease, cause=cause, values=end
@@ -196,7 +196,7 @@ class Records:
                 Action.STOP,
                 at=self._clock.now(),
                 item=ItemState.CANCELLED,
-                values=self._end(ended),
+                values=self._end(claim, ended),
                 lease=claim.lease,
             )
         )
@@ -259,7 +259,7 @@ class Records:
                 Action.FAIL,
                 at=self._clock.now(),
                 item=ItemState.FAILED,
-                values={**self._end(ended), "error": error[:LONGEST_ERROR]},
+                values={**self._end(claim, ended), "error": error[:LONGEST_ERROR]},
                 reason=reason,
                 lease=claim.lease,
             )
@@ -287,10 +287,13 @@ class Records:
             else:
                 return made
 
-    def _end(self, ended: Ended | None) -> Mapping[str, Any]:
+    def _end(self, claim: Claim, ended: Ended | None) -> Mapping[str, Any]:
         values: dict[str, Any] = {"finished_at": self._clock.now()}
         if ended is not None:
             values |= {
+                # What a name stood for may be known only since it ran.
+                "image_id": claim.job.image_id,
+                "pipeline_version": claim.job.pipeline_version,
                 "exit_code": ended.exit_code,
                 "cpu_seconds": ended.used.cpu_seconds,
                 "max_rss_bytes": ended.used.max_rss_bytes,

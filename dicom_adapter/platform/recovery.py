@@ -12,7 +12,7 @@ from dicom_adapter.ledger import Ledger, due, jobs, leases, queue
 from dicom_adapter.ledger.leases import Lost
 from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, Reason
 from dicom_adapter.model import ItemState
-from dicom_adapter.platform.executor import end_processes
+from dicom_adapter.platform.executor import Executor
 from dicom_adapter.platform.workspace import Workspaces
 
 OnLost = Literal["requeue", "fail"]
@@ -34,19 +34,26 @@ class Recovery:
     """
 
     def __init__(
-        self, on_lost: OnLost, ledger: Ledger, clock: Clock, workspaces: Workspaces
+        self,
+        on_lost: OnLost,
+        ledger: Ledger,
+        clock: Clock,
+        workspaces: Workspaces,
+        executor: Executor,
     ) -> None:
         self.on_lost = on_lost
         self._ledger = ledger
         self._clock = clock
         self._workspaces = workspaces
+        self._executor = executor
 
     def at_start(self) -> None:
         """Put right what an earlier run of this data folder left: nothing in it runs now."""
-        survivors = end_processes(f"{self._workspaces.folder}{os.sep}")
+        survivors = self._executor.end_processes(f"{self._workspaces.folder}{os.sep}")
         with self._ledger.write() as tx:
             lost = leases.take_over(tx, self._clock.now(), all_held=True)
         for job in lost:
+            survivors += self._end_container(job)
             self._settle(job, CRASHED)
         self._end_deletions()
         self._agree_on_outputs()
@@ -69,10 +76,15 @@ class Recovery:
             lost = leases.take_over(tx, self._clock.now(), but=own)
         for job in lost:
             # Fenced off already: what it still does cannot change the job.
-            end_processes(str(self._workspaces.of(job.job_id).manifest))
+            self._executor.end_processes(str(self._workspaces.of(job.job_id).manifest))
+            self._end_container(job)
             self._settle(job, EXPIRED)
         with self._ledger.read() as tx:
             return leases.next_end(tx, own)
+
+    def _end_container(self, job: Lost) -> int:
+        # Asked only for a job that may have one: where there are none, no runtime is needed.
+        return self._executor.end_container(job.job_id) if job.image else 0
 
     def _settle(self, job: Lost, why: str) -> None:
         # Before the move: whoever takes the job then has its folder. A crash in between changes

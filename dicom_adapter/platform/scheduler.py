@@ -4,7 +4,7 @@ import itertools
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -15,8 +15,9 @@ from dicom_adapter.ledger import Ledger, due, jobs
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.ledger.turns import Rules
 from dicom_adapter.lifecycle import CancelPolicy, Phase, Reason
-from dicom_adapter.platform.executor import Ended, Execution
+from dicom_adapter.platform.executor import Ended, Execution, Executor
 from dicom_adapter.platform.heartbeat import Heartbeat
+from dicom_adapter.platform.program import CannotStartError
 from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.records import Records
 from dicom_adapter.platform.recovery import OnLost, Recovery
@@ -62,19 +63,21 @@ class Scheduler:
         clock: Clock,
         workspaces: Workspaces,
         *,
+        executor: Executor,
         ended: Callable[[], None],
     ) -> None:
         self._queue = queue
         self._clock = clock
         self._ledger = ledger
         self._workspaces = workspaces
+        self._executor = executor
         self._ended = ended
         self._lock = threading.Lock()
         self._runs: dict[str, _Run] = {}
         self._stopping = threading.Event()
         self._worker = Worker("scheduler", self._work, clock)
         self._heartbeat = Heartbeat(ledger, clock, held=self._leases, lost=self._lose)
-        self._recovery = Recovery(on_lost, ledger, clock, workspaces)
+        self._recovery = Recovery(on_lost, ledger, clock, workspaces, executor)
         self._records = Records(ledger, clock, workspaces, self._stopping)
 
     def reload(self, rules: Rules, on_lost: OnLost) -> None:
@@ -216,10 +219,12 @@ class Scheduler:
         ended, problem = None, ""
         with self._gpus_for(run) as gpus:
             try:
-                execution = Execution(job, workspace, gpus)
-            except OSError as error:
-                problem = f"the command '{job.command[0]}' cannot be started: {error.strerror}"
+                execution = self._executor.start(job, workspace, gpus)
+            except CannotStartError as error:
+                problem = str(error)
             else:
+                # What it exactly is: an image that a name stood for, for one.
+                run.claim = replace(run.claim, job=execution.job)
                 ended = self._wait(run, execution)
         if ended is None:
             self._records.fail(run.claim, Reason.PIPELINE_ERROR, problem)
@@ -277,22 +282,15 @@ class Scheduler:
             else:
                 self._records.finish(run.claim, outputs, ended)
         else:
-            reason = _explain(ended.exit_code)
             last = workspace.last_log_line()
-            told = f"{reason}; the log ends with: {last}" if last else reason
+            told = f"{ended.told}; the log ends with: {last}" if last else ended.told
             if ended.exit_code in run.claim.job.rules.retries.exit_codes:
-                self._records.try_again(run.claim, reason, told, ended)
+                self._records.try_again(run.claim, ended.told, told, ended)
             else:
-                self._records.fail(run.claim, Reason.PIPELINE_ERROR, told, ended)
+                self._records.fail(run.claim, ended.reason, told, ended)
 
 
 def _free_gpus(taken: Collection[int], count: int) -> tuple[int, ...]:
     """Return the lowest numbers that nobody has."""
     free = (number for number in itertools.count() if number not in taken)
     return tuple(itertools.islice(free, count))
-
-
-def _explain(exit_code: int) -> str:
-    if exit_code < 0:
-        return f"the command was ended by signal {-exit_code}"
-    return f"the command ended with exit code {exit_code}"

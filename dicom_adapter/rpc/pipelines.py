@@ -1,6 +1,6 @@
 """Serves what the platform can run."""
 
-from dicom_adapter.platform.operations import PipelineOperations, version_of
+from dicom_adapter.platform.pipelines import PipelineOperations
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.context import Call
 from dicom_adapter.v1 import pipelines_pb2, pipelines_pb2_grpc
@@ -19,8 +19,8 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
         del request, call
         return pipelines_pb2.ListPipelinesResponse(
             pipelines=[
-                convert.to_pipeline(pipeline, version_of(pipeline))
-                for pipeline in self._operations.listed()
+                convert.to_pipeline(found.pipeline, found.version)
+                for found in self._operations.listed()
             ]
         )
 
@@ -29,5 +29,5 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
     ) -> pipelines_pb2.Pipeline:
         """Return one pipeline."""
         del call
-        pipeline = self._operations.get(request.name)
-        return convert.to_pipeline(pipeline, version_of(pipeline))
+        found = self._operations.definition(request.name)
+        return convert.to_pipeline(found.pipeline, found.version)

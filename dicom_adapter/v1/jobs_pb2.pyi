@@ -537,6 +537,8 @@ class Job(_message.Message):
     READY_AT_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     PROVENANCE_FILE_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
@@ -569,6 +571,11 @@ class Job(_message.Message):
     """How far its attempt is: preparing, executing or finalizing; empty where none runs."""
     provenance_file: _builtins.str
     """The file on the platform's disk that says how its outputs were made; empty without any."""
+    image: _builtins.str
+    """The container image that it runs in, and the id of what that name stood for, which is the
+    digest of its content; empty for a command, and before it is known.
+    """
+    image_id: _builtins.str
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -641,11 +648,13 @@ class Job(_message.Message):
         ready_at: _timestamp_pb2.Timestamp | None = ...,
         phase: _builtins.str = ...,
         provenance_file: _builtins.str = ...,
+        image: _builtins.str = ...,
+        image_id: _builtins.str = ...,
         waiting: Global___Waiting | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "exit_code", b"exit_code", "finished_at", b"finished_at", "ready_at", b"ready_at", "requested", b"requested", "started_at", b"started_at", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "cancel_policy", b"cancel_policy", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "instances", b"instances", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "phase", b"phase", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "provenance_file", b"provenance_file", "ready_at", b"ready_at", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "rerun_of", b"rerun_of", "retried", b"retried", "started_at", b"started_at", "state", b"state", "steps", b"steps", "superseded", b"superseded", "supersedes", b"supersedes", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "cancel_policy", b"cancel_policy", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "image", b"image", "image_id", b"image_id", "instances", b"instances", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "phase", b"phase", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "provenance_file", b"provenance_file", "ready_at", b"ready_at", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "rerun_of", b"rerun_of", "retried", b"retried", "started_at", b"started_at", "state", b"state", "steps", b"steps", "superseded", b"superseded", "supersedes", b"supersedes", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancelled_from: _TypeAlias = _typing.Literal["cancelled_from"]  # noqa: Y015
     _WhichOneofArgType__cancelled_from: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from"]  # noqa: Y015

@@ -124,7 +124,7 @@ Global___Retries: _TypeAlias = Retries  # noqa: Y015
 
 @_typing.final
 class Pipeline(_message.Message):
-    """A command that works on the instances of a job."""
+    """A command, or a container image, that works on the instances of a job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -141,9 +141,10 @@ class Pipeline(_message.Message):
     CANCEL_POLICY_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
     LOG_SIZE_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
-    """A hash of what it runs: two jobs of one version ran the same command."""
+    """A hash of what it runs: two jobs of one version ran the same command, in the same image."""
     description: _builtins.str
     timeout_seconds: _builtins.float
     """Seconds; 0: no limit."""
@@ -154,8 +155,12 @@ class Pipeline(_message.Message):
     """What a cancellation does to its processes: kill, drain or request."""
     log_size: _builtins.int
     """Bytes of a job's log that are kept."""
+    image: _builtins.str
+    """The container image that it runs in; empty for a command of the platform's machine."""
     @_builtins.property
-    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With an image: the arguments for it."""
+
     @_builtins.property
     def resources(self) -> Global___Resources: ...
     @_builtins.property
@@ -180,10 +185,11 @@ class Pipeline(_message.Message):
         cancel_policy: _builtins.str = ...,
         retries: Global___Retries | None = ...,
         log_size: _builtins.int = ...,
+        image: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "resources", b"resources", "retries", b"retries"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_policy", b"cancel_policy", "command", b"command", "description", b"description", "limits", b"limits", "log_size", b"log_size", "name", b"name", "queue_timeout_seconds", b"queue_timeout_seconds", "resources", b"resources", "retries", b"retries", "silence_timeout_seconds", b"silence_timeout_seconds", "steps", b"steps", "timeout_seconds", b"timeout_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_policy", b"cancel_policy", "command", b"command", "description", b"description", "image", b"image", "limits", b"limits", "log_size", b"log_size", "name", b"name", "queue_timeout_seconds", b"queue_timeout_seconds", "resources", b"resources", "retries", b"retries", "silence_timeout_seconds", b"silence_timeout_seconds", "steps", b"steps", "timeout_seconds", b"timeout_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

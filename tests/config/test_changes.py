@@ -82,7 +82,8 @@ def test_what_needs_a_restart_is_named_with_its_line(
     file.write_text(
         'grpc: {listen: null}\nlog: {format: text, level: debug}\nledger: {url: "sqlite:///other"}'
         "\nstorage: {path: elsewhere, durability: process-crash, require_marker: true}\n"
-        'platform: {address: "host:1", token: token, ca: ca.pem}\n'
+        'platform: {address: "host:1", token: token, ca: ca.pem, container_runtime: docker, '
+        "container_options: [-D]}\n"
         "dicom: {host: 127.0.0.1, processes: 2,\n  prot: 1}\n"
         "ae_titles: {A: {settings: {pipeline-a: p}}}\n",
         "utf-8",
@@ -101,6 +102,8 @@ def test_what_needs_a_restart_is_named_with_its_line(
         "4: storage.require_marker",
         "5: platform.address",
         "5: platform.ca",
+        "5: platform.container_options",
+        "5: platform.container_runtime",
         "5: platform.token",
         "6: dicom.host",
         "6: dicom.processes",

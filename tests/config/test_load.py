@@ -40,6 +40,8 @@ ledger: {url: "sqlite:///other/ledger.db"}
 platform:
   address: embedded
   executor: local
+  container_runtime: podman
+  container_options: [--log-level, error]
   max_jobs: 1
   ageing: 30m
   on_lost: fail
@@ -107,6 +109,8 @@ def test_every_key(configured: Configure, tmp_path: Path) -> None:
         "token": None,
         "ca": None,
         "executor": "local",
+        "container_runtime": "podman",
+        "container_options": ("--log-level", "error"),
         "max_jobs": 1,
         "ageing": 1800.0,
         "on_lost": "fail",

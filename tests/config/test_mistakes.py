@@ -145,8 +145,14 @@ ONE_MISTAKE = {
     ),
     "pipelines: {a: 5}": "1: pipelines.a: must be a mapping of keys and values, not 5",
     "pipelines: {a: }": "1: pipelines.a.command: is missing, and must be given",
-    "pipelines: {a: {command: []}}": (
-        "1: pipelines.a.command: must have at least 1 in it, and has none"
+    "pipelines: {a: {command: []}}": "1: pipelines.a.command: is missing, and must be given",
+    "pipelines: {a: {image: '--privileged'}}": (
+        "1: pipelines.a.image: must be the name of an image, such as "
+        "registry.example.org/lung:1.2, not '--privileged'"
+    ),
+    "platform: {container_options: [--root, /x]}": (
+        "1: platform.container_options: are of one runtime: say in container_runtime whether it "
+        "is podman or docker"
     ),
     "pipelines: {a: {command: run}}": "1: pipelines.a.command: must be a list, not 'run'",
     "pipelines: {a: {command: [x, '']}}": "1: pipelines.a.command[1]: must not be empty",
@@ -181,12 +187,13 @@ ONE_MISTAKE = {
         "1: pipelines.a.log_size: must be at least 4096, not '1KiB'"
     ),
     "pipelines: {a: {command: [x], name: b}}": (
-        "1: pipelines.a.name: is an unknown key; allowed are description, command, resources, "
-        "limits, timeout, queue_timeout, silence_timeout, cancel, retries, log_size, steps"
+        "1: pipelines.a.name: is an unknown key; allowed are description, image, command, "
+        "resources, limits, timeout, queue_timeout, silence_timeout, cancel, retries, log_size, "
+        "steps"
     ),
     "pipelines: {a: {command: [x], requires: {}}}": (
         "1: pipelines.a.requires: is an unknown key; did you mean 'retries'?; allowed are "
-        "description, command, resources, "
+        "description, image, command, resources, "
         "limits, timeout, queue_timeout, silence_timeout, cancel, retries, log_size, steps"
     ),
     "platform: {capacity: {memory: 1GiB}}\npipelines:\n  a: {command: [x], resources: {memory: "
@@ -427,4 +434,26 @@ def test_an_unknown_setting_of_a_stranger_is_told(mistakes: Callable[[str], list
     )
     assert mistake == (
         "1: ae_titles.A.settings.quite: is an unknown key; did you mean 'quiet'?; allowed are quiet"
+    )
+
+
+def test_an_image_needs_what_can_run_it(
+    mistakes: Mistakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where neither runtime is, or not the one that is wanted, the line and the cure are told."""
+    text = "pipelines:\n  a: {image: lung}\n"
+    cure = "this machine's PATH; install one, for instance with `apt-get install podman`"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert mistakes(text) == [
+        f"2: pipelines.a.image: could never start: neither Podman nor Docker is on {cure}"
+    ]
+    wanted = "platform: {container_runtime: podman}\n"
+    (tmp_path / "docker").symlink_to("/bin/true")
+    assert mistakes(wanted + text) == [
+        f"3: pipelines.a.image: could never start: podman is not on {cure}"
+    ]
+    small = text.replace("lung", "lung, resources: {memory: 8MiB}")
+    (told,) = mistakes(small)
+    assert told.startswith(
+        "2: pipelines.a.resources.memory: must be at least 16MiB beside an image"
     )

@@ -4,22 +4,29 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from pydicom import Dataset, dcmread
 
 from dicom_adapter.cli import main
 from dicom_adapter.config import Settings, load
 from dicom_adapter.phantom import PhantomSeries, write_series
 from dicom_adapter.processor.catalogue import Catalogue
+from tests.platform.images import Images
 from tests.processors.tools import shipped
 from tests.support import SUCCESS, ManualClock, Running, association, running, send
 
 CONFIG = Path(__file__).parents[2] / "config"
 FILES = sorted(CONFIG.glob("*.yaml"))
+EXAMPLES = [
+    pytest.param(file, id=file.stem, marks=[pytest.mark.podman] * (file.stem == "container"))
+    for file in FILES
+]
 SMALL = PhantomSeries(slices=3, rows=32, columns=32, slice_spacing=50.0)
 
 #: The jobs that one study at each AE title becomes, by AE title and pipeline.
 JOBS = {
     "minimal": [("ADAPTER", "series-report")],
+    "container": [("SEGMENT", "segment")],
     "hospital": [
         ("CHEST", "nifti"),
         ("CHEST", "report"),
@@ -46,12 +53,18 @@ def ports(adapter: Running) -> list[int]:
     return [int(address.rpartition(":")[2]) for address in adapter.ready.dicom]
 
 
+def with_images(images: Images) -> str:
+    """Return what has a service run the images that are made for tests."""
+    platform = {"container_runtime": "podman", "container_options": list(images.options)}
+    return yaml.safe_dump({"platform": platform})
+
+
 def test_every_example_is_run_here() -> None:
     """No configuration is shipped that no test runs."""
     assert [file.stem for file in FILES] == sorted(JOBS)
 
 
-@pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
+@pytest.mark.parametrize("file", EXAMPLES)
 def test_an_example_is_valid_as_it_is(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A shipped configuration has no mistake, and every AE title of it has something to do."""
     settings = read(file)
@@ -62,14 +75,17 @@ def test_an_example_is_valid_as_it_is(file: Path, capsys: pytest.CaptureFixture[
     assert not (CONFIG / "data").exists()
 
 
-@pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
-def test_an_example_runs(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", EXAMPLES)
+def test_an_example_runs(file: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """A study at each AE title becomes finished jobs of the pipelines that the file names."""
     clock = ManualClock()
     settings = read(file)
+    text = shipped(file)
+    if any(pipeline.image for pipeline in settings.pipelines.values()):
+        text += with_images(request.getfixturevalue("images"))
     calling = next((s.ae_title for s in settings.sources.values()), "SCU")
     images = study(tmp_path)
-    with running(tmp_path, shipped(file), clock) as adapter:
+    with running(tmp_path, text, clock) as adapter:
         listening = ports(adapter)
         own = [title.title for title in settings.ae_titles.values() if title.port]
         for name in settings.ae_titles:

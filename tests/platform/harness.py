@@ -18,10 +18,13 @@ from dicom_adapter.lifecycle import TERMINAL, Role
 from dicom_adapter.model import LOCAL, Caller, InputFile, Job, JobInput, JobRequest, Priority
 from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.embedded import PlatformOperations
-from dicom_adapter.platform.operations import JobOperations, PipelineOperations
+from dicom_adapter.platform.executor import Executor
+from dicom_adapter.platform.operations import JobOperations
 from dicom_adapter.platform.pausing import PlatformControl
+from dicom_adapter.platform.pipelines import PipelineOperations
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue, rules_of
+from dicom_adapter.platform.runtime import ContainerRuntime
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.views import JobViews
@@ -63,6 +66,7 @@ class Platform:
     pipelines: Sequence[Pipeline]
     max_jobs: int = 4
     on_lost: Literal["requeue", "fail"] = "requeue"
+    runtime: ContainerRuntime = field(default_factory=lambda: ContainerRuntime("auto", ()))
     capacity: Capacity = field(default_factory=lambda: Capacity(cpus=4, memory=2048 * MIB, gpus=0))
 
     def __post_init__(self) -> None:
@@ -77,7 +81,7 @@ class Platform:
             part.open()
         self.projects = Projects(("trial",))
         self.access = Access(self.ledger, self.clock, self.projects)
-        self.known = PipelineOperations(self.pipelines)
+        self.known = PipelineOperations(self.pipelines, self.runtime)
         self.queue = JobQueue(self.ledger, self.clock, self.rules())
         self.ended = threading.Event()
         self.scheduler = self.new_scheduler()
@@ -136,6 +140,7 @@ class Platform:
             self.ledger,
             self.clock,
             self.workspaces,
+            executor=Executor(self.runtime),
             ended=self.ended.set,
         )
 

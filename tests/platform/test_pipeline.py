@@ -7,7 +7,7 @@ import pytest
 
 from dicom_adapter.config import Pipeline
 from dicom_adapter.model import LOCAL, JobInput, JobStep, StepState
-from dicom_adapter.platform import executor
+from dicom_adapter.platform import executor, process
 from tests.platform.harness import part10, platform, sh, wait_for_file
 
 
@@ -310,7 +310,7 @@ def test_nothing_that_a_job_left_behind_lives_on(tmp_path: Path, leave: str) -> 
     with platform(tmp_path, sh(script)) as made:
         job = made.until(made.submit())
         manifest = str(made.workspaces.of(job.id).manifest)
-        assert executor.end_processes(manifest) == 0
+        assert process.end_processes(manifest) == 0
     assert job.state == "finished"
 
 
@@ -405,9 +405,9 @@ def test_a_following_reader_gets_the_log_to_its_end(tmp_path: Path) -> None:
         assert b"".join(chunks) == b"late\n"
 
 
-def _lives(process: int) -> bool:
+def _lives(number: int) -> bool:
     try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
     return state != "Z"

@@ -17,9 +17,11 @@ from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.ledger.turns import Rules
 from dicom_adapter.lifecycle import Action, JobState
 from dicom_adapter.model import LOCAL, Durability, InputFile, ItemState, JobRequest, Resources
-from dicom_adapter.platform.operations import JobOperations, PipelineOperations
+from dicom_adapter.platform.operations import JobOperations
+from dicom_adapter.platform.pipelines import PipelineOperations
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue
+from dicom_adapter.platform.runtime import ContainerRuntime
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.workspace import Workspaces
 from dicom_adapter.processor.catalogue import Catalogue
@@ -153,7 +155,7 @@ class Bench:
         )
 
     def _start_platform(self, uploads: Uploads) -> None:
-        self._pipelines = PipelineOperations([])
+        self._pipelines = PipelineOperations([], ContainerRuntime("auto", ()))
         operations = JobOperations(
             self.ledger,
             self.clock,

@@ -1,0 +1,178 @@
+"""Runs a command as a process of this machine, in a process group of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from dicom_adapter.model import Job
+from dicom_adapter.platform.program import (
+    MANIFEST_VARIABLE,
+    CannotStartError,
+    Exit,
+    Places,
+    exit_in_words,
+    gpu_environment,
+)
+from dicom_adapter.platform.workspace import Workspace
+
+# How long killed processes are waited for.
+GRACE_SECONDS = 3.0
+# The kernel tells nobody when a process that is not our child has ended.
+POLL_SECONDS = 0.01
+
+
+class HostProcess:
+    """A pipeline's process group, from its start to the end of its last process."""
+
+    def __init__(self, job: Job, workspace: Workspace, gpus: Sequence[int], output: int) -> None:
+        """Start it, and have it write to a descriptor.
+
+        Raises:
+            CannotStartError: the command is not there, or cannot be run.
+        """
+        self._manifest = str(workspace.manifest)
+        self._lock = threading.Lock()
+        self._max_rss = 0
+        places = _places(workspace)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - the administrator's own command
+                places.fill(job.command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=workspace.work,
+                env=_environment(places, gpus),
+                start_new_session=True,
+                umask=0o077,
+            )
+        except OSError as error:
+            raise CannotStartError(
+                f"the command '{job.command[0]}' cannot be started: {error.strerror}"
+            ) from error
+
+    def ask(self) -> None:
+        """Ask the process group to end, by TERM."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the process group."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with self._lock:
+            # Once it is reaped, its number may be another's.
+            if self._process.returncode is None:
+                _signal_group(self._process.pid, number)
+
+    def measure(self) -> None:
+        """Look at the memory of the process and its children."""
+        # Not ru_maxrss: Linux counts the service's own memory in it, as it was before the exec.
+        try:
+            process = psutil.Process(self._process.pid)
+            tree = [process, *process.children(recursive=True)]
+            resident = sum(member.memory_info().rss for member in tree)
+        except psutil.NoSuchProcess:
+            # One of them has just ended: the next measurement sees the rest.
+            return
+        self._max_rss = max(self._max_rss, resident)
+
+    def wait(self) -> Exit:
+        """Wait for the end of the process, and kill what it has left behind."""
+        # Not reaped yet, only waited for: its number, which is its group's, is still its own.
+        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        # What it left behind must neither write on nor hold resources.
+        self.kill()
+        with self._lock:
+            # Our own wait, not Popen's: it tells what the process and its children have used.
+            _, status, usage = os.wait4(self._process.pid, 0)
+            code = self._process.returncode = os.waitstatus_to_exitcode(status)
+        end_processes(self._manifest)
+        return Exit(
+            code, exit_in_words(code), round(usage.ru_utime + usage.ru_stime, 3), self._max_rss
+        )
+
+
+def _places(workspace: Workspace) -> Places:
+    return Places(
+        input=str(workspace.input),
+        output=str(workspace.staging),
+        job=str(workspace.manifest),
+        progress=str(workspace.progress),
+        work=str(workspace.work),
+    )
+
+
+def _environment(places: Places, gpus: Sequence[int]) -> Mapping[str, str]:
+    """Return what a command sees: nothing of the service's own environment.
+
+    `python` in a command is the interpreter that the service runs in.
+    """
+    folders = [str(Path(sys.executable).parent), "/usr/local/bin", os.defpath]
+    return {
+        **places.environment(),
+        **gpu_environment(gpus),
+        "PATH": os.pathsep.join(folders),
+    }
+
+
+def end_processes(manifest: str) -> int:
+    """Kill every process that was started for a job, or for any job below a folder that ends in /.
+
+    They are known by the manifest that their environment names, which their children inherit: so
+    those are found, too, that have left the process group. Returns how many there were.
+    """
+    ended = 0
+    # Again until none is left: one of them may have been starting another.
+    while found := [process for process in psutil.process_iter() if _is_of(process, manifest)]:
+        ended += len(found)
+        for process in found:
+            _kill_process(process)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while any(map(_lives, found)):
+            if time.monotonic() > deadline:
+                return ended
+            time.sleep(POLL_SECONDS)
+    return ended
+
+
+def _is_of(process: psutil.Process, manifest: str) -> bool:
+    named = _manifest_of(process)
+    return named.startswith(manifest) if manifest.endswith(os.sep) else named == manifest
+
+
+def _kill_process(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.Error:
+        # Gone meanwhile.
+        return
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _manifest_of(process: psutil.Process) -> str:
+    try:
+        return process.environ().get(MANIFEST_VARIABLE, "")
+    except (psutil.Error, OSError):
+        # Another user's, a kernel thread, or gone meanwhile: none of ours.
+        return ""
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        # Every process of the group has ended already.
+        return

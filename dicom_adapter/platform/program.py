@@ -1,0 +1,91 @@
+"""What a pipeline runs as: a process of this machine, or a container; one thing for who waits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from dicom_adapter.errors import DicomAdapterError
+from dicom_adapter.lifecycle import Reason
+
+MANIFEST_VARIABLE = "DICOM_ADAPTER_JOB"
+
+
+class CannotStartError(DicomAdapterError):
+    """A pipeline could not be started; the message says what is wrong, and the cure."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a program ended: by which code, in words, and what it has used."""
+
+    code: int
+    told: str
+    cpu_seconds: float
+    max_rss_bytes: int
+    #: Why its job fails, where the code is not 0.
+    reason: Reason = Reason.PIPELINE_ERROR
+
+
+class Program(Protocol):
+    """A pipeline that runs, with everything that it has started."""
+
+    def ask(self) -> None:
+        """Ask it to end, by TERM; it may do as it likes."""
+
+    def kill(self) -> None:
+        """End all of it, at once."""
+
+    def measure(self) -> None:
+        """Look at what it uses now."""
+
+    def wait(self) -> Exit:
+        """Wait until it has ended by itself or was ended, and leave nothing of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the pipeline finds what is its own, by the paths that it sees."""
+
+    input: str
+    output: str
+    job: str
+    progress: str
+    work: str
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that name them."""
+        return {
+            "HOME": self.work,
+            "TMPDIR": self.work,
+            "LANG": "C.UTF-8",
+            "DICOM_ADAPTER_INPUT": self.input,
+            "DICOM_ADAPTER_OUTPUT": self.output,
+            "DICOM_ADAPTER_PROGRESS": self.progress,
+            MANIFEST_VARIABLE: self.job,
+            # What a MONAI application package looks for.
+            "HOLOSCAN_INPUT_PATH": self.input,
+            "HOLOSCAN_OUTPUT_PATH": self.output,
+        }
+
+    def fill(self, command: Sequence[str]) -> list[str]:
+        """Return a command whose placeholders have become paths."""
+        places = {
+            "input": self.input,
+            "output": self.output,
+            "job": self.job,
+            "progress": self.progress,
+        }
+        return [argument.format(**places) for argument in command]
+
+
+def exit_in_words(code: int) -> str:
+    """Return how a command ended that did not end well."""
+    if code < 0:
+        return f"the command was ended by signal {-code}"
+    return f"the command ended with exit code {code}"
+
+
+def gpu_environment(numbers: Sequence[int]) -> Mapping[str, str]:
+    """Return the variable that names graphics processors; empty is none, instead of all."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, numbers))}
