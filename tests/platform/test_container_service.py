@@ -26,7 +26,7 @@ def config(images: Images) -> str:
     """Return the configuration of a service with a pipeline that is an image."""
     return yaml.safe_dump(
         {
-            "grpc": {"listen": "127.0.0.1:0"},
+            "grpc": {"listen": None},
             "platform": {
                 "container_runtime": "podman",
                 "container_options": list(images.options),
