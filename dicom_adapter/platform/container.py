@@ -89,6 +89,8 @@ class Container:
         """End the container, also one that has not begun to run."""
         if not self._runtime.signal(self._name, "KILL"):
             self._runtime.remove(self._name)
+            # Whatever it waits for.
+            self._client.kill()
 
     def measure(self) -> None:
         """Look at what its control group has used."""

@@ -1,6 +1,7 @@
 """Who a container runs as, and how the files of a job become its own for so long."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +50,16 @@ def take_back(workspace: Workspace, user: User) -> None:
     """Have everything that a container has written belong to the service."""
     if user.uid == os.geteuid():
         return
+    _take(workspace.progress)
     for folder in (workspace.work, workspace.staging):
-        # No link is followed: they are the container's.
-        os.chown(folder, os.geteuid(), os.getegid(), follow_symlinks=False)
+        _take(folder)
         for place, folders, files in os.walk(folder):
             for name in (*folders, *files):
-                path = Path(place, name)
-                os.chown(path, os.geteuid(), os.getegid(), follow_symlinks=False)
-    os.chown(workspace.progress, os.geteuid(), os.getegid(), follow_symlinks=False)
+                _take(Path(place, name))
+
+
+def _take(path: Path) -> None:
+    # It may be gone: whoever took the job over has removed it.
+    with suppress(FileNotFoundError):
+        # What is a link was made by the container, and is not followed.
+        os.chown(path, os.geteuid(), os.getegid(), follow_symlinks=False)

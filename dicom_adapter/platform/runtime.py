@@ -18,6 +18,8 @@ from dicom_adapter.platform.program import CannotStartError
 # How long a runtime may take to answer, and to make a container of a large image.
 ANSWER_SECONDS = 30.0
 CREATE_SECONDS = 600.0
+# What is to end has a few seconds for it, whatever becomes of its signal.
+SIGNAL_SECONDS = 3.0
 LONGEST_ANSWER = 300
 
 JOB_LABEL = "dicom-adapter.job"
@@ -191,7 +193,7 @@ class ContainerRuntime:
     def signal(self, name: str, number: str) -> bool:
         """Send a container's first process a signal; False where it does not run."""
         try:
-            self._ask("kill", f"--signal={number}", name)
+            self._run(("kill", f"--signal={number}", name), SIGNAL_SECONDS)
         except RuntimeProblemError:
             return False
         return True
