@@ -1,6 +1,5 @@
 """Reads a configuration as a whole, and tells every mistake in it at once."""
 
-import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,15 +28,17 @@ from dicom_adapter.config.values import (
     check_ae_title,
     check_pipeline_name,
     ledger_url,
+    overlap,
     split_address,
 )
+from dicom_adapter.config.webhooks import Webhook, webhook_problems
 from dicom_adapter.errors import ConfigError, DicomAdapterError
 
 ENVIRONMENT_VARIABLE = "DICOM_ADAPTER_CONFIG"
 USUAL_FILE = "dicom-adapter.yaml"
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_Named = TypeVar("_Named", Pipeline, AETitle, Source)
+_Named = TypeVar("_Named", Pipeline, AETitle, Source, Webhook)
 
 
 def load(
@@ -92,7 +93,8 @@ class _Check:
         log = self._section("log", LogSettings)
         pipelines = self._pipelines()
         ae_titles = self._ae_titles(dicom, platform)
-        sources = self._sources()
+        sources = self._every(Source, "sources")
+        webhooks = self._webhooks(platform)
         self._check_sources(dicom, sources)
         self._check_platform(platform, pipelines)
         self._check_ports(dicom, grpc, ae_titles)
@@ -111,6 +113,7 @@ class _Check:
             pipelines=pipelines,
             ae_titles=ae_titles,
             sources=sources,
+            webhooks=webhooks,
         )
         if running is not None:
             self._check_running(running, settings)
@@ -224,13 +227,23 @@ class _Check:
                 pipelines[name] = pipeline
         return pipelines
 
-    def _sources(self) -> dict[str, Source]:
-        sources = {}
-        for name, raw in self._entries("sources"):
-            source = self._named(Source, ("sources", name), raw)
-            if source is not None:
-                sources[name] = source
-        return sources
+    def _every(
+        self, model: type[_Named], key: str, context: Mapping[str, Any] | None = None
+    ) -> dict[str, _Named]:
+        found = {
+            name: self._named(model, (key, name), raw, context) for name, raw in self._entries(key)
+        }
+        return {name: made for name, made in found.items() if made is not None}
+
+    def _webhooks(self, platform: PlatformSettings) -> dict[str, Webhook]:
+        embedded = platform.address == "embedded" or not self._sound("platform", "address")
+        context = {
+            "pipelines": frozenset(self._mapping("pipelines")) if embedded else None,
+            "ae_titles": frozenset(title.strip(" ") for title in self._mapping("ae_titles")),
+        }
+        webhooks = self._every(Webhook, "webhooks", context)
+        self._problems += webhook_problems(webhooks, embedded=embedded)
+        return webhooks
 
     def _ae_titles(self, dicom: DicomSettings, platform: PlatformSettings) -> dict[str, AETitle]:
         embedded = platform.address == "embedded" and self._sound("platform", "address")
@@ -375,7 +388,7 @@ class _Check:
         if grpc.listen is None or not self._sound("grpc") or not self._sound("dicom"):
             return
         host, port = split_address(grpc.listen)
-        if port == 0 or not _overlap(dicom.host, host):
+        if port == 0 or not overlap(dicom.host, host):
             return
         taken: list[tuple[KeyPath, int | None]] = [(("dicom", "port"), dicom.port)]
         taken += [(("ae_titles", name, "port"), title.port) for name, title in ae_titles.items()]
@@ -384,11 +397,3 @@ class _Check:
         for path, number in taken:
             if number == port:
                 self._blame(path, f"must not be {port}: grpc.listen ({grpc.listen}) has it")
-
-
-def _overlap(listening: str, other: str) -> bool:
-    """Tells whether two addresses of this machine can want the same port."""
-    local = {"localhost": "127.0.0.1"}
-    one = ipaddress.ip_address(local.get(listening, listening))
-    two = ipaddress.ip_address(local.get(other, other))
-    return one == two or one.is_unspecified

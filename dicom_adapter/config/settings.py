@@ -38,6 +38,7 @@ from dicom_adapter.config.values import (
     Whole,
     ledger_url,
 )
+from dicom_adapter.config.webhooks import Webhook
 from dicom_adapter.lifecycle import CancelPolicy
 from dicom_adapter.model import Duplicates, Durability, Resend, RunRules
 from dicom_adapter.model import Retries as RetryRules
@@ -323,3 +324,4 @@ class Settings(Section):
     pipelines: Frozen[Pipeline] = Field(default_factory=dict)
     ae_titles: Frozen[AETitle] = Field(default_factory=dict)
     sources: Frozen[Source] = Field(default_factory=dict)
+    webhooks: Frozen[Webhook] = Field(default_factory=dict)

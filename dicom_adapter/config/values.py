@@ -38,7 +38,7 @@ _HOST_NAME = re.compile(
     r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?", re.ASCII
 )
 _HOST_NAME_LENGTH = 253
-_PIPELINE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _SQLITE = "sqlite:///"
 # The ledger's URL would end there, or have another sign there; a NUL is in no file's name.
 _NOT_IN_A_URL = frozenset("?%\0")
@@ -101,9 +101,14 @@ def check_uid(value: str) -> str:
 
 def check_pipeline_name(value: str) -> str:
     """Checks the form of a pipeline's name."""
-    if not _PIPELINE_NAME.fullmatch(value):
+    return check_name(value, "a pipeline's name")
+
+
+def check_name(value: str, whose: str) -> str:
+    """Checks a name that goes into logs, tables and command lines."""
+    if not _NAME.fullmatch(value):
         raise ValueError(
-            "a pipeline's name has 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+            f"{whose} has 1 to 63 of a-z, 0-9, '.', '_' and '-', "
             f"and starts with a letter or digit; not {units.show(value)}"
         )
     return value
@@ -223,6 +228,14 @@ def split_address(value: str) -> tuple[str, int]:
     if not _is_host_name(host):
         raise ValueError(wrong)
     return host, int(digits)
+
+
+def overlap(listening: str, other: str) -> bool:
+    """Tells whether two addresses of this machine can want the same port."""
+    local = {"localhost": "127.0.0.1"}
+    one = ipaddress.ip_address(local.get(listening, listening))
+    two = ipaddress.ip_address(local.get(other, other))
+    return one == two or one.is_unspecified
 
 
 def _listen(value: str) -> str:

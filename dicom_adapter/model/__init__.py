@@ -47,9 +47,12 @@ from dicom_adapter.model.service import (
     Rejection,
     ServiceStatus,
 )
+from dicom_adapter.model.webhooks import Delivery, DeliveryState, JobFacts
 
 __all__ = [
     "JOB_NAME_LENGTH",
+    "Delivery",
+    "DeliveryState",
     "Disk",
     "Disorder",
     "DisorderKind",
@@ -64,6 +67,7 @@ __all__ = [
     "InstanceState",
     "ItemState",
     "Job",
+    "JobFacts",
     "JobInput",
     "JobItem",
     "JobOutput",

@@ -81,13 +81,13 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         self, request: adapter_pb2.ChosenRequest, context: Context
     ) -> adapter_pb2.ChosenResponse:
         """Make groups due now."""
-        return _chosen(self._operations.groups.complete, request, context)
+        return chosen(self._operations.groups.complete, request, context)
 
     def DiscardGroups(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ChosenRequest, context: Context
     ) -> adapter_pb2.ChosenResponse:
         """Drop groups."""
-        return _chosen(self._operations.groups.discard, request, context)
+        return chosen(self._operations.groups.discard, request, context)
 
     def ListSubmissions(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ListSubmissionsRequest, context: Context
@@ -103,13 +103,13 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         self, request: adapter_pb2.ChosenRequest, context: Context
     ) -> adapter_pb2.ChosenResponse:
         """Try submissions again now."""
-        return _chosen(self._operations.submissions.retry, request, context)
+        return chosen(self._operations.submissions.retry, request, context)
 
     def DiscardSubmissions(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ChosenRequest, context: Context
     ) -> adapter_pb2.ChosenResponse:
         """Give submissions up."""
-        return _chosen(self._operations.submissions.discard, request, context)
+        return chosen(self._operations.submissions.discard, request, context)
 
     def ListQuarantine(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ListQuarantineRequest, context: Context
@@ -125,20 +125,21 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         self, request: adapter_pb2.ChosenRequest, context: Context
     ) -> adapter_pb2.ChosenResponse:
         """Hand instances to their processors again."""
-        return _chosen(self._operations.quarantine.retry, request, context)
+        return chosen(self._operations.quarantine.retry, request, context)
 
     def DiscardQuarantine(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ChosenRequest, context: Context
     ) -> adapter_pb2.ChosenResponse:
         """Let the reclaimer have instances."""
-        return _chosen(self._operations.quarantine.discard, request, context)
+        return chosen(self._operations.quarantine.discard, request, context)
 
 
-def _chosen(
+def chosen(
     decide: Callable[[list[str], str], list[str]],
     request: adapter_pb2.ChosenRequest,
     context: Context,
 ) -> adapter_pb2.ChosenResponse:
+    """Have things decided that a request names by their ids."""
     if not request.ids:
         raise InvalidArgumentError("ids", "must not be empty")
     return adapter_pb2.ChosenResponse(ids=decide(list(request.ids), actor_of(context)))

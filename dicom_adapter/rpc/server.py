@@ -25,6 +25,7 @@ from dicom_adapter.rpc.context import Context, actor_of
 from dicom_adapter.rpc.interceptor import ErrorInterceptor
 from dicom_adapter.rpc.pipelines import PipelineServicer
 from dicom_adapter.rpc.platform import PlatformServicer
+from dicom_adapter.rpc.webhooks import WebhookServicer
 from dicom_adapter.v1 import (
     adapter_pb2_grpc,
     audit_pb2_grpc,
@@ -32,7 +33,9 @@ from dicom_adapter.v1 import (
     jobs_pb2_grpc,
     pipelines_pb2_grpc,
     platform_pb2_grpc,
+    webhooks_pb2_grpc,
 )
+from dicom_adapter.webhooks.operations import WebhookOperations
 
 THREADS = 32
 # A stream holds a thread while it lasts: those who watch must leave some for those who submit.
@@ -214,6 +217,7 @@ class Server:
         platform: PlatformOperations | None,
         adapter: AdapterOperations | None,
         audit: AuditTrail | None = None,
+        webhooks: WebhookOperations | None = None,
     ) -> None:
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="grpc"),
@@ -238,6 +242,11 @@ class Server:
         if audit is not None:
             audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(audit), self._server)
             names.append("AuditService")
+        if webhooks is not None:
+            webhooks_pb2_grpc.add_WebhookServiceServicer_to_server(
+                WebhookServicer(webhooks), self._server
+            )
+            names.append("WebhookService")
         self._describe([f"dicom_adapter.v1.{name}" for name in names])
 
     def _describe(self, names: list[str]) -> None:

@@ -65,6 +65,15 @@ ae_titles:
 sources:
   any: {ae_title: CT1, host: "::/0"}
   one: {ae_title: " MR ", host: 10.1.2.3}
+webhooks:
+  ris:
+    url: https://ris.example:8443/jobs
+    secret: ris.keys
+    on: [finished, requeue]
+    pipelines: [lung.v2]
+    ae_titles: [" CT 1"]
+    timeout: 5s
+    ca: ca.pem
 """
 
 
