@@ -199,7 +199,7 @@ class Service:
     def _start_webhooks(self) -> None:
         # Before jobs move: whoever is new is told of all that this run brings.
         self._webhooks.start(self.settings.webhooks)
-        self._running.callback(self._webhooks.stop, THREAD_GRACE)
+        self._running.callback(self._webhooks.stop, CALLS_GRACE)
         self._reloads.append(lambda settings: self._webhooks.reload(settings.webhooks))
 
     def _start_platform(self) -> PlatformOperations:

@@ -28,7 +28,7 @@ from dicom_adapter.config.values import (
 from dicom_adapter.lifecycle import Action, JobState
 
 #: What a move may be chosen by: the state that a job comes into, or what moves it there.
-MOVES: tuple[str, ...] = (*JobState, *Action)
+MOVES = tuple(word.value for word in (*JobState, *Action))
 
 _KEY_PREFIX = "whsec_"
 # As Standard Webhooks has it.

@@ -301,7 +301,7 @@ ONE_MISTAKE = {
     ),
     "destinations: {}": (
         "1: destinations: is an unknown key; allowed are dicom, storage, ledger, platform, grpc, "
-        "log, pipelines, ae_titles, sources"
+        "log, pipelines, ae_titles, sources, webhooks"
     ),
 }
 

@@ -6,15 +6,15 @@ import hmac
 import json
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from dicom_adapter.config import Settings, SigningKeys, Webhook
-from dicom_adapter.ledger import Ledger, control, deliveries
+from dicom_adapter.config import SigningKeys, Webhook
+from dicom_adapter.ledger import Ledger, control
 from dicom_adapter.model import Delivery, DeliveryState, Job
 from dicom_adapter.webhooks.operations import WebhookOperations
 from dicom_adapter.webhooks.outbox import WebhookOutbox
@@ -107,7 +107,7 @@ class Receiver(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: Receiver
 
-    def do_POST(self) -> None:  # noqa: N802 - the library's name
+    def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["Content-Length"]))
         reply = self.server.take(Got(dict(self.headers), raw))
         if reply.after is not None:

@@ -12,7 +12,6 @@ from dicom_adapter.ledger import control, deliveries, events
 from dicom_adapter.model import DeliveryState
 from dicom_adapter.webhooks.sender import LONGEST_PAUSE_SECONDS, pause_after
 from tests.ledger import make
-from tests.support import PATIENCE
 from tests.webhooks.harness import KEY, Receiver, Reply, Telling, receiving, telling, webhook
 
 
@@ -273,9 +272,7 @@ def test_a_deleted_job_is_told_as_it_was(tmp_path: Path, receiver: Receiver) -> 
             assert deliveries.facts(tx, [job.id]) == {}
 
 
-def test_a_message_of_many_keys_can_be_checked_by_each(
-    tmp_path: Path, receiver: Receiver
-) -> None:
+def test_a_message_of_many_keys_can_be_checked_by_each(tmp_path: Path, receiver: Receiver) -> None:
     """So a receiver changes from one key to the next without missing a message."""
     settings = webhook(receiver.url)
     both = settings.secret.__class__(Path("keys"), (KEY, b"the next key of 24 bytes"))
@@ -285,5 +282,3 @@ def test_a_message_of_many_keys_can_be_checked_by_each(
         assert got.is_signed_by(KEY)
         assert got.is_signed_by(b"the next key of 24 bytes")
         told.until(DeliveryState.SENT)
-
-
