@@ -167,7 +167,7 @@ TitleWord: TypeAlias = Annotated[AETitleText, AfterValidator(_configured_title)]
 
 
 class Webhook(Section):
-    """Somebody who is told of jobs by HTTP; docs/webhooks.md has the messages."""
+    """Somebody who is told of jobs by HTTP: see [webhooks](webhooks.md)."""
 
     url: WebhookUrl = Field(description="Where messages are posted to.")
     secret: SigningKeysFile = Field(
