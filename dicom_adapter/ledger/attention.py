@@ -40,6 +40,8 @@ def waiting(tx: Connection) -> Waiting:
         .group_by(instances.c.ae_title)
     )
     pending = submissions.c.state == SubmissionState.PENDING
+    unsent = deliveries.c.state == DeliveryState.PENDING
+    in_trouble = select(deliveries.c.webhook).where(unsent, deliveries.c.attempts > 0)
     return Waiting(
         parked_groups=_count(tx, select(groups.c.seq).where(groups.c.state == GroupState.PARKED)),
         quarantined=_count(
@@ -55,10 +57,9 @@ def waiting(tx: Connection) -> Waiting:
             tx, select(deliveries.c.seq).where(deliveries.c.state == DeliveryState.PARKED)
         ),
         repeated_deliveries=_count(
+            # The others wait with the one that is tried.
             tx,
-            select(deliveries.c.seq).where(
-                deliveries.c.state == DeliveryState.PENDING, deliveries.c.attempts > 0
-            ),
+            select(deliveries.c.seq).where(unsent, deliveries.c.webhook.in_(in_trouble)),
         ),
         instances_of={row[0]: row[1] for row in tx.execute(undecided)},
     )

@@ -1,6 +1,7 @@
 """Queries about webhooks: how far each was told of jobs, and what is still to be sent."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -244,7 +245,12 @@ def listed(
 
     Without states those of every state, without a webhook those to all of them.
     """
-    query = select(deliveries).where(deliveries.c.state.in_(states or DeliveryState))
+    held = webhooks.c.held_until
+    query = (
+        select(deliveries, held)
+        .outerjoin(webhooks, webhooks.c.name == deliveries.c.webhook)
+        .where(deliveries.c.state.in_(states or DeliveryState))
+    )
     if webhook:
         query = query.where(deliveries.c.webhook == webhook)
     if before is not None:
@@ -252,7 +258,7 @@ def listed(
     query = query.order_by(deliveries.c.seq.desc()).limit(limit + 1)
     rows = tx.execute(query).mappings().all()
     after = rows[limit - 1]["seq"] if len(rows) > limit else None
-    return [_delivery(row) for row in rows[:limit]], after
+    return list(map(_as_held, rows[:limit])), after
 
 
 def forget_settled(tx: Connection, before: datetime, limit: int) -> int:
@@ -289,6 +295,14 @@ def _unsettled(tx: Connection, delivery_id: str) -> Delivery | None:
     return None if row is None else _delivery(row)
 
 
+def _as_held(row: RowMapping) -> Delivery:
+    """Return a delivery that is ready no earlier than its webhook."""
+    found, held_until = _delivery(row), row["held_until"]
+    if found.state != DeliveryState.PENDING or held_until is None:
+        return found
+    return replace(found, ready_at=max(found.ready_at, held_until))
+
+
 def _delivery(row: RowMapping) -> Delivery:
-    values = {name: row[name] for name in row if name != "seq"}
+    values = {name: row[name] for name in Delivery.__dataclass_fields__}
     return Delivery(**{**values, "state": DeliveryState(values["state"])})

@@ -162,8 +162,8 @@ class WebhookOutbox:
                 deliveries.add(tx, delivery)
             deliveries.advance(tx, news[-1].number)
         self._seen = news[-1].number
-        for name in {delivery.webhook for delivery in made} & self._senders.keys():
-            self._senders[name].wake()
+        if made:
+            self.wake()
         return True
 
     def _deliveries(

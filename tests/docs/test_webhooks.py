@@ -53,7 +53,7 @@ def test_the_receiver_of_the_page_takes_what_is_signed_and_nothing_else(
     """It is short, it prints each message once, and refuses a signature by another key."""
     process, port = receiver
     code = [line for line in block("python").splitlines() if line.strip()]
-    assert len(code) <= 20
+    assert len(code) <= 15
     url = f"http://127.0.0.1:{port}/"
     forged = webhook(url).secret.__class__(Path("keys"), (b"a key that it has never seen",))
     hooks = {"ris": webhook(url), "forged": webhook(url, secret=forged)}

@@ -62,6 +62,8 @@ class Reply:
     after: threading.Event | None = None
     #: A byte of the answer comes as often as this says, for ever.
     drip: float = 0.0
+    #: The body goes on until nobody takes it any more.
+    is_endless: bool = False
 
 
 class Receiver(ThreadingHTTPServer):
@@ -75,6 +77,7 @@ class Receiver(ThreadingHTTPServer):
         self.replies: list[Reply] = []
         self.got: list[Got] = []
         self.closing = threading.Event()
+        self.cut_off = threading.Event()
         self._changed = threading.Condition()
         self._scheme = "https" if tls else "http"
         if tls is not None:
@@ -124,6 +127,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(reply.body)
+            self._go_on(reply)
+
+    def _go_on(self, reply: Reply) -> None:
+        try:
+            while reply.is_endless:
+                self.wfile.write(b"x" * 65_536)
+        except OSError:
+            self.server.cut_off.set()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
         """Say nothing."""

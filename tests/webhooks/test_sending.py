@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from dicom_adapter.ledger import control, deliveries, events
+from dicom_adapter.ledger import control, database, deliveries, events
 from dicom_adapter.model import DeliveryState
+from dicom_adapter.webhooks import outbox
 from dicom_adapter.webhooks.sender import LONGEST_PAUSE_SECONDS, pause_after
 from tests.ledger import make
+from tests.support import PATIENCE
 from tests.webhooks.harness import KEY, Receiver, Reply, Telling, receiving, telling, webhook
 
 
@@ -122,9 +124,10 @@ def test_who_asks_for_a_pause_is_left_alone_for_so_long(
     receiver.replies.append(Reply(429, {"Retry-After": wish}))
     told.cancelled()
     waiting = told.tried(1)
-    assert waiting.ready_at == told.clock.now() + timedelta(minutes=2)
+    until = told.clock.now() + timedelta(minutes=2)
+    assert waiting.ready_at == until
     told.cancelled()
-    told.until(DeliveryState.PENDING, 2)
+    assert [one.ready_at for one in told.until(DeliveryState.PENDING, 2)] == [until, until]
     told.clock.advance(119)
     # A third one, once it is there, has had every reason to be sent with the others.
     told.cancelled()
@@ -166,11 +169,15 @@ def test_what_is_no_answer_is_tried_again(
     told.until(DeliveryState.SENT)
 
 
-def test_a_huge_answer_is_not_read(told: Telling, receiver: Receiver) -> None:
-    """Its first line says all that counts."""
-    receiver.replies.append(Reply(200, body=b"x" * 50_000_000))
-    told.cancelled()
-    told.until(DeliveryState.SENT)
+def test_an_answer_without_an_end_is_cut_off(tmp_path: Path, receiver: Receiver) -> None:
+    """Its first line says all that counts; nobody waits for the rest until the timeout."""
+    receiver.replies.append(Reply(200, is_endless=True))
+    began = time.monotonic()
+    with telling(tmp_path, {"his": webhook(receiver.url, timeout=60)}) as told:
+        told.cancelled()
+        told.until(DeliveryState.SENT)
+        assert receiver.cut_off.wait(PATIENCE)
+    assert time.monotonic() - began < 30
 
 
 def test_one_that_drips_is_no_answer_at_its_time(tmp_path: Path, receiver: Receiver) -> None:
@@ -282,3 +289,37 @@ def test_a_message_of_many_keys_can_be_checked_by_each(tmp_path: Path, receiver:
         assert got.is_signed_by(KEY)
         assert got.is_signed_by(b"the next key of 24 bytes")
         told.until(DeliveryState.SENT)
+
+
+def test_a_reload_that_the_ledger_cannot_take_now_holds_later(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to ask again; what is there goes on until then."""
+    monkeypatch.setattr(database, "LONGEST_WAIT_SECONDS", 0.01)
+    with receiving() as other, telling(tmp_path, {"his": webhook(receiver.url)}) as told:
+        with told.ledger.write():
+            told.outbox.reload({"his": webhook(receiver.url), "hers": webhook(other.url)})
+        # The worker that has failed with it comes back after its pause.
+        told.clock.advance(60)
+
+        def known() -> bool:
+            with told.ledger.read() as tx:
+                return deliveries.registered(tx).keys() == {"his", "hers"}
+
+        told.outbox.wake()
+        told.ledger.wait_for(known, PATIENCE)
+        told.cancelled()
+        told.until(DeliveryState.SENT, 2)
+        assert len(receiver.got) == len(other.got) == 1
+
+
+def test_what_several_looks_find_is_told_once(tmp_path: Path, receiver: Receiver) -> None:
+    """More moves than one look takes come all, each once, in their order."""
+    with telling(tmp_path, {"his": webhook(receiver.url)}) as told:
+        with told.ledger.write() as tx:
+            jobs = [make.add_job(tx) for _ in range(outbox.PER_TRANSACTION)]
+            for job in jobs:
+                control.cancel(tx, job.id, at=told.clock.now(), actor="ann", why="")
+        told.until(DeliveryState.SENT, len(jobs))
+    assert [got.body["data"]["id"] for got in receiver.got] == [job.id for job in jobs]
+    assert len({got.id for got in receiver.got}) == len(jobs)
