@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from dicom_adapter.ledger import Ledger, events, groups, instances, jobs, pauses, tokens
+from dicom_adapter.ledger import (
+    Ledger,
+    deliveries,
+    events,
+    groups,
+    instances,
+    jobs,
+    pauses,
+    tokens,
+)
 from dicom_adapter.lifecycle import Role
 from dicom_adapter.model import Caller, Event
 
@@ -13,7 +22,14 @@ PER_PAGE = 1000
 # Whose reasons are this program's own words, or a person's. Others are those of a job processor or
 # of another platform, and may quote what they have failed on.
 _OWN_KINDS = frozenset({jobs.KIND, pauses.KIND, tokens.KIND})
-_OWN_WORDS = frozenset({(groups.KIND, "discard"), (instances.KIND, "variant")})
+_OWN_WORDS = frozenset(
+    {
+        (groups.KIND, "discard"),
+        (instances.KIND, "variant"),
+        (deliveries.KIND, "park"),
+        (deliveries.KIND, "discard"),
+    }
+)
 
 
 @dataclass(frozen=True)

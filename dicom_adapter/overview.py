@@ -17,6 +17,8 @@ from dicom_adapter.upkeep import Upkeep
 FAILED_LATELY = timedelta(days=1)
 GIB = 1024**3
 
+_PARKED = "`webhooks list --state parked`"
+
 
 class Overview:
     """Knows what there is to tell of a service since its start, which is now."""
@@ -75,6 +77,8 @@ class Overview:
                 "submission",
                 "waiting for the platform: see `submissions list`",
             ),
+            (waiting.parked_deliveries, "message", f"parked: see why in {_PARKED}"),
+            (waiting.repeated_deliveries, "message", "waiting for a webhook: see `webhooks list`"),
         ):
             if count:
                 yield f"{count} {thing} is {what}" if count == 1 else f"{count} {thing}s are {what}"

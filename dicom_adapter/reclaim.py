@@ -13,7 +13,7 @@ import structlog
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import Keep, StorageSettings
-from dicom_adapter.ledger import Ledger, jobs, stock, uploads
+from dicom_adapter.ledger import Ledger, deliveries, jobs, stock, uploads
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.workspace import Workspaces
 from dicom_adapter.receive.spool import Spool
@@ -24,6 +24,8 @@ PER_TRANSACTION = 100
 LOOK_AGAIN = timedelta(seconds=60)
 # A platform's copy of an upload is linked into its job; this long for the other jobs of its group.
 KEEP_UPLOADS = timedelta(days=1)
+# So long `webhooks list` shows what was sent, or was given up.
+KEEP_DELIVERIES = timedelta(days=7)
 
 log = structlog.get_logger()
 
@@ -85,6 +87,7 @@ class Reclaimer:
         for part, keep in self._keep.items():
             self._reclaim_jobs(part, now - keep)
         self._reclaim_uploads(now - KEEP_UPLOADS)
+        self._forget_deliveries(now - KEEP_DELIVERIES)
         removed += self._relieve(now)
         if removed:
             self._tell_kept()
@@ -145,6 +148,15 @@ class Reclaimer:
         removed = self._places.uploads.reclaim(before, PER_TRANSACTION)
         log.info("uploads reclaimed", action="reclaimed.uploads", uploads=removed)
 
+    def _forget_deliveries(self, before: datetime) -> None:
+        while not self._worker.stopping:
+            with self._ledger.read() as tx:
+                oldest = deliveries.next_settled(tx)
+            if oldest is None or oldest > before:
+                return
+            with self._ledger.write() as tx:
+                deliveries.forget_settled(tx, before, PER_TRANSACTION)
+
     def _relieve(self, now: datetime) -> int:
         """Free what may go ahead of its time, until the disk is below the watermark."""
         removed = 0
@@ -182,6 +194,7 @@ class Reclaimer:
     def _next(self, now: datetime) -> datetime | None:
         with self._ledger.read() as tx:
             delivered, upload = stock.next_reclaimable(tx), uploads.next_unused(tx)
+            settled = deliveries.next_settled(tx)
             again = [now + LOOK_AGAIN for _ in stock.reclaiming(tx)[:1]]
             ends = {part: jobs.next_end(tx, part) for part in self._keep}
         times = again + [at + self._keep[part] for part, at in ends.items() if at is not None]
@@ -189,4 +202,6 @@ class Reclaimer:
             times.append(delivered + self._retain)
         if upload is not None:
             times.append(upload + KEEP_UPLOADS)
+        if settled is not None:
+            times.append(settled + KEEP_DELIVERIES)
         return min(*times, now + LOOK_AGAIN) if times else None

@@ -1,9 +1,9 @@
 """Builds, starts, drains and stops all of it, in one place and in a fixed order.
 
-Start: folder and ledger, platform, gRPC, outbox, processors, reclaimer, and the DICOM ports last,
-when everything behind them is ready. Stop: the same backwards, so that nothing is taken in that
-nothing would handle; what is not done stays in the ledger. Reload: what can fail is done first, so
-that it changes all or nothing.
+Start: folder and ledger, webhooks, platform, gRPC, outbox, processors, reclaimer, and the DICOM
+ports last, when everything behind them is ready. Stop: the same backwards, so that nothing is taken
+in that nothing would handle; what is not done stays in the ledger. Reload: what can fail is done
+first, so that it changes all or nothing.
 """
 
 import os
@@ -43,6 +43,8 @@ from dicom_adapter.rpc.credentials import Credentials, ServerTls
 from dicom_adapter.rpc.server import Server
 from dicom_adapter.submit.outbox import Outbox, SubmissionOperations
 from dicom_adapter.upkeep import Upkeep, logged
+from dicom_adapter.webhooks.operations import WebhookOperations
+from dicom_adapter.webhooks.outbox import WebhookOutbox
 
 EMBEDDED = "embedded"
 SOCKET = Path("run", "grpc.sock")
@@ -109,6 +111,7 @@ class Service:
         self._hosts = Hosts(self._make_host)
         self._upkeep = Upkeep(self._spool, self.ledger, adopted=self._hosts.wake)
         self._overview = Overview(self.ledger, self._spool, self._upkeep, self.clock)
+        self._webhooks = WebhookOutbox(self.ledger, self.clock)
         self._outbox: Outbox | None = None
         self._reclaimer: Reclaimer | None = None
         self._receiving: Receiving | None = None
@@ -131,6 +134,7 @@ class Service:
 
     def _start(self) -> Ready:
         self._open_storage()
+        self._start_webhooks()
         operations = None
         if self.settings.platform.address == EMBEDDED:
             operations = self._start_platform()
@@ -201,6 +205,12 @@ class Service:
         self._uploads.open()
         self._upkeep.mend()
 
+    def _start_webhooks(self) -> None:
+        # Before jobs move: whoever is new is told of all that this run brings.
+        self._webhooks.start(self.settings.webhooks)
+        self._running.callback(self._webhooks.stop, CALLS_GRACE)
+        self._reloads.append(lambda settings: self._webhooks.reload(settings.webhooks))
+
     def _start_platform(self) -> PlatformOperations:
         platform = EmbeddedPlatform(
             self.settings,
@@ -219,8 +229,9 @@ class Service:
 
     def _start_grpc(self, platform: PlatformOperations | None) -> tuple[str, ...]:
         access = Access(self.ledger, self.clock, self._projects)
-        operations = self._adapter_operations()
-        server = Server(platform, operations, access, AuditTrail(self.ledger))
+        webhooks = WebhookOperations(self.ledger, self.clock, self._webhooks.wake)
+        operations, trail = self._adapter_operations(), AuditTrail(self.ledger)
+        server = Server(platform, operations, access, trail, webhooks)
         path = self._data / SOCKET
         if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
             raise StartError(

@@ -1,7 +1,8 @@
-"""`groups`, `submissions` and `quarantine`: what is held, and decided by people."""
+"""`groups`, `submissions`, `quarantine` and `webhooks`: what is held, and decided by people."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -21,10 +22,14 @@ from dicom_adapter.cli.common import (
 )
 from dicom_adapter.cli.output import counted, plain, print_rows, print_values
 from dicom_adapter.errors import NotFoundError
+from dicom_adapter.ledger.deliveries import SETTLED, UNSETTLED
+from dicom_adapter.model import DeliveryState
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
-from dicom_adapter.v1 import adapter_pb2
+from dicom_adapter.v1 import adapter_pb2, webhooks_pb2
 
 Decide = Callable[..., adapter_pb2.ChosenResponse]
+
+PAGE = 500
 
 #: What has become of the things that a command has decided: of one, and of several.
 DONE = {
@@ -81,25 +86,50 @@ QUARANTINE = Kind(
         ).instances
     ),
 )
+WEBHOOKS = Kind(
+    "webhooks",
+    "message",
+    "No message waits for a webhook.",
+    "pending or parked message",
+    ("id", "webhook", "type", "job", "state", "attempts", "ready_at", "error"),
+    lambda client: list(deliveries(client, UNSETTLED)),
+)
+
+
+def deliveries(
+    client: Client, states: Sequence[DeliveryState], webhook: str = ""
+) -> Iterator[webhooks_pb2.Delivery]:
+    """Yield the deliveries in these states, page by page, the newest first."""
+    request = webhooks_pb2.ListDeliveriesRequest(page_size=PAGE, states=states, webhook=webhook)
+    while True:
+        page = client.webhooks.ListDeliveries(request, timeout=CALL_SECONDS)
+        yield from page.deliveries
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     groups = group("What is being received and grouped right now.")
     _add_list(groups, GROUPS, "List the groups that are open or parked, oldest first.")
-    _add_decision(groups, GROUPS, "complete", "Make groups due now.", lambda c: c.CompleteGroups)
-    _add_discard(groups, GROUPS, "Drop groups with their instances.", lambda c: c.DiscardGroups)
+    _add_decision(
+        groups, GROUPS, "complete", "Make groups due now.", lambda c: c.adapter.CompleteGroups
+    )
+    _add_discard(
+        groups, GROUPS, "Drop groups with their instances.", lambda c: c.adapter.DiscardGroups
+    )
     app.add_typer(groups, name="groups")
     submissions = group("Jobs that the platform has not accepted yet.")
     _add_list(submissions, SUBMISSIONS, "List what is not accepted yet, and why.")
     _add_decision(
-        submissions, SUBMISSIONS, "retry", "Submit again now.", lambda c: c.RetrySubmissions
+        submissions, SUBMISSIONS, "retry", "Submit again now.", lambda c: c.adapter.RetrySubmissions
     )
     _add_discard(
         submissions,
         SUBMISSIONS,
         "Give submissions up, with the instances that only they need.",
-        lambda c: c.DiscardSubmissions,
+        lambda c: c.adapter.DiscardSubmissions,
     )
     app.add_typer(submissions, name="submissions")
     quarantine = group("Instances that no group could take.")
@@ -110,10 +140,47 @@ def add_to(app: typer.Typer) -> None:
         QUARANTINE,
         "retry",
         "Hand instances to their job processors again.",
-        lambda c: c.RetryQuarantine,
+        lambda c: c.adapter.RetryQuarantine,
     )
-    _add_discard(quarantine, QUARANTINE, "Drop instances.", lambda c: c.DiscardQuarantine)
+    _add_discard(quarantine, QUARANTINE, "Drop instances.", lambda c: c.adapter.DiscardQuarantine)
     app.add_typer(quarantine, name="quarantine")
+    webhooks = group("Messages to webhooks, about jobs.")
+    webhooks.command("list")(list_deliveries)
+    _add_decision(
+        webhooks, WEBHOOKS, "retry", "Send again now.", lambda c: c.webhooks.RetryDeliveries
+    )
+    _add_discard(webhooks, WEBHOOKS, "Give messages up.", lambda c: c.webhooks.DiscardDeliveries)
+    app.add_typer(webhooks, name="webhooks")
+
+
+def list_deliveries(
+    state: Annotated[
+        list[DeliveryState] | None,
+        typer.Option(
+            "--state",
+            metavar="STATE",
+            help="Only in this state; may be given again. "
+            f"One of {', '.join(DeliveryState)}; without it, pending and parked.",
+        ),
+    ] = None,
+    webhook: Annotated[
+        str, typer.Option("--webhook", metavar="NAME", help="Only to this webhook.")
+    ] = "",
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+) -> None:
+    """List what is still to be sent and why, the newest first. What is settled stays for a week."""
+    with connect(config, server, data) as client, client.errors():
+        rows = map(plain, islice(deliveries(client, state or UNSETTLED, webhook), limit))
+        print_rows(
+            rows if as_json else map(_without_idle_time, rows),
+            (*WEBHOOKS.columns[:-1], "settled_at", "error"),
+            as_json=as_json,
+            empty="No message matches." if state or webhook else WEBHOOKS.none,
+        )
 
 
 def show_quarantined(
@@ -164,7 +231,7 @@ def _add_list(app: typer.Typer, kind: Kind, text: str) -> None:
 
 
 def _add_decision(
-    app: typer.Typer, kind: Kind, word: str, text: str, method: Callable[[Any], Decide]
+    app: typer.Typer, kind: Kind, word: str, text: str, method: Callable[[Client], Decide]
 ) -> None:
     def command(
         ids: Annotated[list[str] | None, _ids_argument(kind)] = None,
@@ -183,7 +250,9 @@ def _add_decision(
     app.command(word, help=text)(command)
 
 
-def _add_discard(app: typer.Typer, kind: Kind, text: str, method: Callable[[Any], Decide]) -> None:
+def _add_discard(
+    app: typer.Typer, kind: Kind, text: str, method: Callable[[Client], Decide]
+) -> None:
     def command(
         ids: Annotated[list[str] | None, _ids_argument(kind)] = None,
         every: AllOption = False,
@@ -206,7 +275,8 @@ def _add_discard(app: typer.Typer, kind: Kind, text: str, method: Callable[[Any]
 
 def _without_idle_time(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row for people: what is parked becomes ready at no time, but by a person."""
-    return {**row, "ready_at": None} if row.get("state") == "parked" else row
+    idle = row.get("state") in {DeliveryState.PARKED, *SETTLED}
+    return {**row, "ready_at": None} if idle else row
 
 
 def _done(kind: Kind, word: str, number: int) -> str:
@@ -221,14 +291,16 @@ def _check_words(kind: Kind, ids: list[str] | None, *, every: bool) -> None:
 
 def _ask(kind: Kind, chosen: list[dict[str, Any]]) -> None:
     what = counted(len(chosen), kind.one)
-    if kind is not QUARANTINE:
+    if "instances" in chosen[0]:
         what += f" of {counted(sum(row['instances'] for row in chosen), 'instance')}"
     ask_first(what, "discard", "discarded")
 
 
-def _decide(client: Client, method: Callable[[Any], Decide], chosen: list[dict[str, Any]]) -> None:
+def _decide(
+    client: Client, method: Callable[[Client], Decide], chosen: list[dict[str, Any]]
+) -> None:
     if chosen:
         with client.errors():
-            method(client.adapter)(
+            method(client)(
                 adapter_pb2.ChosenRequest(ids=[row["id"] for row in chosen]), timeout=CALL_SECONDS
             )

@@ -41,7 +41,14 @@ SUCCESS, MINOR_FAILURE, SERIOUS_FAILURE = "0", "4", "8"
 _SERIOUS = frozenset({"fail", "expire", "park", "quarantine"})
 # ParticipantObjectTypeCode and ParticipantObjectTypeCodeRole (PS3.15 A.5.1.2.2).
 SYSTEM_OBJECT = "2"
-_ROLES = {"job": "20", "submission": "20", "group": "7", "instance": "3", "token": "11"}
+_ROLES = {
+    "job": "20",
+    "submission": "20",
+    "group": "7",
+    "instance": "3",
+    "delivery": "3",
+    "token": "11",
+}
 
 
 def _moment(text: str) -> datetime:

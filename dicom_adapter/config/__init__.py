@@ -34,9 +34,11 @@ from dicom_adapter.config.values import (
     Whole,
     known_pipelines,
 )
+from dicom_adapter.config.webhooks import Authorities, SigningKeys, Webhook
 
 __all__ = [
     "AETitle",
+    "Authorities",
     "Capacity",
     "Change",
     "DicomSettings",
@@ -60,11 +62,13 @@ __all__ = [
     "Retries",
     "Seconds",
     "Settings",
+    "SigningKeys",
     "Size",
     "Source",
     "StorageSettings",
     "Text",
     "TlsSettings",
+    "Webhook",
     "Whole",
     "changes",
     "container_program",

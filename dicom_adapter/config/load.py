@@ -1,6 +1,5 @@
 """Reads a configuration as a whole, and tells every mistake in it at once."""
 
-import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,8 +29,10 @@ from dicom_adapter.config.values import (
     check_ae_title,
     check_name,
     ledger_url,
+    overlap,
     split_address,
 )
+from dicom_adapter.config.webhooks import Webhook, webhook_problems
 from dicom_adapter.errors import ConfigError, DicomAdapterError
 from dicom_adapter.model import DEFAULT_PROJECT
 
@@ -39,7 +40,7 @@ ENVIRONMENT_VARIABLE = "DICOM_ADAPTER_CONFIG"
 USUAL_FILE = "dicom-adapter.yaml"
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_Named = TypeVar("_Named", Pipeline, Project, AETitle, Source)
+_Named = TypeVar("_Named", Pipeline, Project, AETitle, Source, Webhook)
 
 
 def load(
@@ -95,7 +96,8 @@ class _Check:
         pipelines = self._pipelines()
         projects = self._projects()
         ae_titles = self._ae_titles(dicom, runs_on)
-        sources = self._sources()
+        sources = self._every(Source, "sources")
+        webhooks = self._webhooks(runs_on)
         self._check_sources(dicom, sources)
         if self._sound("platform", "address"):
             self._problems += list(self._platform_problems(runs_on, pipelines))
@@ -118,6 +120,7 @@ class _Check:
             projects=projects,
             ae_titles=ae_titles,
             sources=sources,
+            webhooks=webhooks,
         )
         if running is not None:
             self._check_running(running, settings)
@@ -229,27 +232,33 @@ class _Check:
         return pipelines
 
     def _projects(self) -> dict[str, Project]:
-        projects = {}
-        for name, raw in self._entries("projects"):
+        for name in self._mapping("projects"):
             self._check_name("projects", name)
-            project = self._named(Project, ("projects", name), raw)
-            if project is not None:
-                projects[name] = project
-        return projects
+        return self._every(Project, "projects")
 
     def _check_name(self, section: str, name: str) -> None:
         try:
-            check_name(name, section.removesuffix("s"))
+            check_name(name, f"a {section.removesuffix('s')}'s name")
         except ValueError as error:
             self._blame((section, name), str(error))
 
-    def _sources(self) -> dict[str, Source]:
-        sources = {}
-        for name, raw in self._entries("sources"):
-            source = self._named(Source, ("sources", name), raw)
-            if source is not None:
-                sources[name] = source
-        return sources
+    def _every(
+        self, model: type[_Named], key: str, context: Mapping[str, Any] | None = None
+    ) -> dict[str, _Named]:
+        found = {
+            name: self._named(model, (key, name), raw, context) for name, raw in self._entries(key)
+        }
+        return {name: made for name, made in found.items() if made is not None}
+
+    def _webhooks(self, runs_on: PlatformSettings) -> dict[str, Webhook]:
+        embedded = runs_on.address == "embedded" or not self._sound("platform", "address")
+        context = {
+            "pipelines": frozenset(self._mapping("pipelines")) if embedded else None,
+            "ae_titles": frozenset(title.strip(" ") for title in self._mapping("ae_titles")),
+        }
+        webhooks = self._every(Webhook, "webhooks", context)
+        self._problems += webhook_problems(webhooks, embedded=embedded)
+        return webhooks
 
     def _ae_titles(self, dicom: DicomSettings, runs_on: PlatformSettings) -> dict[str, AETitle]:
         embedded = runs_on.address == "embedded" and self._sound("platform", "address")
@@ -363,7 +372,7 @@ class _Check:
         if grpc.listen is None or not self._sound("grpc") or not self._sound("dicom"):
             return
         host, port = split_address(grpc.listen)
-        if port == 0 or not _overlap(dicom.host, host):
+        if port == 0 or not overlap(dicom.host, host):
             return
         taken: list[tuple[KeyPath, int | None]] = [(("dicom", "port"), dicom.port)]
         taken += [(("ae_titles", name, "port"), title.port) for name, title in ae_titles.items()]
@@ -372,11 +381,3 @@ class _Check:
         for path, number in taken:
             if number == port:
                 self._blame(path, f"must not be {port}: grpc.listen ({grpc.listen}) has it")
-
-
-def _overlap(listening: str, other: str) -> bool:
-    """Tells whether two addresses of this machine can want the same port."""
-    local = {"localhost": "127.0.0.1"}
-    one = ipaddress.ip_address(local.get(listening, listening))
-    two = ipaddress.ip_address(local.get(other, other))
-    return one == two or one.is_unspecified

@@ -45,6 +45,7 @@ from dicom_adapter.config.values import (
     Whole,
     ledger_url,
 )
+from dicom_adapter.config.webhooks import Webhook
 from dicom_adapter.lifecycle import CancelPolicy
 from dicom_adapter.model import DEFAULT_PROJECT, Duplicates, Durability, Resend, RunRules
 from dicom_adapter.model import Retries as RetryRules
@@ -405,3 +406,4 @@ class Settings(Section):
     projects: Frozen[Project] = Field(default_factory=dict)
     ae_titles: Frozen[AETitle] = Field(default_factory=dict)
     sources: Frozen[Source] = Field(default_factory=dict)
+    webhooks: Frozen[Webhook] = Field(default_factory=dict)

@@ -101,11 +101,11 @@ def check_uid(value: str) -> str:
     return value
 
 
-def check_name(value: str, kind: str) -> str:
-    """Checks the form of the name of a pipeline, or of whatever else the kind says."""
+def check_name(value: str, whose: str) -> str:
+    """Checks a name that goes into logs, tables and command lines."""
     if not _NAME.fullmatch(value):
         raise ValueError(
-            f"a {kind}'s name has 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+            f"{whose} has 1 to 63 of a-z, 0-9, '.', '_' and '-', "
             f"and starts with a letter or digit; not {units.show(value)}"
         )
     return value
@@ -126,7 +126,7 @@ def _configured_project(value: str, info: ValidationInfo) -> str:
 
 
 def _configured(value: str, kind: str, names: frozenset[str] | None) -> str:
-    check_name(value, kind)
+    check_name(value, f"a {kind}'s name")
     if names is None or value in names:
         return value
     configured = f"configured are {', '.join(sorted(names))}" if names else "none is configured"
@@ -232,6 +232,14 @@ def split_address(value: str) -> tuple[str, int]:
     if not _is_host_name(host):
         raise ValueError(wrong)
     return host, int(digits)
+
+
+def overlap(listening: str, other: str) -> bool:
+    """Tells whether two addresses of this machine can want the same port."""
+    local = {"localhost": "127.0.0.1"}
+    one = ipaddress.ip_address(local.get(listening, listening))
+    two = ipaddress.ip_address(local.get(other, other))
+    return one == two or one.is_unspecified
 
 
 def _listen(value: str) -> str:

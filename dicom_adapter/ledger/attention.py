@@ -6,9 +6,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Select, func, select
 
-from dicom_adapter.ledger.schema import groups, instances, jobs, submissions
+from dicom_adapter.ledger.schema import deliveries, groups, instances, jobs, submissions
 from dicom_adapter.lifecycle import JobState
-from dicom_adapter.model import GroupState, InstanceState, SubmissionState
+from dicom_adapter.model import DeliveryState, GroupState, InstanceState, SubmissionState
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class Waiting:
     quarantined: int
     parked_submissions: int
     repeated_submissions: int
+    parked_deliveries: int
+    repeated_deliveries: int
     #: Instances that a job processor has still to see, or has in a group, by their AE title.
     instances_of: Mapping[str, int]
 
@@ -38,6 +40,8 @@ def waiting(tx: Connection) -> Waiting:
         .group_by(instances.c.ae_title)
     )
     pending = submissions.c.state == SubmissionState.PENDING
+    unsent = deliveries.c.state == DeliveryState.PENDING
+    in_trouble = select(deliveries.c.webhook).where(unsent, deliveries.c.attempts > 0)
     return Waiting(
         parked_groups=_count(tx, select(groups.c.seq).where(groups.c.state == GroupState.PARKED)),
         quarantined=_count(
@@ -48,6 +52,14 @@ def waiting(tx: Connection) -> Waiting:
         ),
         repeated_submissions=_count(
             tx, select(submissions.c.seq).where(pending, submissions.c.attempts > 0)
+        ),
+        parked_deliveries=_count(
+            tx, select(deliveries.c.seq).where(deliveries.c.state == DeliveryState.PARKED)
+        ),
+        repeated_deliveries=_count(
+            # The others wait with the one that is tried.
+            tx,
+            select(deliveries.c.seq).where(unsent, deliveries.c.webhook.in_(in_trouble)),
         ),
         instances_of={row[0]: row[1] for row in tx.execute(undecided)},
     )

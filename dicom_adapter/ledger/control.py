@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, literal, select
 
 from dicom_adapter.errors import NotFoundError, WrongStateError
-from dicom_adapter.ledger import events
+from dicom_adapter.ledger import deliveries, events
 from dicom_adapter.ledger.jobs import KIND
 from dicom_adapter.ledger.queue import move, reset_steps, state_of
 from dicom_adapter.ledger.schema import (
@@ -90,6 +90,7 @@ def remove(tx: Connection, job_id: str, *, at: datetime, actor: str, why: str) -
         raise NotFoundError(f"no job has the id '{job_id}'")
     state = JobState(row.state)
     target_of(state, Action.DELETE)
+    deliveries.remember(tx, job_id)
     items = select(job_items.c.id).where(job_items.c.job_id == job_id)
     for table in (job_files, job_inputs):
         tx.execute(delete(table).where(table.c.item_id.in_(items)))

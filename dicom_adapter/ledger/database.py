@@ -35,7 +35,7 @@ class Ledger:
     """The one store of state, on SQLite in WAL mode.
 
     Writes take turns; readers see a snapshot and never wait for a writer. Every committed write
-    wakes those who wait in `wait_for` and `next_commit`.
+    wakes those who wait in `wait_for` and `next_commit`, and those who asked by `tell`.
     """
 
     def __init__(self, url: str, durability: Durability = Durability.POWER_LOSS) -> None:
@@ -43,6 +43,7 @@ class Ledger:
         self._writing = threading.Lock()
         self._committed = threading.Condition()
         self._commits = 0
+        self._told: list[Callable[[], None]] = []
         self._closed = False
         self._was_cut_off = False
         self._writer = _engine(url, begin="BEGIN IMMEDIATE", synchronous=SYNCHRONOUS[durability])
@@ -130,6 +131,8 @@ class Ledger:
         with self._committed:
             self._commits += 1
             self._committed.notify_all()
+        for wake in self._told:
+            wake()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -162,6 +165,10 @@ class Ledger:
         with self._committed:
             self._committed.wait_for(lambda: self._commits > after or self._closed, timeout)
             return self._commits
+
+    def tell(self, wake: Callable[[], None]) -> None:
+        """Call `wake` after each write from now on; it must be quick, and fail never."""
+        self._told.append(wake)
 
     def wait_for(self, look: Callable[[], T], timeout: float) -> T:
         """Return what `look` returns as soon as it is true; it looks again after each commit.

@@ -353,3 +353,48 @@ events = Table(
     sqlite_autoincrement=True,
 )
 Index("ix_events_subject", events.c.subject, events.c.seq)
+
+# How far the events of jobs were looked through for each webhook.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _integer("event"),
+    # Until then nothing is sent to it: it did not answer, or has asked for a pause.
+    _moment("held_until", nullable=True),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    _sequence(),
+    _text("id", unique=True),
+    _text("webhook"),
+    _integer("event"),
+    _text("type"),
+    _text("job_id"),
+    _text("job"),
+    _text("body"),
+    _text("state"),
+    _integer("attempts", server_default=text("0")),
+    _moment("created_at"),
+    _moment("queued_at"),
+    _moment("ready_at"),
+    _moment("settled_at", nullable=True),
+    Column("status", Integer),
+    _text("error", server_default=""),
+    sqlite_autoincrement=True,
+)
+# An event is told once to each webhook, also where a crash had it looked at twice.
+Index("uq_deliveries_event", deliveries.c.webhook, deliveries.c.event, unique=True)
+Index("ix_deliveries_work", deliveries.c.state, deliveries.c.webhook, deliveries.c.ready_at)
+Index("ix_deliveries_settled_at", deliveries.c.state, deliveries.c.settled_at)
+
+# What is still to be told of jobs whose record was deleted.
+deleted_jobs = Table(
+    "deleted_jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _integer("event"),
+    Column("facts", JSON, nullable=False),
+)

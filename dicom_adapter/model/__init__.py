@@ -49,12 +49,15 @@ from dicom_adapter.model.service import (
     Rejection,
     ServiceStatus,
 )
+from dicom_adapter.model.webhooks import Delivery, DeliveryState, JobFacts
 
 __all__ = [
     "DEFAULT_PROJECT",
     "JOB_NAME_LENGTH",
     "LOCAL",
     "Caller",
+    "Delivery",
+    "DeliveryState",
     "Disk",
     "Disorder",
     "DisorderKind",
@@ -69,6 +72,7 @@ __all__ = [
     "InstanceState",
     "ItemState",
     "Job",
+    "JobFacts",
     "JobInput",
     "JobItem",
     "JobOutput",

@@ -80,13 +80,13 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         self, request: adapter_pb2.ChosenRequest, call: Call
     ) -> adapter_pb2.ChosenResponse:
         """Make groups due now."""
-        return _chosen(self._operations.groups.complete, request, call)
+        return chosen(self._operations.groups.complete, request, call)
 
     def DiscardGroups(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ChosenRequest, call: Call
     ) -> adapter_pb2.ChosenResponse:
         """Drop groups."""
-        return _chosen(self._operations.groups.discard, request, call)
+        return chosen(self._operations.groups.discard, request, call)
 
     def ListSubmissions(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ListSubmissionsRequest, call: Call
@@ -102,13 +102,13 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         self, request: adapter_pb2.ChosenRequest, call: Call
     ) -> adapter_pb2.ChosenResponse:
         """Try submissions again now."""
-        return _chosen(self._operations.submissions.retry, request, call)
+        return chosen(self._operations.submissions.retry, request, call)
 
     def DiscardSubmissions(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ChosenRequest, call: Call
     ) -> adapter_pb2.ChosenResponse:
         """Give submissions up."""
-        return _chosen(self._operations.submissions.discard, request, call)
+        return chosen(self._operations.submissions.discard, request, call)
 
     def ListQuarantine(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ListQuarantineRequest, call: Call
@@ -124,20 +124,21 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         self, request: adapter_pb2.ChosenRequest, call: Call
     ) -> adapter_pb2.ChosenResponse:
         """Hand instances to their processors again."""
-        return _chosen(self._operations.quarantine.retry, request, call)
+        return chosen(self._operations.quarantine.retry, request, call)
 
     def DiscardQuarantine(  # noqa: N802 - the API's name
         self, request: adapter_pb2.ChosenRequest, call: Call
     ) -> adapter_pb2.ChosenResponse:
         """Let the reclaimer have instances."""
-        return _chosen(self._operations.quarantine.discard, request, call)
+        return chosen(self._operations.quarantine.discard, request, call)
 
 
-def _chosen(
+def chosen(
     decide: Callable[[Caller, list[str]], list[str]],
     request: adapter_pb2.ChosenRequest,
     call: Call,
 ) -> adapter_pb2.ChosenResponse:
+    """Have things decided that a request names by their ids."""
     if not request.ids:
         raise InvalidArgumentError("ids", "must not be empty")
     return adapter_pb2.ChosenResponse(ids=decide(call.caller, list(request.ids)))

@@ -20,6 +20,7 @@ from dicom_adapter.v1.jobs_pb2_grpc import JobServiceStub
 from dicom_adapter.v1.pipelines_pb2_grpc import PipelineServiceStub
 from dicom_adapter.v1.platform_pb2_grpc import PlatformServiceStub
 from dicom_adapter.v1.tokens_pb2_grpc import TokenServiceStub
+from dicom_adapter.v1.webhooks_pb2_grpc import WebhookServiceStub
 
 CALL_SECONDS = 60.0
 UPLOAD_CHUNK = 1024 * 1024
@@ -60,6 +61,7 @@ class Client:
         self.adapter = AdapterServiceStub(self._channel)
         self.audit = AuditServiceStub(self._channel)
         self.tokens = TokenServiceStub(self._channel)
+        self.webhooks = WebhookServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self

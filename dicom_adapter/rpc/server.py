@@ -23,6 +23,7 @@ from dicom_adapter.rpc.interceptor import Entrance
 from dicom_adapter.rpc.pipelines import PipelineServicer
 from dicom_adapter.rpc.platform import PlatformServicer
 from dicom_adapter.rpc.tokens import TokenServicer
+from dicom_adapter.rpc.webhooks import WebhookServicer
 from dicom_adapter.v1 import (
     adapter_pb2_grpc,
     audit_pb2_grpc,
@@ -31,7 +32,9 @@ from dicom_adapter.v1 import (
     pipelines_pb2_grpc,
     platform_pb2_grpc,
     tokens_pb2_grpc,
+    webhooks_pb2_grpc,
 )
+from dicom_adapter.webhooks.operations import WebhookOperations
 
 THREADS = 32
 # A stream holds a thread while it lasts: those who watch must leave some for those who submit.
@@ -198,6 +201,7 @@ class Server:
         adapter: AdapterOperations | None,
         access: Access,
         audit: AuditTrail | None = None,
+        webhooks: WebhookOperations | None = None,
     ) -> None:
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="grpc"),
@@ -224,6 +228,11 @@ class Server:
             names.append("AuditService")
         tokens_pb2_grpc.add_TokenServiceServicer_to_server(TokenServicer(access), self._server)
         names.append("TokenService")
+        if webhooks is not None:
+            webhooks_pb2_grpc.add_WebhookServiceServicer_to_server(
+                WebhookServicer(webhooks), self._server
+            )
+            names.append("WebhookService")
         self._describe([f"dicom_adapter.v1.{name}" for name in names])
 
     def _describe(self, names: list[str]) -> None:

@@ -23,10 +23,11 @@ from dicom_adapter.v1 import (
     pipelines_pb2,
     platform_pb2,
     tokens_pb2,
+    webhooks_pb2,
 )
 from tests.support import CONFIG, running
 
-FILES = (adapter_pb2, audit_pb2, jobs_pb2, pipelines_pb2, platform_pb2, tokens_pb2)
+FILES = (adapter_pb2, audit_pb2, jobs_pb2, pipelines_pb2, platform_pb2, tokens_pb2, webhooks_pb2)
 METHODS = {
     method.full_name.removeprefix("dicom_adapter.v1."): method
     for file in FILES
@@ -68,6 +69,9 @@ NEEDED = {
     "PlatformService.GetPlatform": (VIEWER, True),
     "PlatformService.PausePlatform": (MANAGER, False),
     "PlatformService.ResumePlatform": (MANAGER, False),
+    "WebhookService.ListDeliveries": (VIEWER, False),
+    "WebhookService.RetryDeliveries": (OPERATOR, False),
+    "WebhookService.DiscardDeliveries": (OPERATOR, False),
     "TokenService.CreateToken": (ADMIN, False),
     "TokenService.ListTokens": (ADMIN, False),
     "TokenService.RevokeToken": (ADMIN, False),
@@ -79,6 +83,10 @@ REQUESTS: dict[str, Any] = {
         f"AdapterService.{verb}{what}": adapter_pb2.ChosenRequest(ids=["x"])
         for verb in ("Complete", "Retry", "Discard")
         for what in ("Groups", "Submissions", "Quarantine")
+    },
+    **{
+        f"WebhookService.{verb}Deliveries": adapter_pb2.ChosenRequest(ids=["x"])
+        for verb in ("Retry", "Discard")
     },
     "JobService.SubmitJob": jobs_pb2.SubmitJobRequest(
         priority=jobs_pb2.PRIORITY_NORMAL, items=[jobs_pb2.JobItemRequest()]
@@ -123,6 +131,7 @@ def call(client: Client, name: str) -> None:
         "PipelineService": client.pipelines,
         "PlatformService": client.platform,
         "TokenService": client.tokens,
+        "WebhookService": client.webhooks,
     }[name.partition(".")[0]]
     request = REQUESTS.get(name) or GetMessageClass(method.input_type)()
     if method.client_streaming:

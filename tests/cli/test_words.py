@@ -19,6 +19,7 @@ COMMANDS = (
     "groups list", "groups complete", "groups discard",
     "submissions list", "submissions retry", "submissions discard",
     "quarantine list", "quarantine show", "quarantine retry", "quarantine discard",
+    "webhooks list", "webhooks retry", "webhooks discard",
 )  # fmt: skip
 ASKING = ("status", "jobs list", "pipelines list", "groups list", "quarantine show x")
 
@@ -37,7 +38,11 @@ def test_help(cli: Command, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["", "jobs", "groups", "submissions", "quarantine", "pipelines", "platform", "audit"]
+    "words",
+    [
+        *("", "jobs", "groups", "submissions", "quarantine", "webhooks"),
+        *("pipelines", "platform", "audit"),
+    ],
 )
 def test_missing_command(cli: Command, words: str) -> None:
     """Where a command is missing, the help that names all of them is shown, uncut, with exit 2."""

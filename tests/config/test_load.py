@@ -1,5 +1,6 @@
 """Which file is read, and what becomes of a right one."""
 
+import base64
 import json
 import os
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from sqlalchemy import make_url
 
 from dicom_adapter.config import ProcessorCatalogue, Settings, load
 from dicom_adapter.errors import ConfigError
+from tests.certificates import Authority
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,7 +72,23 @@ projects:
 sources:
   any: {ae_title: CT1, host: "::/0"}
   one: {ae_title: " MR ", host: 10.1.2.3}
+webhooks:
+  ris:
+    url: https://ris.example:8443/jobs
+    secret: ris.keys
+    on: [finished, requeue]
+    pipelines: [lung.v2]
+    ae_titles: [" CT 1"]
+    timeout: 5s
+    ca: ca.pem
 """
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path) -> None:
+    """The files that WHOLE names."""
+    Authority(tmp_path)
+    (tmp_path / "ris.keys").write_text(f"whsec_{base64.b64encode(b'k' * 24).decode()}\n")
 
 
 def test_every_key(configured: Configure, tmp_path: Path) -> None:
@@ -122,7 +140,7 @@ def test_every_key(configured: Configure, tmp_path: Path) -> None:
     assert found.log.model_dump() == {"format": "json", "level": "debug"}
 
 
-def test_every_key_of_the_named_sections(configured: Configure) -> None:
+def test_every_key_of_the_named_sections(configured: Configure, tmp_path: Path) -> None:
     """Pipelines, AE titles and sources know their own names."""
     found = configured(WHOLE)
     pipeline = found.pipelines["lung.v2"]
@@ -155,6 +173,12 @@ def test_every_key_of_the_named_sections(configured: Configure) -> None:
     assert found.sources["any"].host == ip_network("::/0")
     assert found.sources["one"].host == ip_network("10.1.2.3/32")
     assert found.sources["one"].ae_title == "MR"
+    webhook = found.webhooks["ris"]
+    assert webhook.url == "https://ris.example:8443/jobs"
+    assert webhook.secret.keys == (b"k" * 24,)
+    assert (webhook.on, webhook.timeout) == (("finished", "requeue"), 5)
+    assert (webhook.pipelines, webhook.ae_titles) == (("lung.v2",), ("CT 1",))
+    assert str(webhook.ca) == str(tmp_path / "ca.pem")
 
 
 @pytest.mark.parametrize(
@@ -176,6 +200,7 @@ def test_defaults(configured: Configure, tmp_path: Path, text: str) -> None:
     assert found.grpc.listen == "127.0.0.1:50051"
     assert found.log.format == "auto"
     assert (found.pipelines, found.ae_titles, found.sources) == ({}, {}, {})
+    assert found.webhooks == {}
 
 
 def test_tcp_can_be_off(configured: Configure) -> None:
@@ -266,6 +291,9 @@ _KEYS = st.sampled_from(
         "pipelines",
         "ae_titles",
         "sources",
+        "webhooks",
+        "secret",
+        "on",
         "port",
         "host",
         "path",

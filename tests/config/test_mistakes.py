@@ -130,11 +130,11 @@ ONE_MISTAKE = {
     "log: {format: xml}": "1: log.format: must be auto, text or json, not 'xml'",
     "web: {listen: x}": (
         "1: web: is an unknown key; allowed are dicom, storage, ledger, platform, grpc, log, "
-        "pipelines, projects, ae_titles, sources"
+        "pipelines, projects, ae_titles, sources, webhooks"
     ),
     "file: x": (
         "1: file: is an unknown key; allowed are dicom, storage, ledger, platform, grpc, log, "
-        "pipelines, projects, ae_titles, sources"
+        "pipelines, projects, ae_titles, sources, webhooks"
     ),
     "dicom: 5": "1: dicom: must be a mapping of keys and values, not 5",
     "pipelines: [a]": "1: pipelines: must be a mapping of keys and values, not a list",
@@ -323,7 +323,7 @@ ONE_MISTAKE = {
     ),
     "destinations: {}": (
         "1: destinations: is an unknown key; allowed are dicom, storage, ledger, platform, grpc, "
-        "log, pipelines, projects, ae_titles, sources"
+        "log, pipelines, projects, ae_titles, sources, webhooks"
     ),
 }
 

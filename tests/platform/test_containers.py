@@ -290,13 +290,13 @@ def test_a_stop_ends_a_container_and_puts_its_job_back(
         job = up(made)
         made.scheduler.stop(PATIENCE)
         assert images.containers() == []
-        back = made.views.get(job.id)
+        back = made.views.get(LOCAL, job.id)
         assert (back.state, back.reason) == ("in_queue", "drain")
         assert not made.workspaces.of(job.id).staging.exists()
         made.restart()
         wait_for_file(made.workspaces.of(job.id).staging / "up")
         (made.workspaces.of(job.id).staging / "go").touch()
-        assert (made.until(job).state, made.views.get(job.id).attempts) == ("finished", 2)
+        assert (made.until(job).state, made.views.get(LOCAL, job.id).attempts) == ("finished", 2)
 
 
 def test_an_image_that_is_not_here_is_named_with_the_cure(tmp_path: Path, images: Images) -> None:
