@@ -338,11 +338,14 @@ def test_a_reload_that_the_ledger_cannot_take_now_holds_later(
         assert len(receiver.got) == len(other.got) == 1
 
 
-def test_what_several_looks_find_is_told_once(tmp_path: Path, receiver: Receiver) -> None:
+def test_what_several_looks_find_is_told_once(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More moves than one look takes come all, each once, in their order."""
+    monkeypatch.setattr(outbox, "PER_TRANSACTION", 3)
     with telling(tmp_path, {"his": webhook(receiver.url)}) as told:
         with told.ledger.write() as tx:
-            jobs = [make.add_job(tx) for _ in range(outbox.PER_TRANSACTION)]
+            jobs = [make.add_job(tx) for _ in range(10)]
             for job in jobs:
                 control.cancel(tx, job.id, at=told.clock.now(), actor="ann", why="")
         told.until(DeliveryState.SENT, len(jobs))
