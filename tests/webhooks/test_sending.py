@@ -14,7 +14,16 @@ from dicom_adapter.webhooks import outbox
 from dicom_adapter.webhooks.sender import LONGEST_PAUSE_SECONDS, pause_after
 from tests.ledger import make
 from tests.support import PATIENCE
-from tests.webhooks.harness import KEY, Receiver, Reply, Telling, receiving, telling, webhook
+from tests.webhooks.harness import (
+    KEY,
+    Receiver,
+    Reply,
+    Telling,
+    receiving,
+    telling,
+    unseen,
+    webhook,
+)
 
 
 @pytest.fixture
@@ -225,9 +234,25 @@ def test_where_nobody_listens_the_oldest_is_tried_for_all(tmp_path: Path) -> Non
         assert told.tried(1).error == "no connection: Connection refused"
         told.until(DeliveryState.PENDING, 3)
         with receiving(gone.server_port) as back:
-            told.clock.advance(LONGEST_PAUSE_SECONDS)
-            told.until(DeliveryState.SENT, 3)
+            told.clock.advance(1)
+            sent = told.until(DeliveryState.SENT, 3)
+            assert [delivery.attempts for delivery in sent] == [2, 1, 1]
             assert [got.body["data"]["id"] for got in back.got] == [job.id for job in jobs]
+
+
+def test_a_new_webhook_gets_none_of_what_another_has_missed(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    """What happened while nobody looked is for those alone who were known then."""
+    hook = webhook(receiver.url)
+    with telling(tmp_path, {"old": hook}):
+        pass
+    with unseen(tmp_path) as late:
+        late.cancelled(2)
+    with telling(tmp_path, {"old": hook, "new": hook}) as told:
+        told.cancelled()
+        sent = told.until(DeliveryState.SENT, 4)
+    assert sorted(delivery.webhook for delivery in sent) == ["new", "old", "old", "old"]
 
 
 def test_one_message_that_is_not_taken_holds_up_no_other(told: Telling, receiver: Receiver) -> None:
@@ -313,11 +338,14 @@ def test_a_reload_that_the_ledger_cannot_take_now_holds_later(
         assert len(receiver.got) == len(other.got) == 1
 
 
-def test_what_several_looks_find_is_told_once(tmp_path: Path, receiver: Receiver) -> None:
+def test_what_several_looks_find_is_told_once(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More moves than one look takes come all, each once, in their order."""
+    monkeypatch.setattr(outbox, "PER_TRANSACTION", 3)
     with telling(tmp_path, {"his": webhook(receiver.url)}) as told:
         with told.ledger.write() as tx:
-            jobs = [make.add_job(tx) for _ in range(outbox.PER_TRANSACTION)]
+            jobs = [make.add_job(tx) for _ in range(10)]
             for job in jobs:
                 control.cancel(tx, job.id, at=told.clock.now(), actor="ann", why="")
         told.until(DeliveryState.SENT, len(jobs))
