@@ -270,7 +270,7 @@ def _request(pipeline: str, inputs: Sequence[JobInput]) -> JobRequest:
         pipeline=pipeline,
         priority=Priority.NORMAL,
         ae_title="TEST",
-        inputs=tuple(inputs),
+        items=(tuple(inputs),),
     )
 
 

@@ -5,6 +5,7 @@ conditional UPDATE and one event row, and docs/jobs.md draws its diagram from th
 are few, the reason codes many.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,9 +24,24 @@ class JobState(StrEnum):
     INVALIDATED = "invalidated"
 
 
+class ItemState(StrEnum):
+    """Where an item of a job stands."""
+
+    IN_QUEUE = "in_queue"
+    PROCESSING = "processing"
+    CANCELLING = "cancelling"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
 TERMINAL = frozenset({JobState.FINISHED, JobState.FAILED, JobState.CANCELLED, JobState.INVALIDATED})
 #: The states of a job whose last attempt ended well: what it has put out is kept.
 FRUITFUL = frozenset({JobState.FINISHED, JobState.INVALIDATED})
+
+
+#: The states that an item does not leave before it is run again.
+ENDED_ITEM = frozenset({ItemState.FINISHED, ItemState.FAILED, ItemState.CANCELLED})
 
 
 class Phase(StrEnum):
@@ -142,6 +158,38 @@ MOVES: tuple[Move, ...] = (
     Move(_S.CANCELLED, Action.DELETE, None, (_OPERATOR,)),
     Move(_S.INVALIDATED, Action.DELETE, None, (_OPERATOR,)),
 )
+
+
+_I = ItemState
+#: Where a move of a job takes those of its items that are in a state; the others stay.
+ITEMS_GO: Mapping[Action, Mapping[ItemState, ItemState]] = {
+    Action.CANCEL: {_I.IN_QUEUE: _I.CANCELLED, _I.PROCESSING: _I.CANCELLING},
+    Action.STOP: dict.fromkeys((_I.IN_QUEUE, _I.PROCESSING, _I.CANCELLING), _I.CANCELLED),
+    Action.FINISH: dict.fromkeys((_I.PROCESSING, _I.CANCELLING), _I.FINISHED),
+    Action.FAIL: {
+        _I.IN_QUEUE: _I.CANCELLED,
+        **dict.fromkeys((_I.PROCESSING, _I.CANCELLING), _I.FAILED),
+    },
+    Action.REQUEUE: dict.fromkeys((_I.PROCESSING, _I.CANCELLING), _I.IN_QUEUE),
+    Action.EXPIRE: {_I.IN_QUEUE: _I.FAILED},
+}
+
+
+def roll_up(items: Collection[ItemState], *, cancelling: bool, started: bool) -> JobState:
+    """Return the state that a job's items give it.
+
+    Args:
+        items: The states of all of them.
+        cancelling: Somebody wants the job's end.
+        started: One of them was begun since the job came into the queue.
+    """
+    if not ENDED_ITEM.issuperset(items):
+        if cancelling:
+            return JobState.CANCELLING
+        return JobState.PROCESSING if started else JobState.IN_QUEUE
+    if ItemState.FAILED in items:
+        return JobState.FAILED
+    return JobState.CANCELLED if ItemState.CANCELLED in items else JobState.FINISHED
 
 
 def target_of(source: JobState | None, action: Action) -> JobState | None:

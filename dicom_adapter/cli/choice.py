@@ -27,6 +27,10 @@ StateOption = Annotated[
 PipelineOption = Annotated[
     str, typer.Option("--pipeline", metavar="NAME", help="Only of this pipeline.")
 ]
+ItemsOption = Annotated[
+    list[str] | None,
+    typer.Option("--item", metavar="ITEM", help="Only this item, by number; may be given again."),
+]
 ProjectOption = Annotated[
     str, typer.Option("--project", metavar="NAME", help="Only of this project.")
 ]
@@ -53,6 +57,12 @@ class Choice:
     def is_filter(self) -> bool:
         """True where jobs are chosen by what they are."""
         return bool(self.states or self.pipeline or self.ae_title or self.project)
+
+    def items(self, given: Sequence[str] | None) -> Sequence[str]:
+        """Return the items that are meant; they are those of one job."""
+        if given and len(self.names) != 1:
+            raise typer.BadParameter("--item is of one job: name it.")
+        return given or ()
 
     def __post_init__(self) -> None:
         """Make sure that there is one of the two."""

@@ -8,6 +8,7 @@ import typer
 from dicom_adapter.cli.choice import (
     AETitleOption,
     Choice,
+    ItemsOption,
     JobsArgument,
     PipelineOption,
     ProjectOption,
@@ -26,7 +27,7 @@ from dicom_adapter.cli.common import (
 )
 from dicom_adapter.cli.output import counted
 from dicom_adapter.errors import DicomAdapterError, UnavailableError
-from dicom_adapter.lifecycle import Action, JobState
+from dicom_adapter.lifecycle import Action, ItemState, JobState
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
 from dicom_adapter.rpc.convert import from_states
 from dicom_adapter.v1 import jobs_pb2
@@ -47,6 +48,7 @@ def cancel_jobs(
     only_if_queued: Annotated[
         bool, typer.Option("--only-if-queued", help="Refuse a job that has started.")
     ] = False,
+    item: ItemsOption = None,
     state: StateOption = None,
     pipeline: PipelineOption = "",
     ae_title: AETitleOption = "",
@@ -65,10 +67,13 @@ def cancel_jobs(
 
         def cancel(job: str) -> str:
             request = jobs_pb2.CancelJobRequest(
-                job=job, reason=reason, only_if_queued=only_if_queued
+                job=job,
+                reason=reason,
+                only_if_queued=only_if_queued,
+                items=choice.items(item),
             )
             found = client.jobs.CancelJob(request, timeout=CALL_SECONDS)
-            return f"{found.name} is {from_states([found.state])[0]}"
+            return f"{found.name} is {from_states([found.state])[0]}{_items(found)}"
 
         _each(client, chosen(client, choice, Action.CANCEL, "cancelled", yes=yes), cancel)
 
@@ -82,6 +87,14 @@ def retry_jobs(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would run again.")
     ] = False,
+    item: ItemsOption = None,
+    item_state: Annotated[
+        list[ItemState] | None,
+        typer.Option(
+            "--item-state", metavar="STATE", help="Only items in this state; may be given again."
+        ),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Every item, whatever its state.")] = False,
     state: StateOption = None,
     pipeline: PipelineOption = "",
     ae_title: AETitleOption = "",
@@ -93,18 +106,26 @@ def retry_jobs(
 ) -> None:
     """Run jobs that have ended again.
 
-    They keep their ids and names. What they have put out before is kept as superseded. Those of a
-    filter, failed ones without a --state, are shown first, and asked about.
+    They keep their ids and names. What they have put out before is kept as superseded. Of a job of
+    several items those that failed run again, or else those that were cancelled. Jobs of a filter,
+    failed ones without a --state, are shown first, and asked about.
     """
     choice = Choice(jobs or (), state or (), pipeline, ae_title, project)
     with connect_platform(config, server, data) as client:
 
         def retry(job: str) -> str:
             request = jobs_pb2.RetryJobRequest(
-                job=job, reason=reason, confirm=confirm, dry_run=dry_run
+                job=job,
+                reason=reason,
+                confirm=confirm,
+                dry_run=dry_run,
+                items=choice.items(item),
+                item_states=item_state or (),
+                full=full,
             )
-            name = client.jobs.RetryJob(request, timeout=CALL_SECONDS).name
-            return f"{name} would run again" if dry_run else f"{name} is in the queue again"
+            found = client.jobs.RetryJob(request, timeout=CALL_SECONDS)
+            again = "would run again" if dry_run else "is in the queue again"
+            return f"{found.name} {again}{_items(found)}"
 
         wanted = chosen(
             client,
@@ -193,6 +214,18 @@ def delete_jobs(
             return f"{client.jobs.DeleteJob(request, timeout=CALL_SECONDS).name} is deleted"
 
         _each(client, chosen(client, choice, Action.DELETE, "deleted", yes=yes), delete)
+
+
+def _items(job: jobs_pb2.Job) -> str:
+    """Say where the items of a job are that has several."""
+    if len(job.items) == 1:
+        return ""
+    states: dict[str, list[str]] = {}
+    for item in job.items:
+        states.setdefault(item.state, []).append(str(item.number))
+    return "; items " + ", ".join(
+        f"{' '.join(numbers)} {state}" for state, numbers in states.items()
+    )
 
 
 def _each(client: Client, jobs: Sequence[str], decide: Callable[[str], str]) -> None:

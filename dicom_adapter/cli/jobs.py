@@ -27,6 +27,7 @@ from dicom_adapter.cli.common import (
     group,
 )
 from dicom_adapter.cli.output import cell, plain, plain_job, print_json, print_rows, print_values
+from dicom_adapter.lifecycle import ItemState
 from dicom_adapter.logs import printable
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
 from dicom_adapter.rpc.convert import to_state
@@ -100,9 +101,15 @@ def show_job(
 
 
 def _provenance(client: Client, job: jobs_pb2.Job) -> Any:  # noqa: ANN401 - JSON of any kind
-    if not job.provenance_file:
-        return None
-    request = jobs_pb2.StreamProvenanceRequest(job=job.id)
+    """Return how a job's outputs were made; of several items, in a list of those that finished."""
+    if len(job.items) > 1:
+        done = [item.id for item in job.items if item.state == ItemState.FINISHED]
+        return [_record(client, job, item) for item in done]
+    return _record(client, job, "") if job.provenance_file else None
+
+
+def _record(client: Client, job: jobs_pb2.Job, item: str) -> Any:  # noqa: ANN401 - JSON of any kind
+    request = jobs_pb2.StreamProvenanceRequest(job=job.id, item=item)
     chunks = client.jobs.StreamProvenance(request, timeout=CALL_SECONDS)
     return json.loads(b"".join(chunk.data for chunk in chunks))
 

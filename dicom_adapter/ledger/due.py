@@ -10,7 +10,7 @@ from dicom_adapter.ledger.jobs import get
 from dicom_adapter.ledger.queue import move
 from dicom_adapter.ledger.schema import jobs
 from dicom_adapter.lifecycle import Action, JobState, Reason
-from dicom_adapter.model import ItemState, Job
+from dicom_adapter.model import Job
 
 CURE = "give its platform more room, or the pipeline a longer queue_timeout, and retry it"
 
@@ -34,7 +34,6 @@ def expire(tx: Connection, job_id: str, *, at: datetime) -> Job:
         job_id,
         Action.EXPIRE,
         at=at,
-        item=ItemState.FAILED,
         values={
             "finished_at": at,
             "error": f"it waited longer than its queue_timeout of {waited} s: {CURE}",
@@ -85,7 +84,6 @@ def back_off(
         job_id,
         Action.REQUEUE,
         at=at,
-        item=ItemState.IN_QUEUE,
         values={
             **values,
             "started_at": None,

@@ -19,17 +19,10 @@ from sqlalchemy import (
 )
 
 from dicom_adapter.ledger import events
+from dicom_adapter.ledger.columns import EPOCH, MICROSECOND, microseconds
 from dicom_adapter.ledger.database import portions
 from dicom_adapter.ledger.prepared import Prepared
-from dicom_adapter.ledger.schema import (
-    EPOCH,
-    MICROSECOND,
-    groups,
-    instances,
-    microseconds,
-    submission_instances,
-    submissions,
-)
+from dicom_adapter.ledger.schema import groups, instances, submission_instances, submissions
 from dicom_adapter.model import (
     GroupState,
     InstanceState,

@@ -20,6 +20,7 @@ from sqlalchemy import (
 
 from dicom_adapter.errors import NotFoundError
 from dicom_adapter.ledger.database import portions
+from dicom_adapter.ledger.items import item_of
 from dicom_adapter.ledger.schema import (
     job_files,
     job_inputs,
@@ -33,7 +34,6 @@ from dicom_adapter.lifecycle import TERMINAL, CancelPolicy, JobState, Phase
 from dicom_adapter.model import (
     InputFile,
     InputSummary,
-    ItemState,
     Job,
     JobInput,
     JobItem,
@@ -135,8 +135,8 @@ def counts(tx: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in tx.execute(query)}
 
 
-def inputs_of(tx: Connection, job_id: str) -> tuple[JobInput, ...]:
-    """Return the inputs of a job, in order, with their files."""
+def inputs_of(tx: Connection, job_id: str) -> dict[str, tuple[JobInput, ...]]:
+    """Return the inputs of each item of a job, by its id, in order, with their files."""
     rows = tx.execute(
         select(
             job_inputs, job_files.c.instance_id, job_files.c.sop_instance_uid, job_files.c.sha256
@@ -148,16 +148,18 @@ def inputs_of(tx: Connection, job_id: str) -> tuple[JobInput, ...]:
             & (job_files.c.input_position == job_inputs.c.position),
         )
         .where(job_items.c.job_id == job_id)
-        .order_by(job_inputs.c.position, job_files.c.position)
+        .order_by(job_items.c.position, job_inputs.c.position, job_files.c.position)
     ).all()
-    found: dict[int, tuple[Any, list[InputFile]]] = {}
+    files: dict[tuple[str, int], tuple[Any, list[InputFile]]] = {}
     for row in rows:
-        found.setdefault(row.position, (row, []))[1].append(
+        files.setdefault((row.item_id, row.position), (row, []))[1].append(
             InputFile(row.instance_id, row.sha256, row.sop_instance_uid)
         )
-    return tuple(
-        JobInput(row.study, row.series, row.range, tuple(files)) for row, files in found.values()
-    )
+    found: dict[str, tuple[JobInput, ...]] = {}
+    for row, of_series in files.values():
+        series = JobInput(row.study, row.series, row.range, tuple(of_series))
+        found[row.item_id] = (*found.get(row.item_id, ()), series)
+    return found
 
 
 def ended_before(tx: Connection, part: str, before: datetime, limit: int) -> list[str]:
@@ -274,15 +276,15 @@ def _items(tx: Connection, job_ids: Sequence[str]) -> dict[str, tuple[JobItem, .
         .order_by(job_items.c.position, job_inputs.c.position)
     )
     inputs: dict[str, list[InputSummary]] = {}
-    item_rows: dict[str, RowMapping] = {}
+    rows: dict[str, RowMapping] = {}
     for row in tx.execute(query).mappings():
-        item_rows.setdefault(row["id"], row)
+        rows.setdefault(row["id"], row)
         inputs.setdefault(row["id"], []).append(
             InputSummary(row["study"], row["series"], row["range"], row["instances"])
         )
     found: dict[str, tuple[JobItem, ...]] = {}
-    for item_id, row in item_rows.items():
-        item = JobItem(item_id, ItemState(row["state"]), tuple(inputs[item_id]))
+    for item_id, row in rows.items():
+        item = replace(item_of(row), inputs=tuple(inputs[item_id]))
         found[row["job_id"]] = (*found.get(row["job_id"], ()), item)
     return found
 

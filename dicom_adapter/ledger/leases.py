@@ -12,9 +12,10 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, func, literal, select, update
 
 from dicom_adapter.errors import StaleLeaseError
-from dicom_adapter.ledger.schema import EPOCH, Moment, jobs
+from dicom_adapter.ledger.columns import EPOCH, Moment
+from dicom_adapter.ledger.schema import jobs
 from dicom_adapter.lifecycle import JobState
-from dicom_adapter.model import Job
+from dicom_adapter.model import Job, JobItem
 
 LEASE = timedelta(seconds=60)
 #: The states in which an attempt holds its job.
@@ -23,9 +24,10 @@ HELD = frozenset({JobState.PROCESSING, JobState.CANCELLING})
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that was taken to be run, and the lease of this attempt."""
+    """A job that was taken to be run, the item that is run, and the lease of this attempt."""
 
     job: Job
+    item: JobItem
     lease: str
 
 

@@ -8,20 +8,16 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from dicom_adapter.errors import NotFoundError, WrongStateError
-from dicom_adapter.ledger import events, leases
+from dicom_adapter.ledger import events, items, leases
 from dicom_adapter.ledger.jobs import KIND, get, run_rules
 from dicom_adapter.ledger.leases import LEASE, Claim
 from dicom_adapter.ledger.schema import (
-    job_files,
-    job_inputs,
-    job_items,
     job_outputs,
     job_steps,
     jobs,
 )
 from dicom_adapter.lifecycle import Action, JobState, Phase, target_of
 from dicom_adapter.model import (
-    ItemState,
     Job,
     JobInput,
     JobOutput,
@@ -44,8 +40,8 @@ class Origin:
     why: str = ""
 
 
-def add(tx: Connection, job: Job, inputs: Sequence[JobInput], origin: Origin) -> Job:
-    """Write a new job; its name gets a number behind it where it is taken."""
+def add(tx: Connection, job: Job, inputs: Sequence[Sequence[JobInput]], origin: Origin) -> Job:
+    """Write a new job with the inputs of its items; a name that is taken gets a number."""
     tx.execute(
         insert(jobs).values(
             id=job.id,
@@ -76,7 +72,7 @@ def add(tx: Connection, job: Job, inputs: Sequence[JobInput], origin: Origin) ->
             rerun_of=job.rerun_of,
         )
     )
-    _add_item(tx, job, inputs)
+    items.add(tx, job.id, job.items, inputs)
     _add_steps(tx, job)
     events.add(
         tx,
@@ -115,38 +111,8 @@ def _add_steps(tx: Connection, job: Job) -> None:
         )
 
 
-def _add_item(tx: Connection, job: Job, inputs: Sequence[JobInput]) -> None:
-    (item,) = job.items
-    tx.execute(insert(job_items).values(id=item.id, job_id=job.id, position=0, state=item.state))
-    for position, series in enumerate(inputs):
-        tx.execute(
-            insert(job_inputs).values(
-                item_id=item.id,
-                position=position,
-                study=series.study,
-                series=series.series,
-                range=series.range,
-                instances=len(series.files),
-            )
-        )
-        tx.execute(
-            insert(job_files),
-            [
-                {
-                    "item_id": item.id,
-                    "input_position": position,
-                    "position": index,
-                    "instance_id": file.instance_id,
-                    "sop_instance_uid": file.sop_instance_uid,
-                    "sha256": file.sha256,
-                }
-                for index, file in enumerate(series.files)
-            ],
-        )
-
-
 def claim(tx: Connection, job_id: str, at: datetime) -> Claim:
-    """Take a job that waits, with a lease of its own; `turns` says which one.
+    """Take a job that waits, with a lease of its own, and begin its next item; see `turns`.
 
     Raises:
         NotFoundError: there is no such job.
@@ -158,7 +124,6 @@ def claim(tx: Connection, job_id: str, at: datetime) -> Claim:
         job_id,
         Action.CLAIM,
         at=at,
-        item=ItemState.PROCESSING,
         values={
             "started_at": at,
             "attempts": jobs.c.attempts + 1,
@@ -170,7 +135,10 @@ def claim(tx: Connection, job_id: str, at: datetime) -> Claim:
         },
     )
     reset_steps(tx, job_id)
-    return Claim(get(tx, job_id), lease)
+    item = items.begin_next(tx, job_id, at)
+    if item is None:
+        raise WrongStateError(f"job {job_id} has no item that waits")
+    return Claim(get(tx, job_id), item, lease)
 
 
 def move(
@@ -179,7 +147,6 @@ def move(
     action: Action,
     *,
     at: datetime,
-    item: ItemState,
     values: Mapping[str, Any],
     reason: str = "",
     why: str = "",
@@ -212,7 +179,7 @@ def move(
     )
     if moved.rowcount != 1:
         raise WrongStateError(f"job {job_id} left the state {source} meanwhile")
-    tx.execute(update(job_items).where(job_items.c.job_id == job_id).values(state=item))
+    items.go(tx, job_id, action, at)
     events.add(
         tx,
         KIND,
@@ -253,7 +220,6 @@ def put_back(tx: Connection, job_id: str, *, at: datetime, lease: str, reason: s
             job_id,
             Action.STOP,
             at=at,
-            item=ItemState.CANCELLED,
             values={"finished_at": at},
             lease=lease,
         )
@@ -263,7 +229,6 @@ def put_back(tx: Connection, job_id: str, *, at: datetime, lease: str, reason: s
         job_id,
         Action.REQUEUE,
         at=at,
-        item=ItemState.IN_QUEUE,
         values={"started_at": None},
         reason=reason,
         lease=lease,

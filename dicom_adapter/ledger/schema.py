@@ -1,13 +1,9 @@
 """The tables. Migrations make them; a test proves that the two agree."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
 from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
-    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -17,10 +13,8 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.types import TypeDecorator
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
+from dicom_adapter.ledger.columns import integer, moment, sequence, text_column
 
 metadata = MetaData(
     naming_convention={
@@ -31,75 +25,35 @@ metadata = MetaData(
     }
 )
 
-
-def microseconds(moment: datetime) -> int:
-    """Return an aware time as the tables have it."""
-    return (moment - EPOCH) // MICROSECOND
-
-
-class Moment(TypeDecorator[datetime]):
-    """A time as whole microseconds since 1970, UTC: exact, ordered, and alike on every backend."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        """Turn an aware time into microseconds."""
-        del dialect
-        return None if value is None else microseconds(value)
-
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ANN401 - the driver's
-        """Turn microseconds into an aware time."""
-        del dialect
-        return None if value is None else EPOCH + value * MICROSECOND
-
-
-def _sequence() -> Column[int]:
-    # AUTOINCREMENT on SQLite: a number is never given twice, also after deletions.
-    return Column("seq", Integer, primary_key=True, autoincrement=True)
-
-
-def _text(name: str, **options: Any) -> Column[str]:  # noqa: ANN401 - passed on to Column
-    return Column(name, Text, nullable=False, **options)
-
-
-def _moment(name: str, *, nullable: bool = False, **options: Any) -> Column[datetime]:  # noqa: ANN401 - passed on to Column
-    return Column(name, Moment, nullable=nullable, **options)
-
-
-def _integer(name: str, **options: Any) -> Column[int]:  # noqa: ANN401 - passed on to Column
-    return Column(name, BigInteger, nullable=False, **options)
-
-
 instances = Table(
     "instances",
     metadata,
-    _sequence(),
-    _text("id", unique=True),
-    _text("ae_title"),
-    _integer("association"),
-    _text("calling_ae_title"),
-    _text("source_address"),
+    sequence(),
+    text_column("id", unique=True),
+    text_column("ae_title"),
+    integer("association"),
+    text_column("calling_ae_title"),
+    text_column("source_address"),
     # The C-MOVE that caused the C-STORE (PS3.7 9.1.1.1), where the sender named it.
     Column("move_originator_ae_title", Text),
     Column("move_originator_message_id", Integer),
-    _text("sop_class_uid"),
-    _text("sop_instance_uid"),
-    _text("study_instance_uid"),
-    _text("series_instance_uid"),
-    _text("transfer_syntax_uid"),
+    text_column("sop_class_uid"),
+    text_column("sop_instance_uid"),
+    text_column("study_instance_uid"),
+    text_column("series_instance_uid"),
+    text_column("transfer_syntax_uid"),
     Column("instance_number", BigInteger),
-    _text("sha256"),
-    _integer("size"),
-    _moment("received_at"),
-    _text("state"),
-    _integer("attempts", server_default=text("0")),
-    _moment("ready_at"),
-    _text("reason", server_default=""),
+    text_column("sha256"),
+    integer("size"),
+    moment("received_at"),
+    text_column("state"),
+    integer("attempts", server_default=text("0")),
+    moment("ready_at"),
+    text_column("reason", server_default=""),
     Column("group_id", Text, ForeignKey("groups.id")),
     # Set once the processor let it go and no submission needs it any more.
-    _moment("reclaimable_at", nullable=True),
-    _moment("reclaimed_at", nullable=True),
+    moment("reclaimable_at", nullable=True),
+    moment("reclaimed_at", nullable=True),
     sqlite_autoincrement=True,
 )
 Index("ix_instances_work", instances.c.ae_title, instances.c.state, instances.c.ready_at)
@@ -110,21 +64,21 @@ Index("ix_instances_state", instances.c.state, instances.c.reclaimable_at)
 groups = Table(
     "groups",
     metadata,
-    _sequence(),
-    _text("id", unique=True),
-    _text("ae_title"),
-    _text("key"),
+    sequence(),
+    text_column("id", unique=True),
+    text_column("ae_title"),
+    text_column("key"),
     # The group of the same key that was handed over before it.
     Column("previous_id", Text),
-    _text("state"),
-    _moment("opened_at"),
-    _moment("last_instance_at"),
+    text_column("state"),
+    moment("opened_at"),
+    moment("last_instance_at"),
     # The one column that deadlines, retries and `groups complete` share.
-    _moment("ready_at"),
-    _moment("ready_by", nullable=True),
-    _moment("closed_at", nullable=True),
-    _integer("attempts", server_default=text("0")),
-    _text("error", server_default=""),
+    moment("ready_at"),
+    moment("ready_by", nullable=True),
+    moment("closed_at", nullable=True),
+    integer("attempts", server_default=text("0")),
+    text_column("error", server_default=""),
     sqlite_autoincrement=True,
 )
 Index(
@@ -141,20 +95,20 @@ Index("ix_groups_work", groups.c.ae_title, groups.c.state, groups.c.ready_at)
 submissions = Table(
     "submissions",
     metadata,
-    _sequence(),
-    _text("id", unique=True),
-    _text("ae_title"),
-    _text("project", server_default=text("'default'")),
+    sequence(),
+    text_column("id", unique=True),
+    text_column("ae_title"),
+    text_column("project", server_default=text("'default'")),
     Column("group_id", Text, ForeignKey("groups.id")),
-    _text("name"),
-    _text("pipeline"),
-    _integer("priority"),
-    _text("state"),
-    _integer("attempts", server_default=text("0")),
-    _moment("created_at"),
-    _moment("ready_at"),
-    _moment("settled_at", nullable=True),
-    _text("error", server_default=""),
+    text_column("name"),
+    text_column("pipeline"),
+    integer("priority"),
+    text_column("state"),
+    integer("attempts", server_default=text("0")),
+    moment("created_at"),
+    moment("ready_at"),
+    moment("settled_at", nullable=True),
+    text_column("error", server_default=""),
     Column("job_id", Text),
     # The submission whose job this one's takes the place of.
     Column("supersedes", Text),
@@ -174,36 +128,36 @@ submission_instances = Table(
 jobs = Table(
     "jobs",
     metadata,
-    _sequence(),
-    _text("id", unique=True),
-    _text("name", unique=True),
-    _text("request_id", unique=True),
-    _text("request_sha256"),
-    _text("project"),
-    _text("pipeline"),
-    _text("pipeline_version"),
+    sequence(),
+    text_column("id", unique=True),
+    text_column("name", unique=True),
+    text_column("request_id", unique=True),
+    text_column("request_sha256"),
+    text_column("project"),
+    text_column("pipeline"),
+    text_column("pipeline_version"),
     Column("command", JSON, nullable=False),
     # The container image that it runs in, as it was configured, and what that was, once known.
-    _text("image", server_default=text("''")),
-    _text("image_id", server_default=text("''")),
+    text_column("image", server_default=text("''")),
+    text_column("image_id", server_default=text("''")),
     Column("timeout", Float),
-    _text("state"),
-    _text("reason", server_default=""),
-    _integer("priority"),
-    _text("ae_title"),
-    _integer("instances"),
+    text_column("state"),
+    text_column("reason", server_default=""),
+    integer("priority"),
+    text_column("ae_title"),
+    integer("instances"),
     Column("arguments", JSON, nullable=False),
-    _integer("cpus"),
-    _integer("memory"),
-    _integer("gpus"),
-    _moment("created_at"),
+    integer("cpus"),
+    integer("memory"),
+    integer("gpus"),
+    moment("created_at"),
     # When it came into the queue: when it was made, or was last retried by a person.
-    _moment("queued_at", server_default=text("0")),
-    _moment("started_at", nullable=True),
-    _moment("finished_at", nullable=True),
-    _integer("attempts", server_default=text("0")),
+    moment("queued_at", server_default=text("0")),
+    moment("started_at", nullable=True),
+    moment("finished_at", nullable=True),
+    integer("attempts", server_default=text("0")),
     Column("exit_code", Integer),
-    _text("error", server_default=""),
+    text_column("error", server_default=""),
     Column("cpu_seconds", Float),
     Column("max_rss_bytes", BigInteger),
     Column("wall_seconds", Float),
@@ -212,23 +166,23 @@ jobs = Table(
     # The id of the job whose definition and inputs this one has.
     Column("rerun_of", Text),
     # What a cancellation does to its process, and the state that the last one found it in.
-    _text("cancel_policy", server_default=text("'kill'")),
+    text_column("cancel_policy", server_default=text("'kill'")),
     Column("cancelled_from", Text),
     # What holds for each of its runs; a job that was made before there were rules has none.
     Column("rules", JSON(none_as_null=True)),
     # How often it was run again by itself, and before when it must not be.
-    _integer("retried", server_default=text("0")),
-    _moment("ready_at", nullable=True),
+    integer("retried", server_default=text("0")),
+    moment("ready_at", nullable=True),
     # Until when it may wait in the queue.
-    _moment("expires_at", nullable=True),
+    moment("expires_at", nullable=True),
     # How far the attempt is that runs now.
     Column("phase", Text),
     # The attempt that runs now: only who holds it may move the job, and no longer than until then.
     Column("lease", Text),
-    _moment("leased_until", nullable=True),
-    _moment("inputs_reclaimed_at", nullable=True),
-    _moment("outputs_reclaimed_at", nullable=True),
-    _moment("logs_reclaimed_at", nullable=True),
+    moment("leased_until", nullable=True),
+    moment("inputs_reclaimed_at", nullable=True),
+    moment("outputs_reclaimed_at", nullable=True),
+    moment("logs_reclaimed_at", nullable=True),
     sqlite_autoincrement=True,
 )
 Index(
@@ -254,8 +208,16 @@ job_items = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("job_id", Text, ForeignKey("jobs.id"), nullable=False, index=True),
-    _integer("position"),
-    _text("state"),
+    integer("position"),
+    text_column("state"),
+    text_column("reason", server_default=""),
+    text_column("error", server_default=""),
+    Column("exit_code", Integer),
+    moment("started_at", nullable=True),
+    moment("finished_at", nullable=True),
+    Column("cpu_seconds", Float),
+    Column("max_rss_bytes", BigInteger),
+    Column("wall_seconds", Float),
 )
 
 job_inputs = Table(
@@ -263,10 +225,10 @@ job_inputs = Table(
     metadata,
     Column("item_id", Text, ForeignKey("job_items.id"), primary_key=True),
     Column("position", Integer, primary_key=True, autoincrement=False),
-    _text("study"),
-    _text("series"),
-    _text("range"),
-    _integer("instances"),
+    text_column("study"),
+    text_column("series"),
+    text_column("range"),
+    integer("instances"),
 )
 
 job_files = Table(
@@ -275,9 +237,9 @@ job_files = Table(
     Column("item_id", Text, ForeignKey("job_items.id"), primary_key=True),
     Column("input_position", Integer, primary_key=True, autoincrement=False),
     Column("position", Integer, primary_key=True, autoincrement=False),
-    _text("instance_id"),
-    _text("sop_instance_uid"),
-    _text("sha256"),
+    text_column("instance_id"),
+    text_column("sop_instance_uid"),
+    text_column("sha256"),
 )
 
 job_steps = Table(
@@ -285,8 +247,8 @@ job_steps = Table(
     metadata,
     Column("job_id", Text, ForeignKey("jobs.id"), primary_key=True),
     Column("position", Integer, primary_key=True, autoincrement=False),
-    _text("name"),
-    _text("state"),
+    text_column("name"),
+    text_column("state"),
     Column("progress", Float, nullable=False),
 )
 
@@ -297,8 +259,8 @@ superseded_outputs = Table(
     Column("job_id", Text, ForeignKey("jobs.id"), primary_key=True),
     Column("attempt", Integer, primary_key=True, autoincrement=False),
     Column("path", Text, primary_key=True),
-    _integer("size"),
-    _text("sha256"),
+    integer("size"),
+    text_column("sha256"),
 )
 
 job_outputs = Table(
@@ -306,23 +268,23 @@ job_outputs = Table(
     metadata,
     Column("job_id", Text, ForeignKey("jobs.id"), primary_key=True),
     Column("path", Text, primary_key=True),
-    _integer("size"),
-    _text("sha256"),
+    integer("size"),
+    text_column("sha256"),
 )
 
 tokens = Table(
     "tokens",
     metadata,
-    _sequence(),
-    _text("name", unique=True),
+    sequence(),
+    text_column("name", unique=True),
     # Of the secret, which nobody has but who was given it.
-    _text("sha256", unique=True),
-    _text("role"),
+    text_column("sha256", unique=True),
+    text_column("role"),
     Column("project", Text),
-    _moment("created_at"),
-    _text("created_by"),
-    _moment("expires_at", nullable=True),
-    _moment("revoked_at", nullable=True),
+    moment("created_at"),
+    text_column("created_by"),
+    moment("expires_at", nullable=True),
+    moment("revoked_at", nullable=True),
     sqlite_autoincrement=True,
 )
 
@@ -331,25 +293,25 @@ uploads = Table(
     metadata,
     Column("instance_id", Text, primary_key=True),
     Column("sha256", Text, primary_key=True),
-    _integer("size"),
-    _moment("used_at"),
+    integer("size"),
+    moment("used_at"),
 )
 
 # No foreign key: the audit trail outlives what it tells of.
 events = Table(
     "events",
     metadata,
-    _sequence(),
-    _moment("at"),
-    _text("actor"),
-    _text("kind"),
-    _text("subject"),
+    sequence(),
+    moment("at"),
+    text_column("actor"),
+    text_column("kind"),
+    text_column("subject"),
     # Of what belongs to one.
-    _text("project", server_default=""),
-    _text("action"),
-    _text("from_state"),
-    _text("to_state"),
-    _text("reason"),
+    text_column("project", server_default=""),
+    text_column("action"),
+    text_column("from_state"),
+    text_column("to_state"),
+    text_column("reason"),
     sqlite_autoincrement=True,
 )
 Index("ix_events_subject", events.c.subject, events.c.seq)
@@ -359,30 +321,30 @@ webhooks = Table(
     "webhooks",
     metadata,
     Column("name", Text, primary_key=True),
-    _integer("event"),
+    integer("event"),
     # Until then nothing is sent to it: it did not answer, or has asked for a pause.
-    _moment("held_until", nullable=True),
+    moment("held_until", nullable=True),
 )
 
 deliveries = Table(
     "deliveries",
     metadata,
-    _sequence(),
-    _text("id", unique=True),
-    _text("webhook"),
-    _integer("event"),
-    _text("type"),
-    _text("job_id"),
-    _text("job"),
-    _text("body"),
-    _text("state"),
-    _integer("attempts", server_default=text("0")),
-    _moment("created_at"),
-    _moment("queued_at"),
-    _moment("ready_at"),
-    _moment("settled_at", nullable=True),
+    sequence(),
+    text_column("id", unique=True),
+    text_column("webhook"),
+    integer("event"),
+    text_column("type"),
+    text_column("job_id"),
+    text_column("job"),
+    text_column("body"),
+    text_column("state"),
+    integer("attempts", server_default=text("0")),
+    moment("created_at"),
+    moment("queued_at"),
+    moment("ready_at"),
+    moment("settled_at", nullable=True),
     Column("status", Integer),
-    _text("error", server_default=""),
+    text_column("error", server_default=""),
     sqlite_autoincrement=True,
 )
 # An event is told once to each webhook, also where a crash had it looked at twice.
@@ -395,6 +357,6 @@ deleted_jobs = Table(
     "deleted_jobs",
     metadata,
     Column("id", Text, primary_key=True),
-    _integer("event"),
+    integer("event"),
     Column("facts", JSON, nullable=False),
 )

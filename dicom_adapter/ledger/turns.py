@@ -20,8 +20,9 @@ from sqlalchemy import (
     type_coerce,
 )
 
+from dicom_adapter.ledger.columns import MICROSECOND, microseconds
 from dicom_adapter.ledger.leases import HELD
-from dicom_adapter.ledger.schema import MICROSECOND, jobs, microseconds
+from dicom_adapter.ledger.schema import jobs
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import Job, Resources
 

@@ -1,5 +1,6 @@
 """The frozen values that the rooms hand to one another; they know no table, wire or file format."""
 
+from dicom_adapter.lifecycle import ItemState
 from dicom_adapter.model.instances import (
     Duplicates,
     GroupState,
@@ -18,7 +19,6 @@ from dicom_adapter.model.jobs import (
     JOB_NAME_LENGTH,
     InputFile,
     InputSummary,
-    ItemState,
     Job,
     JobInput,
     JobItem,

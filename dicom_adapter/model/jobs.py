@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 
-from dicom_adapter.lifecycle import CancelPolicy, JobState, Phase
+from dicom_adapter.lifecycle import CancelPolicy, ItemState, JobState, Phase
 
 JOB_NAME_LENGTH = 63
 #: The project of whatever names none.
@@ -42,17 +42,6 @@ class SubmissionState(StrEnum):
     ACCEPTED = "accepted"
     PARKED = "parked"
     DISCARDED = "discarded"
-
-
-class ItemState(StrEnum):
-    """Where an item of a job stands."""
-
-    IN_QUEUE = "in_queue"
-    PROCESSING = "processing"
-    CANCELLING = "cancelling"
-    FINISHED = "finished"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 class StepState(StrEnum):
@@ -123,6 +112,8 @@ class RunRules:
     queue_timeout: float | None = None
     silence_timeout: float | None = None
     retries: Retries = Retries()
+    #: Whether the items behind one that fails are cancelled.
+    fail_fast: bool = False
 
     def expiry(self, queued_at: datetime) -> datetime | None:
         """Return until when a job may wait in the queue; None: for ever."""
@@ -176,11 +167,18 @@ class InputSummary:
 
 @dataclass(frozen=True)
 class JobItem:
-    """The unit of a job that runs, fails and is retried."""
+    """The unit of a job that runs, fails and is retried; `number` is its place, from 1."""
 
     id: str
+    number: int
     state: ItemState
-    inputs: tuple[InputSummary, ...]
+    inputs: tuple[InputSummary, ...] = ()
+    reason: str = ""
+    error: str = ""
+    exit_code: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    used: ResourceUse | None = None
 
 
 @dataclass(frozen=True)
@@ -263,7 +261,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What a client asks for: one pipeline over ordered inputs, named by a request id of its own.
+    """What a client asks for: one pipeline over ordered items, named by a request id of its own.
 
     The same request id twice makes one job.
     """
@@ -273,17 +271,20 @@ class JobRequest:
     pipeline: str
     priority: Priority
     ae_title: str
-    inputs: tuple[JobInput, ...]
+    #: The inputs of each item.
+    items: tuple[tuple[JobInput, ...], ...]
     arguments: Mapping[str, str] = field(default_factory=dict)
     #: The request id of the job that this one takes the place of.
     supersedes: str | None = None
     #: Empty: the caller's own, or the default one.
     project: str = ""
+    #: Whether the items behind one that fails are cancelled.
+    fail_fast: bool = False
 
     @property
     def files(self) -> list[InputFile]:
-        """Every file of every input, in order."""
-        return [file for series in self.inputs for file in series.files]
+        """Every file of every input of every item, in order."""
+        return [file for inputs in self.items for series in inputs for file in series.files]
 
 
 def safe_name(text: str) -> str:

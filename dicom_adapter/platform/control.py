@@ -1,15 +1,17 @@
 """What people do to jobs that are there: they cancel, retry, invalidate and delete them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import InvalidArgumentError, WrongStateError
 from dicom_adapter.ledger import Ledger, control, jobs
-from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, role_for, target_of
-from dicom_adapter.model import Caller, Job
+from dicom_adapter.lifecycle import Action, ItemState, JobState, role_for, target_of
+from dicom_adapter.model import Caller, Job, JobItem
 from dicom_adapter.platform.queue import JobQueue
+from dicom_adapter.platform.selection import Selection, named
 from dicom_adapter.platform.workspace import Workspaces
 
 #: Of what a person says of a decision; more is no reason but a document.
@@ -30,6 +32,7 @@ class JobControl:
         queue: JobQueue,
         submitted: Callable[[], None],
         cancelling: Callable[[str], None],
+        cancelling_item: Callable[[str, str], None],
         ended: Callable[[], None],
     ) -> None:
         """Name who has to know.
@@ -41,6 +44,7 @@ class JobControl:
             queue: Where a job waits that is retried.
             submitted: Told that a job waits again.
             cancelling: Told of a job that runs, and is to end.
+            cancelling_item: Told of a job and one of its items, which runs and is to end.
             ended: Told that a job has ended that never ran.
         """
         self._ledger = ledger
@@ -49,6 +53,7 @@ class JobControl:
         self._workspaces = workspaces
         self._submitted = submitted
         self._cancelling = cancelling
+        self._cancelling_item = cancelling_item
         self._ended = ended
 
     def cancel(
@@ -84,26 +89,55 @@ class JobControl:
             self._ended()
         return job
 
+    def cancel_items(
+        self, caller: Caller, id_or_name: str, items: Sequence[str], *, why: str = ""
+    ) -> Job:
+        """Cancel items of a job, by their ids or numbers; the others go on.
+
+        Returns the job as it is then.
+
+        Raises:
+            NotFoundError: there is no such job.
+            PermissionDeniedError: the caller may not.
+            InvalidArgumentError: the reason is too long, or there is no such item.
+            WrongStateError: one of them has ended; none is cancelled then.
+        """
+        caller.check(role_for(Action.CANCEL))
+        check_reason(why)
+        with self._ledger.write() as tx:
+            job = jobs.get(tx, id_or_name, caller.project)
+            running = control.cancel_items(
+                tx, job, named(job, items), at=self._clock.now(), actor=caller.name, why=why
+            )
+            job = jobs.get(tx, job.id)
+        log.info("items are to end", action="item.cancel", job=job.name, by=caller.name)
+        for item_id in running:
+            self._cancelling_item(job.id, item_id)
+        self._ended()
+        return job
+
     def retry(
         self,
         caller: Caller,
         id_or_name: str,
         *,
+        selection: Selection | None = None,
         why: str = "",
         confirm: bool = False,
         dry_run: bool = False,
     ) -> Job:
-        """Have a job that has ended run again, under its own id and name; return it as it is then.
+        """Have items of a job that has ended run again, under its own id and name.
 
-        The outputs that it has are superseded, and kept. `confirm` says that it is meant to repeat
-        finished work; `dry_run` changes nothing, and raises what would be raised.
+        The outputs that they have are superseded, and kept. `confirm` says that it is meant to
+        repeat finished work; `dry_run` changes nothing, and raises what would be raised. Returns
+        the job as it is then, or would be.
 
         Raises:
             NotFoundError: there is no such job.
             PermissionDeniedError: the caller may not.
-            InvalidArgumentError: the reason is too long.
-            WrongStateError: it has not ended, is invalidated, is finished and nobody says that this
-                is known, or its inputs were reclaimed.
+            InvalidArgumentError: the reason is too long, or there is no such item.
+            WrongStateError: it has not ended, is invalidated, would repeat finished work and nobody
+                says that this is known, or its inputs were reclaimed.
         """
         caller.check(role_for(Action.RETRY))
         check_reason(why)
@@ -116,25 +150,35 @@ class JobControl:
                 f"the inputs of {job.name} were reclaimed at {at} UTC: platform.keep.inputs had "
                 "passed; send the study again"
             )
-        if job.state == JobState.FINISHED and not (confirm or dry_run):
+        chosen = (selection or Selection()).to_retry(job)
+        done = [str(item.number) for item in chosen if item.state == ItemState.FINISHED]
+        if done and not (confirm or dry_run):
+            what = f"{job.name} is finished, and its"
+            if len(job.items) > 1:
+                what = f"items {', '.join(done)} of {job.name} are finished, and their"
             raise WrongStateError(
-                f"{job.name} is finished, and its work would be done once more: confirm that this "
-                "is meant"
+                f"{what} work would be done once more: confirm that this is meant"
             )
-        return job if dry_run else self._retried(caller, job, why)
+        return _as_it_would_be(job, chosen) if dry_run else self._retried(caller, job, chosen, why)
 
-    def _retried(self, caller: Caller, job: Job, why: str) -> Job:
+    def _retried(self, caller: Caller, job: Job, chosen: Sequence[JobItem], why: str) -> Job:
         workspace = self._workspaces.of(job.id)
+        done = [
+            workspace.of_item(item, len(job.items))
+            for item in chosen
+            if item.state == ItemState.FINISHED
+        ]
         try:
             with self._ledger.write() as tx:
                 self._queue.check_room(tx, job)
-                control.retry(tx, job, at=self._clock.now(), actor=caller.name, why=why)
+                control.retry(tx, job, chosen, at=self._clock.now(), actor=caller.name, why=why)
                 found = jobs.get(tx, job.id)
-                if job.state in FRUITFUL:
-                    # Last: a crash before the commit is seen by the next start.
-                    workspace.supersede_outputs(job.attempts)
+                # Last: a crash before the commit is seen by the next start.
+                for part in done:
+                    part.supersede_outputs(job.attempts)
         except BaseException:
-            workspace.restore_outputs(job.attempts)
+            for part in done:
+                part.restore_outputs(job.attempts)
             raise
         log.info("job is to run again", action="job.retried", job=job.name, by=caller.name)
         self._submitted()
@@ -185,6 +229,18 @@ class JobControl:
         self._workspaces.remove_condemned(job.id)
         log.info("job deleted", action="job.deleted", job=job.name, by=caller.name)
         return job
+
+
+def _as_it_would_be(job: Job, chosen: Sequence[JobItem]) -> Job:
+    again = {item.id for item in chosen}
+    return replace(
+        job,
+        state=JobState.IN_QUEUE,
+        items=tuple(
+            replace(item, state=ItemState.IN_QUEUE) if item.id in again else item
+            for item in job.items
+        ),
+    )
 
 
 def check_reason(why: str) -> None:

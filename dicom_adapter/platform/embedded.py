@@ -94,6 +94,7 @@ class EmbeddedPlatform:
                 queue=queue,
                 submitted=wake,
                 cancelling=self._scheduler.cancel,
+                cancelling_item=self._scheduler.cancel_item,
                 ended=ended,
             ),
             pipelines=self._pipelines,

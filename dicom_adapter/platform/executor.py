@@ -100,6 +100,8 @@ class Execution:
         if job.attempts > 1:
             # The attempts follow one another in one log.
             self._log.note(f"--- attempt {job.attempts} ---\n")
+        if workspace.part:
+            self._log.note(f"--- item {int(workspace.part)} ---\n")
         try:
             with self._log.input() as output:
                 self._program = launch(output)

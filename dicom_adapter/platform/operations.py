@@ -1,10 +1,8 @@
 """How jobs are made, and of what: gRPC, and so the adapter and the command line, call these."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
@@ -46,10 +44,9 @@ from dicom_adapter.model import (
 from dicom_adapter.platform.pipelines import Definition, PipelineOperations
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue
-from dicom_adapter.platform.uploads import Uploads, check
+from dicom_adapter.platform.requests import check_request, digest_of
+from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.workspace import BrokenInputError, Workspaces
-
-LONGEST_REQUEST_ID = 128
 
 log = structlog.get_logger()
 
@@ -120,9 +117,9 @@ class JobOperations:
             WrongStateError: an instance is not here; upload it and submit again.
         """
         caller.check(role_for(Action.CREATE))
-        _check(request)
+        check_request(request)
         request = replace(request, project=self._project_for(caller, request))
-        digest = _digest(request)
+        digest = digest_of(request)
         earlier = self._earlier(request, digest)
         if earlier is not None:
             return earlier
@@ -167,7 +164,7 @@ class JobOperations:
         caller.check(role_for(Action.CREATE))
         with self._ledger.read() as tx:
             source = jobs.get(tx, id_or_name, caller.project)
-            inputs = jobs.inputs_of(tx, source.id)
+            inputs = tuple(jobs.inputs_of(tx, source.id).values())
         if name and safe_name(name) == source.name:
             raise InvalidArgumentError("name", f"must be another than the job's own, {source.name}")
         request = JobRequest(
@@ -177,11 +174,12 @@ class JobOperations:
             priority=source.priority,
             ae_title=source.ae_title,
             project=source.project,
-            inputs=inputs,
+            items=inputs,
             arguments=source.arguments,
+            fail_fast=source.rules.fail_fast,
         )
-        _check(request)
-        digest = _digest(request, source.id, str(latest))
+        check_request(request)
+        digest = digest_of(request, source.id, str(latest))
         earlier = self._earlier(request, digest)
         if earlier is not None:
             return earlier
@@ -213,14 +211,18 @@ class JobOperations:
     ) -> Job:
         job = _new_job(request, definition, self._clock.now(), source)
         workspace, places = self._workspaces.of(job.id), self._places(request.files)
+        count = len(request.items)
         if source is not None:
             # It has them also when nothing else has.
-            places |= self._workspaces.of(source.id).sources(request.inputs)
+            own = self._workspaces.of(source.id)
+            for item, inputs in zip(source.items, request.items, strict=True):
+                places |= own.of_item(item, count).sources(inputs)
         try:
-            workspace.take_inputs(request.inputs, places)
+            for item, inputs in zip(job.items, request.items, strict=True):
+                workspace.of_item(item, count).take_inputs(inputs, places)
             with self._ledger.write() as tx:
                 self._queue.check_room(tx, job)
-                return queue.add(tx, job, request.inputs, origin)
+                return queue.add(tx, job, request.items, origin)
         except IntegrityError:
             self._workspaces.remove(job.id)
             earlier = self._earlier(request, origin.request_sha256)
@@ -266,7 +268,7 @@ def _new_job(request: JobRequest, definition: Definition, now: datetime, source:
         reason="",
         priority=request.priority,
         ae_title=request.ae_title,
-        instances=sum(len(series.files) for series in request.inputs),
+        instances=len(request.files),
         created_at=now,
         started_at=None,
         finished_at=None,
@@ -278,13 +280,16 @@ def _new_job(request: JobRequest, definition: Definition, now: datetime, source:
         image_id=definition.image_id,
         timeout=pipeline.timeout,
         cancel_policy=pipeline.cancel,
-        rules=_rules(pipeline),
+        rules=replace(_rules(pipeline), fail_fast=request.fail_fast),
         requested=Resources(resources.cpus, resources.memory, resources.gpus),
         used=None,
         attempts=0,
         exit_code=None,
         error="",
-        items=(JobItem(uuid4().hex, ItemState.IN_QUEUE, ()),),
+        items=tuple(
+            JobItem(uuid4().hex, number, ItemState.IN_QUEUE)
+            for number in range(1, len(request.items) + 1)
+        ),
         steps=tuple(JobStep(name, StepState.WAITING, 0.0) for name in pipeline.steps),
     )
 
@@ -317,29 +322,3 @@ def _pinned(job: Job) -> Definition:
         steps=tuple(step.name for step in job.steps),
     )
     return Definition(pipeline, job.image_id)
-
-
-def _check(request: JobRequest) -> None:
-    if not 0 < len(request.request_id) <= LONGEST_REQUEST_ID:
-        raise InvalidArgumentError("request_id", f"must have 1 to {LONGEST_REQUEST_ID} characters")
-    if not safe_name(request.name):
-        raise InvalidArgumentError("name", "must have a letter or digit")
-    if not request.inputs:
-        raise InvalidArgumentError("items[0].inputs", "must name at least one series")
-    for number, series in enumerate(request.inputs):
-        where = f"items[0].inputs[{number}].instances"
-        if not series.files:
-            raise InvalidArgumentError(where, "must not be empty")
-        for position, file in enumerate(series.files):
-            check(file, f"{where}[{position}]")
-
-
-def _digest(request: JobRequest, *more: str) -> str:
-    fields = asdict(request)
-    # As it was before there were these fields: a request that was made then may come again.
-    if request.supersedes is None:
-        del fields["supersedes"]
-    if request.project == DEFAULT_PROJECT:
-        del fields["project"]
-    values = "".join([json.dumps(fields, sort_keys=True, default=str), *more])
-    return sha256(values.encode()).hexdigest()

@@ -7,7 +7,8 @@ from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 
-from dicom_adapter.model import Job, JobInput, JobOutput
+from dicom_adapter.ledger.leases import Claim
+from dicom_adapter.model import JobInput, JobOutput
 from dicom_adapter.platform.executor import Ended
 from dicom_adapter.platform.workspace import described
 
@@ -16,13 +17,14 @@ FORMAT = 1
 
 
 def provenance(
-    job: Job,
+    claim: Claim,
     inputs: Sequence[JobInput],
     outputs: Sequence[JobOutput],
     ended: Ended,
     at: datetime,
 ) -> Mapping[str, object]:
-    """Return the record of a job whose pipeline has ended, and that finishes now."""
+    """Return the record of an item whose pipeline has ended, and that finishes now."""
+    job, item = claim.job, claim.item
     return {
         "format": FORMAT,
         "job": {
@@ -34,6 +36,7 @@ def provenance(
             "rerun_of": job.rerun_of,
             "supersedes": job.supersedes,
         },
+        "item": {"id": item.id, "number": item.number, "of": len(job.items)},
         "pipeline": {
             "name": job.pipeline,
             "version": job.pipeline_version,
@@ -51,7 +54,7 @@ def provenance(
         "host": {**_host(), "container_runtime": ended.ran_as.runtime or None},
         "resources": {"requested": asdict(job.requested), "used": asdict(ended.used)},
         "created_at": _time(job.created_at),
-        "started_at": None if job.started_at is None else _time(job.started_at),
+        "started_at": None if item.started_at is None else _time(item.started_at),
         "finished_at": _time(at),
         "exit_code": ended.exit_code,
     }

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -12,13 +13,13 @@ from sqlalchemy import Connection
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import StaleLeaseError, UnavailableError, fingerprint
 from dicom_adapter.files import NO_ROOM
-from dicom_adapter.ledger import Ledger, due, jobs, leases, queue
+from dicom_adapter.ledger import Ledger, due, items, jobs, leases, queue
 from dicom_adapter.ledger.leases import Claim
-from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, Phase, Reason
-from dicom_adapter.model import ItemState, JobOutput
+from dicom_adapter.lifecycle import FRUITFUL, Action, ItemState, JobState, Phase, Reason, roll_up
+from dicom_adapter.model import JobItem, JobOutput
 from dicom_adapter.platform.executor import Ended
 from dicom_adapter.platform.provenance import provenance
-from dicom_adapter.platform.workspace import Workspaces
+from dicom_adapter.platform.workspace import Workspace, Workspaces
 
 LONGEST_ERROR = 500
 LEDGER_PAUSE_SECONDS = 1.0
@@ -78,52 +79,52 @@ class Records:
             # A courtesy to those who watch: the pipeline itself goes on without it.
             log.warning("progress not recorded", action="job.progress_lost", job=claim.job.name)
 
-    def finish(self, claim: Claim, outputs: tuple[JobOutput, ...], ended: Ended) -> None:
-        """Finish a job: its outputs and its state are committed together, or neither is."""
-        job, workspace = claim.job, self._workspaces.of(claim.job.id)
-        at = self._clock.now()
-        if not self._stage_provenance(claim, outputs, ended, at):
-            return
+    def finish(self, claim: Claim, outputs: tuple[JobOutput, ...], ended: Ended) -> JobItem | None:
+        """Finish an item: its outputs and its state are committed together, or neither is.
 
-        def finish(tx: Connection) -> None:
-            queue.add_outputs(tx, job.id, outputs, lease=claim.lease)
-            queue.finish_steps(tx, job.id, lease=claim.lease)
-            queue.move(
-                tx,
-                job.id,
-                Action.FINISH,
-                at=at,
-                item=ItemState.FINISHED,
-                values={**self._end(claim, ended), "finished_at": at},
-                lease=claim.lease,
-            )
-            # Within: nobody can take the lease now. Last: a crash before the commit leaves a job
+        Returns, as every method that ends an item, the job's next one, which has begun; None where
+        there is none, and the job has ended, or is not ours any more.
+        """
+        workspace, at = self._workspace(claim), self._clock.now()
+        if not self._stage_provenance(claim, outputs, ended, at):
+            return None
+
+        def finish(tx: Connection) -> JobItem | None:
+            queue.add_outputs(tx, claim.job.id, outputs, lease=claim.lease)
+            found = self._end_item(tx, claim, ItemState.FINISHED, _Ending(at, ended))
+            # Within: nobody can take the lease now. Last: a crash before the commit leaves an item
             # that is run again, and the next attempt begins by removing these.
             workspace.commit_outputs()
+            return found
 
-        self._commit(finish)
+        following = self._commit(finish)
         workspace.discard_staged()
         log.info(
-            "job finished",
-            action="job.finished",
-            job=job.name,
+            "job finished" if following is None else "item finished",
+            action="job.finished" if following is None else "item.finished",
+            job=claim.job.name,
+            **_numbered(claim),
             outputs=len(outputs),
             seconds=ended.used.wall_seconds,
         )
+        return following
 
     def _stage_provenance(
         self, claim: Claim, outputs: tuple[JobOutput, ...], ended: Ended, at: datetime
     ) -> bool:
         """Write how outputs were made as soon as the disk has room; False if a stop comes first.
 
-        Before the transaction that finishes the job: nobody else can write to the ledger during
+        Before the transaction that finishes the item: nobody else can write to the ledger during
         that one, and the record of very many inputs takes its time.
         """
         with self._ledger.read() as tx:
-            inputs = jobs.inputs_of(tx, claim.job.id)
-        record = provenance(claim.job, inputs, outputs, ended, at)
-        workspace = self._workspaces.of(claim.job.id)
+            inputs = jobs.inputs_of(tx, claim.job.id)[claim.item.id]
+        record = provenance(claim, inputs, outputs, ended, at)
+        workspace = self._workspace(claim)
         return self.when_room(claim, lambda: workspace.stage_provenance(record))
+
+    def _workspace(self, claim: Claim) -> Workspace:
+        return self._workspaces.of(claim.job.id).of_item(claim.item, len(claim.job.items))
 
     def when_room(self, claim: Claim, write: Callable[[], None]) -> bool:
         """Write into a job's folder as soon as the disk has room.
@@ -149,28 +150,34 @@ class Records:
                 self.put_back(claim)
                 return False
 
-    def fail(self, claim: Claim, reason: Reason, error: str, ended: Ended | None = None) -> None:
-        """Fail a job, and remove what it has written; its log stays."""
+    def fail(
+        self, claim: Claim, reason: Reason, error: str, ended: Ended | None = None
+    ) -> JobItem | None:
+        """Fail an item, and remove what it has written; its log stays."""
         self.hold(claim)
-        self._workspaces.of(claim.job.id).discard_attempt()
-        self._record_failure(claim, reason, error, ended)
+        self._workspace(claim).discard_attempt()
+        return self._record_failure(claim, reason, error, ended)
 
-    def try_again(self, claim: Claim, cause: str, error: str, ended: Ended) -> None:
-        """Have a job run again after a while; fail it where it has often enough, or is to end.
+    def try_again(self, claim: Claim, cause: str, error: str, ended: Ended) -> JobItem | None:
+        """Have a job go on with its item after a while; fail that where it has often enough.
 
         The cause is for the history, which must hold nothing of the log; the error may quote it.
         """
         self.hold(claim)
         self._workspaces.of(claim.job.id).discard_attempt()
-        end = {**self._end(claim, ended), "finished_at": None, "error": error[:LONGEST_ERROR]}
+        used = (
+            {**asdict(ended.used), "exit_code": ended.exit_code}
+            if len(claim.job.items) == 1
+            else {}
+        )
+        end = {**_exactly(claim), **used, "error": error[:LONGEST_ERROR]}
         later = self._commit(
             lambda tx: due.back_off(
                 tx, claim.job.id, at=self._clock.now(), lease=claim.lease, cause=cause, values=end
             )
         )
         if later is None:
-            self._record_failure(claim, Reason.PIPELINE_ERROR, error, ended)
-            return
+            return self._record_failure(claim, Reason.PIPELINE_ERROR, error, ended)
         log.warning(
             "job failed, and runs again after a while",
             action="job.backed_off",
@@ -179,33 +186,31 @@ class Records:
             exit_code=ended.exit_code,
             ready_at=later.ready_at,
         )
+        return None
 
     def is_cancelled(self, claim: Claim) -> bool:
-        """Tell whether somebody wants the job to end."""
+        """Tell whether somebody wants the job, or its item, to end."""
         with self._ledger.read() as tx:
-            return queue.state_of(tx, claim.job.id) == JobState.CANCELLING
+            return items.state_of(tx, claim.item.id) == ItemState.CANCELLING
 
-    def stop(self, claim: Claim, ended: Ended | None = None) -> None:
-        """Cancel a job whose processes have ended, and remove what it has written but its log."""
+    def stop(self, claim: Claim, ended: Ended | None = None) -> JobItem | None:
+        """Cancel an item whose processes have ended, and remove what it has written but its log."""
         self.hold(claim)
-        self._workspaces.of(claim.job.id).discard_attempt()
-        self._commit(
-            lambda tx: queue.move(
-                tx,
-                claim.job.id,
-                Action.STOP,
-                at=self._clock.now(),
-                item=ItemState.CANCELLED,
-                values=self._end(claim, ended),
-                lease=claim.lease,
-            )
+        self._workspace(claim).discard_attempt()
+        ending = _Ending(self._clock.now(), ended)
+        following = self._commit(lambda tx: self._end_item(tx, claim, ItemState.CANCELLED, ending))
+        log.info(
+            "job cancelled" if following is None else "item cancelled",
+            action="job.cancelled" if following is None else "item.cancelled",
+            job=claim.job.name,
+            **_numbered(claim),
         )
-        log.info("job cancelled", action="job.cancelled", job=claim.job.name)
+        return following
 
     def put_back(self, claim: Claim) -> None:
         """Let the service's next run have a job, without what this attempt has written."""
         self.hold(claim)
-        self._workspaces.of(claim.job.id).discard_attempt()
+        self._workspace(claim).discard_attempt()
         now = self._clock.now()
         self._commit(
             lambda tx: queue.put_back(
@@ -225,7 +230,7 @@ class Records:
         with suppress(OSError, UnavailableError):
             with self._ledger.read() as tx:
                 state = queue.state_of(tx, claim.job.id)
-            workspace = self._workspaces.of(claim.job.id)
+            workspace = self._workspace(claim)
             if state in FRUITFUL:
                 workspace.discard_staged()
             elif state not in leases.HELD:
@@ -237,8 +242,20 @@ class Records:
         try:
             self.hold(claim)
             with suppress(OSError):
-                self._workspaces.of(claim.job.id).discard_attempt()
-            self._record_failure(claim, Reason.INTERNAL, error)
+                self._workspace(claim).discard_attempt()
+            self._commit(
+                lambda tx: queue.move(
+                    tx,
+                    claim.job.id,
+                    Action.FAIL,
+                    at=self._clock.now(),
+                    values={"finished_at": self._clock.now(), "error": error[:LONGEST_ERROR]},
+                    reason=Reason.INTERNAL,
+                    lease=claim.lease,
+                )
+            )
+            log.error("job failed: see `dicom-adapter jobs show`", action="job.failed",
+                      job=claim.job.name, reason=Reason.INTERNAL)  # fmt: skip
         except StaleLeaseError:
             self.drop(claim)
         except Exception as cause:  # noqa: BLE001 - nothing is behind this but the thread's end
@@ -250,23 +267,75 @@ class Records:
             )
 
     def _record_failure(
-        self, claim: Claim, reason: Reason, error: str, ended: Ended | None = None
-    ) -> None:
-        self._commit(
-            lambda tx: queue.move(
+        self, claim: Claim, reason: Reason, error: str, ended: Ended | None
+    ) -> JobItem | None:
+        ending = _Ending(self._clock.now(), ended, reason, error[:LONGEST_ERROR])
+        following = self._commit(lambda tx: self._end_item(tx, claim, ItemState.FAILED, ending))
+        # The error itself may quote the log, and so patient data: `jobs show` has it.
+        log.error(
+            "job failed: see `dicom-adapter jobs show`"
+            if following is None
+            else "item failed: see `dicom-adapter jobs show`",
+            action="job.failed" if following is None else "item.failed",
+            job=claim.job.name,
+            **_numbered(claim),
+            reason=reason,
+        )
+        return following
+
+    def _end_item(
+        self, tx: Connection, claim: Claim, state: ItemState, ending: "_Ending"
+    ) -> JobItem | None:
+        """End an item, and begin the next one, or move the job where its items say."""
+        job = claim.job
+        leases.check(tx, job.id, claim.lease)
+        items.end(tx, claim.item.id, state, ending.at, ending.values())
+        if state == ItemState.FAILED and job.rules.fail_fast:
+            items.cancel_waiting(tx, job.id, ending.at)
+        if queue.state_of(tx, job.id) == JobState.PROCESSING:
+            following = items.begin_next(tx, job.id, ending.at)
+            if following is not None:
+                queue.reset_steps(tx, job.id)
+                queue.set_phase(tx, job.id, Phase.PREPARING, lease=claim.lease)
+                return following
+        self._end_job(tx, claim, ending.at)
+        return None
+
+    def _end_job(self, tx: Connection, claim: Claim, at: datetime) -> None:
+        """Move a job, all of whose items have ended, where they say."""
+        job, found = claim.job, items.summary(tx, claim.job.id)
+        state = roll_up(found.states, cancelling=False, started=True)
+        values = {
+            **_exactly(claim),
+            "finished_at": at,
+            "exit_code": found.exit_code,
+            "error": found.error[:LONGEST_ERROR],
+        }
+        if found.used is not None:
+            values |= asdict(found.used)
+        if state == JobState.FINISHED:
+            queue.finish_steps(tx, job.id, lease=claim.lease)
+        is_running = queue.state_of(tx, job.id) == JobState.PROCESSING
+        if state == JobState.CANCELLED and is_running:
+            # Item by item: nobody has asked for the end of the job itself.
+            queue.move(
                 tx,
-                claim.job.id,
-                Action.FAIL,
-                at=self._clock.now(),
-                item=ItemState.FAILED,
-                values={**self._end(claim, ended), "error": error[:LONGEST_ERROR]},
-                reason=reason,
+                job.id,
+                Action.CANCEL,
+                at=at,
+                values={"cancelled_from": JobState.PROCESSING},
+                why="items were cancelled",
                 lease=claim.lease,
             )
+        queue.move(
+            tx,
+            job.id,
+            _ENDS[state],
+            at=at,
+            values=values,
+            reason=found.reason if state == JobState.FAILED else "",
+            lease=claim.lease,
         )
-        # The error itself may quote the log, and so patient data: `jobs show` has it.
-        log.error("job failed: see `dicom-adapter jobs show`", action="job.failed",
-                  job=claim.job.name, reason=reason)  # fmt: skip
 
     def _commit(self, change: Callable[[Connection], _Made]) -> _Made:
         """Make a change as soon as the ledger can be written; a full disk must not lose an end.
@@ -287,16 +356,36 @@ class Records:
             else:
                 return made
 
-    def _end(self, claim: Claim, ended: Ended | None) -> Mapping[str, Any]:
-        values: dict[str, Any] = {"finished_at": self._clock.now()}
-        if ended is not None:
-            values |= {
-                # What a name stood for may be known only since it ran.
-                "image_id": claim.job.image_id,
-                "pipeline_version": claim.job.pipeline_version,
-                "exit_code": ended.exit_code,
-                "cpu_seconds": ended.used.cpu_seconds,
-                "max_rss_bytes": ended.used.max_rss_bytes,
-                "wall_seconds": ended.used.wall_seconds,
-            }
-        return values
+
+@dataclass(frozen=True)
+class _Ending:
+    """How an item has ended."""
+
+    at: datetime
+    #: How its pipeline has; None where that was not run.
+    ended: Ended | None
+    reason: str = ""
+    error: str = ""
+
+    def values(self) -> Mapping[str, Any]:
+        """Return what the item's row says of it."""
+        told = {"reason": self.reason, "error": self.error}
+        if self.ended is None:
+            return told
+        return {**told, "exit_code": self.ended.exit_code, **asdict(self.ended.used)}
+
+
+_ENDS = {
+    JobState.FINISHED: Action.FINISH,
+    JobState.FAILED: Action.FAIL,
+    JobState.CANCELLED: Action.STOP,
+}
+
+
+def _exactly(claim: Claim) -> Mapping[str, Any]:
+    """Return what exactly was run: what a name stood for may be known only since then."""
+    return {"image_id": claim.job.image_id, "pipeline_version": claim.job.pipeline_version}
+
+
+def _numbered(claim: Claim) -> Mapping[str, int]:
+    return {"item": claim.item.number} if len(claim.job.items) > 1 else {}

@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 from dicom_adapter.clock import Clock
 from dicom_adapter.ledger import Ledger, due, jobs, leases, queue
 from dicom_adapter.ledger.leases import Lost
-from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, Reason
-from dicom_adapter.model import ItemState
+from dicom_adapter.lifecycle import Action, ItemState, JobState, Reason
+from dicom_adapter.model import Job, JobItem
 from dicom_adapter.platform.executor import Executor
 from dicom_adapter.platform.workspace import Workspaces
 
@@ -126,7 +126,6 @@ class Recovery:
             job.job_id,
             Action.FAIL,
             at=now,
-            item=ItemState.FAILED,
             values={"finished_at": now, "error": error},
             reason=Reason.LOST,
             lease=job.lease,
@@ -150,11 +149,15 @@ class Recovery:
             ids = jobs.known(tx, self._workspaces.with_superseded())
             found = [jobs.get(tx, job_id) for job_id in {*ids, *jobs.with_superseded(tx)}]
         for job in found:
-            workspace = self._workspaces.of(job.id)
-            if job.state in FRUITFUL:
-                workspace.restore_outputs(job.attempts)
-            elif job.attempts in job.superseded_outputs:
-                workspace.supersede_outputs(job.attempts)
+            for item in job.items:
+                self._agree_on_item(job, item)
+
+    def _agree_on_item(self, job: Job, item: JobItem) -> None:
+        workspace = self._workspaces.of(job.id).of_item(item, len(job.items))
+        if item.state == ItemState.FINISHED:
+            workspace.restore_outputs(job.attempts)
+        elif job.attempts in job.superseded_outputs:
+            workspace.supersede_outputs(job.attempts)
 
     def _sweep(self) -> None:
         """Remove the folders of submissions that the crash cut off: nobody was told of them."""

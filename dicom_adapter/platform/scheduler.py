@@ -15,6 +15,7 @@ from dicom_adapter.ledger import Ledger, due, jobs
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.ledger.turns import Rules
 from dicom_adapter.lifecycle import CancelPolicy, Phase, Reason
+from dicom_adapter.model import JobItem
 from dicom_adapter.platform.executor import Ended, Execution, Executor
 from dicom_adapter.platform.heartbeat import Heartbeat
 from dicom_adapter.platform.program import CannotStartError
@@ -37,11 +38,12 @@ log = structlog.get_logger()
 
 @dataclass
 class _Run:
-    """A job that runs now; `execution` is None while its inputs are checked.
+    """A job that runs now; `execution` is None while the inputs of its item are checked.
 
     `ending` says why it is to end, also when that is known before its process is there.
     """
 
+    #: With the item that runs now.
     claim: Claim
     execution: Execution | None = None
     ending: str | None = None
@@ -125,12 +127,25 @@ class Scheduler:
         # One that has no process yet looks at its state before it starts one.
         if run is None or run.execution is None:
             return
+        self._end_item(run, run.execution)
+
+    def cancel_item(self, job_id: str, item_id: str) -> None:
+        """End an item that is `cancelling`, if it runs here, as its pipeline wants it."""
+        with self._lock:
+            run = self._runs.get(job_id)
+            execution = None if run is None else run.execution
+            if run is None or execution is None or run.claim.item.id != item_id:
+                return
+        self._end_item(run, execution)
+
+    def _end_item(self, run: _Run, execution: Execution) -> None:
         policy = run.claim.job.cancel_policy
         if policy == CancelPolicy.KILL:
-            self._end_run(run, CANCELLED)
+            # Its own end alone: what the job is to do then, its items say.
+            execution.interrupt(CANCELLED)
         elif policy == CancelPolicy.REQUEST:
             run.asked = True
-            run.execution.ask()
+            execution.ask()
 
     def _leases(self) -> list[str]:
         with self._lock:
@@ -188,7 +203,10 @@ class Scheduler:
         started = log.bind(job=job.name, pipeline=job.pipeline, attempt=job.attempts)
         started.info("job started", action="job.started")
         try:
-            self._attempt(run, self._workspaces.of(job.id))
+            while (following := self._attempt(run)) is not None:
+                with self._lock:
+                    run.claim = replace(run.claim, item=following)
+                    run.execution, run.asked = None, False
         except StaleLeaseError:
             self._records.drop(run.claim)
         except Exception as error:  # noqa: BLE001 - whatever happens, no job stays processing
@@ -201,35 +219,34 @@ class Scheduler:
             self.wake()
             self._ended()
 
-    def _attempt(self, run: _Run, workspace: Workspace) -> None:
-        job = run.claim.job
+    def _attempt(self, run: _Run) -> JobItem | None:
+        """Run an item; return the next one, which has begun, if there is any."""
+        job, item = run.claim.job, run.claim.item
+        workspace = self._workspaces.of(job.id).of_item(item, len(job.items))
         with self._ledger.read() as tx:
-            inputs = jobs.inputs_of(tx, job.id)
+            inputs = jobs.inputs_of(tx, job.id)[item.id]
         try:
             workspace.check_inputs(inputs)
-            if not self._records.when_room(run.claim, lambda: workspace.prepare(job, inputs)):
-                return
+            if not self._records.when_room(run.claim, lambda: workspace.prepare(job, item, inputs)):
+                return None
         except BrokenInputError as error:
-            self._records.fail(run.claim, Reason.INPUT_ERROR, f"{error}: send the study again")
-            return
+            told = f"{error}: send the study again"
+            return self._records.fail(run.claim, Reason.INPUT_ERROR, told)
         if self._records.is_cancelled(run.claim):
-            self._records.stop(run.claim)
-            return
+            return self._records.stop(run.claim)
         self._records.note_phase(run.claim, Phase.EXECUTING)
-        ended, problem = None, ""
         with self._gpus_for(run) as gpus:
             try:
                 execution = self._executor.start(job, workspace, gpus)
             except CannotStartError as error:
-                problem = str(error)
+                ended, problem = None, str(error)
             else:
                 # What it exactly is: an image that a name stood for, for one.
                 run.claim = replace(run.claim, job=execution.job)
-                ended = self._wait(run, execution)
+                ended, problem = self._wait(run, execution), ""
         if ended is None:
-            self._records.fail(run.claim, Reason.PIPELINE_ERROR, problem)
-        else:
-            self._settle(run, workspace, ended)
+            return self._records.fail(run.claim, Reason.PIPELINE_ERROR, problem)
+        return self._settle(run, workspace, ended)
 
     @contextmanager
     def _gpus_for(self, run: _Run) -> Iterator[tuple[int, ...]]:
@@ -255,39 +272,45 @@ class Scheduler:
             execution.interrupt(ending)
         if self._records.is_cancelled(run.claim):
             # So may this.
-            self.cancel(run.claim.job.id)
+            self._end_item(run, execution)
         return execution.wait(lambda reports: self._records.note_steps(run.claim, reports))
 
-    def _settle(self, run: _Run, workspace: Workspace, ended: Ended) -> None:
+    def _settle(self, run: _Run, workspace: Workspace, ended: Ended) -> JobItem | None:
+        claim = run.claim
         # First why we ended it: many programs answer TERM with exit code 0 and half an output.
-        if ended.interrupted == Reason.LOST:
-            self._records.drop(run.claim)
-        elif ended.interrupted == Reason.DRAIN:
-            self._records.put_back(run.claim)
-        elif ended.interrupted == CANCELLED or (run.asked and ended.exit_code != 0):
-            self._records.stop(run.claim, ended)
-        elif ended.interrupted == Reason.SILENCE_TIMEOUT:
-            limit = run.claim.job.rules.silence_timeout
-            told = f"it told nothing for longer than its silence_timeout of {limit} s"
-            self._records.fail(run.claim, Reason.SILENCE_TIMEOUT, told, ended)
-        elif ended.interrupted:
-            told = f"it ran longer than its timeout of {run.claim.job.timeout} s"
-            self._records.fail(run.claim, Reason.RUN_TIMEOUT, told, ended)
-        elif ended.exit_code == 0:
-            self._records.note_phase(run.claim, Phase.FINALIZING)
-            try:
-                outputs = workspace.collect_outputs()
-            except InvalidOutputError as error:
-                self._records.fail(run.claim, Reason.OUTPUT_INVALID, str(error), ended)
-            else:
-                self._records.finish(run.claim, outputs, ended)
-        else:
-            last = workspace.last_log_line()
-            told = f"{ended.told}; the log ends with: {last}" if last else ended.told
-            if ended.exit_code in run.claim.job.rules.retries.exit_codes:
-                self._records.try_again(run.claim, ended.told, told, ended)
-            else:
-                self._records.fail(run.claim, ended.reason, told, ended)
+        if ended.interrupted in (Reason.LOST, Reason.DRAIN):
+            leave = (
+                self._records.drop if ended.interrupted == Reason.LOST else self._records.put_back
+            )
+            leave(claim)
+            return None
+        if ended.interrupted == CANCELLED or (run.asked and ended.exit_code != 0):
+            return self._records.stop(claim, ended)
+        if ended.interrupted:
+            reason = Reason(ended.interrupted)
+            return self._records.fail(claim, reason, _overtime(claim, reason), ended)
+        if ended.exit_code == 0:
+            return self._finish(claim, workspace, ended)
+        last = workspace.last_log_line()
+        told = f"{ended.told}; the log ends with: {last}" if last else ended.told
+        if ended.exit_code in claim.job.rules.retries.exit_codes:
+            return self._records.try_again(claim, ended.told, told, ended)
+        return self._records.fail(claim, ended.reason, told, ended)
+
+    def _finish(self, claim: Claim, workspace: Workspace, ended: Ended) -> JobItem | None:
+        self._records.note_phase(claim, Phase.FINALIZING)
+        try:
+            outputs = workspace.collect_outputs()
+        except InvalidOutputError as error:
+            return self._records.fail(claim, Reason.OUTPUT_INVALID, str(error), ended)
+        return self._records.finish(claim, outputs, ended)
+
+
+def _overtime(claim: Claim, reason: Reason) -> str:
+    if reason == Reason.SILENCE_TIMEOUT:
+        limit = claim.job.rules.silence_timeout
+        return f"it told nothing for longer than its silence_timeout of {limit} s"
+    return f"it ran longer than its timeout of {claim.job.timeout} s"
 
 
 def _free_gpus(taken: Collection[int], count: int) -> tuple[int, ...]:

@@ -14,10 +14,11 @@ from dicom_adapter.errors import (
 )
 from dicom_adapter.ledger import Ledger, events, jobs
 from dicom_adapter.ledger.jobs import JobFilter
-from dicom_adapter.lifecycle import FRUITFUL, TERMINAL
+from dicom_adapter.lifecycle import FRUITFUL, TERMINAL, ItemState
 from dicom_adapter.model import Caller, Event, Job
 from dicom_adapter.platform.joblog import LogReader
 from dicom_adapter.platform.queue import JobQueue
+from dicom_adapter.platform.selection import named
 from dicom_adapter.platform.workspace import Workspace, Workspaces
 
 LARGEST_PAGE = 1000
@@ -189,24 +190,32 @@ class JobViews:
             self._wait(commits, FOLLOW_SECONDS)
 
     def provenance_of(self, job: Job) -> Path | None:
-        """Return the file that says how a job's outputs were made; None where there is none."""
+        """Return the file that says how a job's outputs were made; None where there is none.
+
+        Of a job of several items each has a file of its own, and the job none.
+        """
         path = self.workspace(job).provenance
         return path if job.state in FRUITFUL and path.is_file() else None
 
-    def provenance(self, caller: Caller, id_or_name: str) -> Iterator[bytes]:
-        """Yield how a finished job's outputs were made, in chunks of one JSON object.
+    def provenance(self, caller: Caller, id_or_name: str, item: str = "") -> Iterator[bytes]:
+        """Yield how the outputs of a finished item were made, in chunks of one JSON object.
 
         Raises:
             NotFoundError: there is no such job, or no record of it.
-            WrongStateError: the job is not finished.
+            InvalidArgumentError: there is no such item, or it must be said which one is meant.
+            WrongStateError: the item is not finished.
         """
         job = self._one(caller, id_or_name)
-        if job.state not in FRUITFUL:
+        if not item and len(job.items) > 1:
+            raise InvalidArgumentError("item", f"must be one of the {len(job.items)} of {job.name}")
+        (chosen,) = named(job, [item]) if item else job.items
+        if chosen.state != ItemState.FINISHED:
+            what = job.name if len(job.items) == 1 else f"item {chosen.number} of {job.name}"
             raise WrongStateError(
-                f"{job.name} is {job.state}: only a job that has finished has a provenance"
+                f"{what} is {chosen.state}: only what has finished has a provenance"
             )
-        path = self.provenance_of(job)
-        if path is None:
+        path = self.workspace(job).of_item(chosen, len(job.items)).provenance
+        if not path.is_file():
             raise NotFoundError(
                 f"{job.name} has no provenance: it finished before there was any, or a person has "
                 "removed the file"

@@ -11,24 +11,23 @@
     superseded/2/          what was output/, by the attempt that made it, before the job ran again
     superseded/2.provenance.json
     log.txt                and log.txt.8388608, ...: see `joblog`
+
+Of a job of several items, which run one after another, each has a folder within: input/0002,
+staging/0002, output/0002, provenance/0002.json, superseded/2/0002.
 """
 
-import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import file_digest
 from pathlib import Path
 
 from dicom_adapter.errors import DicomAdapterError
-from dicom_adapter.files import FILE_MODE, FOLDER_MODE, make_folder, sync_folder
-from dicom_adapter.model import InputFile, Job, JobInput, JobOutput
+from dicom_adapter.files import make_folder, sync_folder
+from dicom_adapter.model import InputFile, Job, JobInput, JobItem, JobOutput
 from dicom_adapter.platform import joblog
-
-# ioctl(2) FICLONE: the new file shares the old one's blocks, where the filesystem can.
-FICLONE = 0x40049409
+from dicom_adapter.platform.tree import move, remove, share
 
 #: Where instances lie, by id and sha256.
 Sources = Mapping[tuple[str, str], Path]
@@ -43,21 +42,29 @@ class InvalidOutputError(DicomAdapterError):
 
 
 class Workspace:
-    """The folder of one job."""
+    """The folder of one job, as one of its items has it where there are several."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, item: int | None = None) -> None:
+        #: The item's own part of the paths; empty for a job's only one, and for all of them.
+        self.part = "" if item is None else f"{item:04d}"
         self.folder = folder
-        self.input = folder / "input"
+        self.input = folder / "input" / self.part
         self.manifest = folder / "job.json"
         self.progress = folder / "progress.jsonl"
         self.work = folder / "work"
-        self.staging = folder / "staging"
-        self.output = folder / "output"
+        self.staging = folder / "staging" / self.part
+        self.output = folder / "output" / self.part
         # Beside the outputs, not among them: whatever a pipeline calls its own stays what it is.
         self.provenance = folder / "provenance.json"
+        if self.part:
+            self.provenance = folder / "provenance" / f"{self.part}.json"
         self.staged_provenance = folder / "provenance.json.part"
         self.superseded = folder / "superseded"
         self.log = folder / "log.txt"
+
+    def of_item(self, item: JobItem, count: int) -> "Workspace":
+        """Return it as one of a job's so many items has it."""
+        return self if count == 1 else Workspace(self.folder, item.number)
 
     def take_inputs(self, inputs: Sequence[JobInput], sources: Sources) -> None:
         """Put every input file into the workspace, without copying, and make that durable.
@@ -70,11 +77,12 @@ class Workspace:
             target = self.input / series / name
             make_folder(target.parent)
             try:
-                _share(sources[file.key], target)
+                share(sources[file.key], target)
             except (KeyError, FileNotFoundError) as error:
                 # Unknown, or reclaimed this very moment.
                 raise BrokenInputError(f"instance {file.instance_id} is not here") from error
-        for folder in (*self.input.iterdir(), self.input, self.folder, self.folder.parent):
+        above = (self.input, self.input.parent, self.folder, self.folder.parent)
+        for folder in dict.fromkeys((*self.input.iterdir(), *above)):
             sync_folder(folder)
 
     def sources(self, inputs: Sequence[JobInput]) -> dict[tuple[str, str], Path]:
@@ -104,24 +112,24 @@ class Workspace:
             if path not in expected:
                 path.unlink() if path.is_symlink() or not path.is_dir() else path.rmdir()
 
-    def prepare(self, job: Job, inputs: Sequence[JobInput]) -> None:
+    def prepare(self, job: Job, item: JobItem, inputs: Sequence[JobInput]) -> None:
         """Make what an attempt begins with: a manifest, and nothing of the attempt before it."""
         self.discard_attempt()
         for folder in (self.work, self.staging):
             make_folder(folder)
         self.progress.touch(mode=0o600)
-        self.manifest.write_text(json.dumps(_manifest(job, inputs), indent=2), "utf-8")
+        self.manifest.write_text(json.dumps(_manifest(job, item, inputs), indent=2), "utf-8")
 
     def discard_attempt(self) -> None:
         """Remove what an attempt that did not finish has left; the log stays."""
         self.discard_staged()
         for path in (self.output, self.provenance, self.progress):
-            _remove(path)
+            remove(path)
 
     def discard_staged(self) -> None:
         """Remove what never was an output."""
         for path in (self.work, self.staging, self.staged_provenance):
-            _remove(path)
+            remove(path)
 
     def collect_outputs(self) -> tuple[JobOutput, ...]:
         """Return what the pipeline has staged, flushed to the disk.
@@ -151,13 +159,15 @@ class Workspace:
                 os.fsync(stream.fileno())
         except PermissionError as error:
             raise InvalidOutputError(f"output '{relative}' cannot be read") from error
-        return JobOutput(relative, path.stat().st_size, digest)
+        # As it lies below the job's output folder.
+        place = f"{self.part}/{relative}" if self.part else relative
+        return JobOutput(place, path.stat().st_size, digest)
 
     def stage_provenance(self, provenance: Mapping[str, object]) -> None:
         """Write how the staged outputs were made, flushed to the disk."""
         # What lies there is the pipeline's: no link of its making is followed.
         for path in (self.provenance, self.staged_provenance):
-            _remove(path)
+            remove(path)
         text = json.dumps(provenance, indent=2)
         with self.staged_provenance.open("x", encoding="utf-8") as stream:
             stream.write(f"{text}\n")
@@ -174,25 +184,33 @@ class Workspace:
             (self.staged_provenance, self.provenance),
         ):
             if staged.exists():
+                make_folder(place.parent)
                 staged.rename(place)
+                sync_folder(place.parent)
         sync_folder(self.folder)
 
     def supersede_outputs(self, attempt: int) -> None:
         """Put what an attempt has put out aside, in the transaction that says so."""
-        moved = [_move(path, place) for path, place in self._places_aside(attempt)]
+        moved = [move(path, place) for path, place in self._places_aside(attempt)]
         if any(moved):
-            for folder in (self.superseded, self.folder):
-                sync_folder(folder)
+            self._sync_moves(attempt)
 
     def restore_outputs(self, attempt: int) -> None:
         """Put what an attempt has put out back, where the transaction was not committed."""
-        moved = [_move(place, path) for path, place in self._places_aside(attempt)]
+        moved = [move(place, path) for path, place in self._places_aside(attempt)]
         if any(moved):
-            sync_folder(self.folder)
+            self._sync_moves(attempt)
+
+    def _sync_moves(self, attempt: int) -> None:
+        places = [path.parent for pair in self._places_aside(attempt) for path in pair]
+        for folder in dict.fromkeys((*places, self.folder)):
+            if folder.exists():
+                sync_folder(folder)
 
     def _places_aside(self, attempt: int) -> tuple[tuple[Path, Path], ...]:
-        aside = self.superseded / str(attempt)
-        record = self.superseded / f"{attempt}{_RECORD}"
+        aside = self.superseded / str(attempt) / self.part
+        within = f".{self.part}" if self.part else ""
+        record = self.superseded / f"{attempt}{within}{_RECORD}"
         return (self.output, aside), (self.provenance, record)
 
     def last_log_line(self) -> str:
@@ -204,16 +222,16 @@ class Workspace:
         if part == "logs":
             files = [part for _, part in joblog.parts_of(self.log)]
             for path in (*files, self.manifest, self.progress, self.work, self.staging):
-                _remove(path)
+                remove(path)
         elif part == "outputs":
             # How they were made stays known as long as the job: they may be in a PACS by now.
             for path in (self.output, *self.superseded.glob("*")):
                 if not path.name.endswith(_RECORD):
-                    _remove(path)
+                    remove(path)
             with suppress(OSError):
                 self.superseded.rmdir()
         else:
-            _remove(self.input)
+            remove(self.input)
         if self.folder.exists() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
@@ -249,7 +267,7 @@ class Workspaces:
     def was_started(self, job_id: str) -> bool:
         """Return whether an attempt has left anything in a workspace that nobody else has."""
         folder = self.folder / job_id
-        left = ("output", "provenance.json", "superseded", "log.txt", "job.json")
+        left = ("output", "provenance.json", "provenance", "superseded", "log.txt", "job.json")
         return any(os.path.lexists(folder / name) for name in left)
 
     def condemn(self, job_id: str) -> None:
@@ -268,12 +286,12 @@ class Workspaces:
 
     def remove_condemned(self, job_id: str) -> None:
         """Remove a condemned workspace whole."""
-        _remove(self.folder / f"{job_id}{_CONDEMNED}")
+        remove(self.folder / f"{job_id}{_CONDEMNED}")
 
     def remove(self, job_id: str) -> None:
         """Remove a workspace whole."""
         if (self.folder / job_id).is_dir():
-            _remove(self.folder / job_id)
+            remove(self.folder / job_id)
 
 
 def _places(inputs: Sequence[JobInput]) -> Iterator[tuple[str, str, InputFile]]:
@@ -282,9 +300,10 @@ def _places(inputs: Sequence[JobInput]) -> Iterator[tuple[str, str, InputFile]]:
             yield f"{number:03d}", f"{position:06d}.dcm", file
 
 
-def _manifest(job: Job, inputs: Sequence[JobInput]) -> dict[str, object]:
+def _manifest(job: Job, item: JobItem, inputs: Sequence[JobInput]) -> dict[str, object]:
     return {
         "job": {"id": job.id, "name": job.name},
+        "item": {"id": item.id, "number": item.number, "of": len(job.items)},
         "pipeline": job.pipeline,
         "arguments": dict(job.arguments),
         "inputs": described(inputs),
@@ -311,72 +330,3 @@ def _manifest_file(series: str, name: str, file: InputFile) -> dict[str, str]:
         "sop_instance_uid": file.sop_instance_uid,
         "sha256": file.sha256,
     }
-
-
-def _move(path: Path, place: Path) -> bool:
-    """Move what is there and has not been moved: again does no harm."""
-    if not path.exists() or place.exists():
-        return False
-    make_folder(place.parent)
-    path.rename(place)
-    return True
-
-
-def _share(source: Path, target: Path) -> None:
-    """Make `target` the same bytes as `source` at no cost: a reflink, else a hard link."""
-    if not _reflink(source, target):
-        os.link(source, target)
-    # Whatever the mask of the service is: its folders keep others out.
-    target.chmod(FILE_MODE)
-
-
-def _reflink(source: Path, target: Path) -> bool:
-    with source.open("rb") as original:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
-        try:
-            fcntl.ioctl(descriptor, FICLONE, original.fileno())
-            os.fsync(descriptor)
-        except OSError:
-            target.unlink()
-            return False
-        finally:
-            os.close(descriptor)
-    return True
-
-
-def _remove(path: Path) -> None:
-    """Remove what a pipeline may have made of a path: a file, a link, or folders it has locked.
-
-    What another user has put there, and cannot be removed, stays: it must not stop all the rest.
-    """
-    with suppress(OSError):
-        _remove_now(path)
-        return
-    _unlock(path)
-    with suppress(OSError):
-        _remove_now(path)
-
-
-def _remove_now(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _unlock(path: Path) -> None:
-    """Make the folders in a path, and the one around it, such that they can be emptied."""
-    for folder in (path.parent, path):
-        _open_folder(folder)
-    if path.is_symlink():
-        return
-    # From the top: a folder is looked into after it was opened.
-    for place, folders, _ in os.walk(path):
-        for name in folders:
-            _open_folder(Path(place) / name)
-
-
-def _open_folder(path: Path) -> None:
-    with suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            path.chmod(FOLDER_MODE)

@@ -1,5 +1,6 @@
 """Messages to frozen values and back; the only file that knows both."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from dicom_adapter.model import (
     Event,
     InputFile,
     InputSummary,
+    ItemState,
     Job,
     JobInput,
     JobItem,
@@ -85,22 +87,16 @@ def from_reference(reference: jobs_pb2.InstanceReference) -> InputFile:
 
 def to_request(request: JobRequest) -> jobs_pb2.SubmitJobRequest:
     """Return a request for a job as the API's."""
-    inputs = [
-        jobs_pb2.JobInput(
-            study_instance_uid=series.study,
-            series_instance_uid=series.series,
-            range=series.range,
-            instances=map(to_reference, series.files),
-        )
-        for series in request.inputs
-    ]
     return jobs_pb2.SubmitJobRequest(
         request_id=request.request_id,
         name=request.name,
         pipeline=request.pipeline,
         priority=_PRIORITIES[request.priority],
         ae_title=request.ae_title,
-        items=[jobs_pb2.JobItemRequest(inputs=inputs)],
+        items=[
+            jobs_pb2.JobItemRequest(inputs=map(_to_job_input, inputs)) for inputs in request.items
+        ],
+        fail_fast=request.fail_fast,
         arguments=request.arguments,
         supersedes_request_id=request.supersedes or "",
         project=request.project,
@@ -111,29 +107,45 @@ def from_request(message: jobs_pb2.SubmitJobRequest) -> JobRequest:
     """Return the API's request as a value.
 
     Raises:
-        InvalidArgumentError: the priority is none, or there is not exactly one item.
+        InvalidArgumentError: the priority is none.
     """
-    if len(message.items) != 1:
-        raise InvalidArgumentError("items", f"must be exactly one, not {len(message.items)}")
-    inputs = tuple(
-        JobInput(
-            study=series.study_instance_uid,
-            series=series.series_instance_uid,
-            range=series.range or "all",
-            files=tuple(map(from_reference, series.instances)),
-        )
-        for series in message.items[0].inputs
-    )
     return JobRequest(
         request_id=message.request_id,
         name=message.name,
         pipeline=message.pipeline,
         priority=_priority(message.priority),
         ae_title=message.ae_title,
-        inputs=inputs,
+        items=tuple(tuple(map(_from_job_input, item.inputs)) for item in message.items),
+        fail_fast=message.fail_fast,
         arguments=dict(message.arguments),
         supersedes=message.supersedes_request_id or None,
         project=message.project,
+    )
+
+
+def from_item_states(states: Iterable[str]) -> tuple[ItemState, ...]:
+    """Return words as states of items; InvalidArgumentError names those there are."""
+    try:
+        return tuple(map(ItemState, states))
+    except ValueError as error:
+        raise InvalidArgumentError("item_states", f"must be of {', '.join(ItemState)}") from error
+
+
+def _to_job_input(series: JobInput) -> jobs_pb2.JobInput:
+    return jobs_pb2.JobInput(
+        study_instance_uid=series.study,
+        series_instance_uid=series.series,
+        range=series.range,
+        instances=map(to_reference, series.files),
+    )
+
+
+def _from_job_input(series: jobs_pb2.JobInput) -> JobInput:
+    return JobInput(
+        study=series.study_instance_uid,
+        series=series.series_instance_uid,
+        range=series.range or "all",
+        files=tuple(map(from_reference, series.instances)),
     )
 
 
@@ -187,6 +199,9 @@ def to_job(job: Job, output_folder: str, provenance_file: str) -> jobs_pb2.Job:
         output_folder=output_folder,
         provenance_file=provenance_file,
         reclaimed={part: _stamp(at) for part, at in job.reclaimed.items()},
+        fail_fast=job.rules.fail_fast,
+        failing=any(item.state == ItemState.FAILED for item in job.items),
+        item_counts=Counter(item.state for item in job.items),
         waiting=None if job.waiting is None else jobs_pb2.Waiting(**asdict(job.waiting)),
     )
 
@@ -235,7 +250,18 @@ def to_audit_event(event: Event) -> audit_pb2.AuditEvent:
 
 
 def _to_item(item: JobItem) -> jobs_pb2.JobItem:
-    return jobs_pb2.JobItem(id=item.id, state=item.state, inputs=map(_to_input, item.inputs))
+    return jobs_pb2.JobItem(
+        id=item.id,
+        number=item.number,
+        state=item.state,
+        inputs=map(_to_input, item.inputs),
+        reason=item.reason,
+        error=item.error,
+        exit_code=item.exit_code,
+        started_at=to_timestamp(item.started_at),
+        finished_at=to_timestamp(item.finished_at),
+        used=None if item.used is None else jobs_pb2.ResourceUse(**asdict(item.used)),
+    )
 
 
 def _to_input(series: InputSummary) -> jobs_pb2.InputSummary:

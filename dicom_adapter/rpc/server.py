@@ -13,6 +13,7 @@ from dicom_adapter.errors import InvalidArgumentError, StartError, UnavailableEr
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.model import Job
 from dicom_adapter.platform.embedded import PlatformOperations
+from dicom_adapter.platform.selection import Selection
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.adapter import AdapterOperations, AdapterServicer
 from dicom_adapter.rpc.audit import AuditServicer
@@ -96,7 +97,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self, request: jobs_pb2.StreamProvenanceRequest, call: Call
     ) -> Iterator[jobs_pb2.ProvenanceChunk]:
         """Stream how a job's outputs were made."""
-        for chunk in self._views.provenance(call.caller, request.job):
+        for chunk in self._views.provenance(call.caller, request.job, request.item):
             yield jobs_pb2.ProvenanceChunk(data=chunk)
 
     def ListJobs(  # noqa: N802 - the API's name
@@ -115,7 +116,14 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         )
 
     def CancelJob(self, request: jobs_pb2.CancelJobRequest, call: Call) -> jobs_pb2.Job:  # noqa: N802 - the API's name
-        """Cancel a job."""
+        """Cancel a job, or items of it."""
+        if request.items:
+            if request.only_if_queued:
+                raise InvalidArgumentError("only_if_queued", "is of whole jobs, not of items")
+            job = self._control.cancel_items(
+                call.caller, request.job, request.items, why=request.reason
+            )
+            return self._job(job)
         job = self._control.cancel(
             call.caller,
             request.job,
@@ -129,6 +137,11 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         job = self._control.retry(
             call.caller,
             request.job,
+            selection=Selection(
+                tuple(request.items),
+                convert.from_item_states(request.item_states),
+                request.full,
+            ),
             why=request.reason,
             confirm=request.confirm,
             dry_run=request.dry_run,

@@ -181,14 +181,16 @@ def request_of(submission: Submission, members: Sequence[StoredInstance]) -> Job
         ae_title=submission.ae_title,
         project=submission.project,
         supersedes=submission.supersedes,
-        inputs=tuple(
-            JobInput(
-                study,
-                series,
-                "all",
-                tuple(InputFile(m.id, m.sha256, m.sop_instance_uid) for m in found),
-            )
-            for (study, series), found in groupby(sorted(members, key=place), key=series_of)
+        items=(
+            tuple(
+                JobInput(
+                    study,
+                    series,
+                    "all",
+                    tuple(InputFile(m.id, m.sha256, m.sop_instance_uid) for m in found),
+                )
+                for (study, series), found in groupby(sorted(members, key=place), key=series_of)
+            ),
         ),
     )
 

@@ -288,6 +288,7 @@ class SubmitJobRequest(_message.Message):
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     SUPERSEDES_REQUEST_ID_FIELD_NUMBER: _builtins.int
     PROJECT_FIELD_NUMBER: _builtins.int
+    FAIL_FAST_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client, at most 128 characters."""
     name: _builtins.str
@@ -300,9 +301,11 @@ class SubmitJobRequest(_message.Message):
     """The request id of the job that this one takes the place of, if of any."""
     project: _builtins.str
     """The project that the job is in. Empty: that of the caller's token, else the default one."""
+    fail_fast: _builtins.bool
+    """Cancel the items behind one that fails."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobItemRequest]:
-        """Exactly one for now."""
+        """1 to 1000, which run one after another, and end, fail and are run again each on its own."""
 
     @_builtins.property
     def arguments(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
@@ -318,10 +321,11 @@ class SubmitJobRequest(_message.Message):
         arguments: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         supersedes_request_id: _builtins.str = ...,
         project: _builtins.str = ...,
+        fail_fast: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ae_title", b"ae_title", "arguments", b"arguments", "items", b"items", "name", b"name", "pipeline", b"pipeline", "priority", b"priority", "project", b"project", "request_id", b"request_id", "supersedes_request_id", b"supersedes_request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ae_title", b"ae_title", "arguments", b"arguments", "fail_fast", b"fail_fast", "items", b"items", "name", b"name", "pipeline", b"pipeline", "priority", b"priority", "project", b"project", "request_id", b"request_id", "supersedes_request_id", b"supersedes_request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -362,22 +366,52 @@ class JobItem(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    FINISHED_AT_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: _builtins.str
+    """in_queue, processing, cancelling, finished, failed or cancelled."""
+    number: _builtins.int
+    """Its place in the job, from 1."""
+    reason: _builtins.str
+    error: _builtins.str
+    exit_code: _builtins.int
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___InputSummary]: ...
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def finished_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def used(self) -> Global___ResourceUse:
+        """Absent before it has ended."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         state: _builtins.str = ...,
         inputs: _abc.Iterable[Global___InputSummary] | None = ...,
+        number: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        error: _builtins.str = ...,
+        exit_code: _builtins.int | None = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        finished_at: _timestamp_pb2.Timestamp | None = ...,
+        used: Global___ResourceUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "finished_at", b"finished_at", "started_at", b"started_at", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "inputs", b"inputs", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "inputs", b"inputs", "number", b"number", "reason", b"reason", "started_at", b"started_at", "state", b"state", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
 
 Global___JobItem: _TypeAlias = JobItem  # noqa: Y015
 
@@ -504,6 +538,26 @@ class Job(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ItemCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     PROJECT_FIELD_NUMBER: _builtins.int
@@ -539,6 +593,9 @@ class Job(_message.Message):
     PROVENANCE_FILE_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
+    FAIL_FAST_FIELD_NUMBER: _builtins.int
+    FAILING_FIELD_NUMBER: _builtins.int
+    ITEM_COUNTS_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
@@ -576,6 +633,10 @@ class Job(_message.Message):
     digest of its content; empty for a command, and before it is known.
     """
     image_id: _builtins.str
+    fail_fast: _builtins.bool
+    """Whether the items behind one that fails are cancelled."""
+    failing: _builtins.bool
+    """Whether an item has failed, while others may run still."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -607,6 +668,10 @@ class Job(_message.Message):
     @_builtins.property
     def ready_at(self) -> _timestamp_pb2.Timestamp:
         """Before this it does not run again; absent where nothing but its turn is waited for."""
+
+    @_builtins.property
+    def item_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How many items are in each state."""
 
     @_builtins.property
     def waiting(self) -> Global___Waiting:
@@ -650,11 +715,14 @@ class Job(_message.Message):
         provenance_file: _builtins.str = ...,
         image: _builtins.str = ...,
         image_id: _builtins.str = ...,
+        fail_fast: _builtins.bool = ...,
+        failing: _builtins.bool = ...,
+        item_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         waiting: Global___Waiting | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "exit_code", b"exit_code", "finished_at", b"finished_at", "ready_at", b"ready_at", "requested", b"requested", "started_at", b"started_at", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "cancel_policy", b"cancel_policy", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "image", b"image", "image_id", b"image_id", "instances", b"instances", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "phase", b"phase", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "provenance_file", b"provenance_file", "ready_at", b"ready_at", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "rerun_of", b"rerun_of", "retried", b"retried", "started_at", b"started_at", "state", b"state", "steps", b"steps", "superseded", b"superseded", "supersedes", b"supersedes", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "cancel_policy", b"cancel_policy", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "fail_fast", b"fail_fast", "failing", b"failing", "finished_at", b"finished_at", "id", b"id", "image", b"image", "image_id", b"image_id", "instances", b"instances", "item_counts", b"item_counts", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "phase", b"phase", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "provenance_file", b"provenance_file", "ready_at", b"ready_at", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "rerun_of", b"rerun_of", "retried", b"retried", "started_at", b"started_at", "state", b"state", "steps", b"steps", "superseded", b"superseded", "supersedes", b"supersedes", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancelled_from: _TypeAlias = _typing.Literal["cancelled_from"]  # noqa: Y015
     _WhichOneofArgType__cancelled_from: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from"]  # noqa: Y015
@@ -789,14 +857,29 @@ class RetryJobRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CONFIRM_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    ITEM_STATES_FIELD_NUMBER: _builtins.int
+    FULL_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """The job's id or name."""
     reason: _builtins.str
     """Why, for the history."""
     confirm: _builtins.bool
-    """It is meant to repeat the work of a finished job."""
+    """It is meant to repeat finished work."""
     dry_run: _builtins.bool
-    """Change nothing; answer the job as it is, or the error that there would be."""
+    """Change nothing; answer the job as it would be, or the error that there would be."""
+    full: _builtins.bool
+    """Every item."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """These items alone, by their ids or numbers."""
+
+    @_builtins.property
+    def item_states(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The items in these states alone. With neither: those that failed, or else were cancelled, or
+        else all.
+        """
+
     def __init__(
         self,
         *,
@@ -804,10 +887,13 @@ class RetryJobRequest(_message.Message):
         reason: _builtins.str = ...,
         confirm: _builtins.bool = ...,
         dry_run: _builtins.bool = ...,
+        items: _abc.Iterable[_builtins.str] | None = ...,
+        item_states: _abc.Iterable[_builtins.str] | None = ...,
+        full: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm", b"confirm", "dry_run", b"dry_run", "job", b"job", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm", b"confirm", "dry_run", b"dry_run", "full", b"full", "item_states", b"item_states", "items", b"items", "job", b"job", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -900,22 +986,28 @@ class CancelJobRequest(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ONLY_IF_QUEUED_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """The job's id or name."""
     reason: _builtins.str
     """Why, for the history; 500 characters at most."""
     only_if_queued: _builtins.bool
     """Refuse a job that has started."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """These items alone, by their ids or numbers; empty: the whole job."""
+
     def __init__(
         self,
         *,
         job: _builtins.str = ...,
         reason: _builtins.str = ...,
         only_if_queued: _builtins.bool = ...,
+        items: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "only_if_queued", b"only_if_queued", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "job", b"job", "only_if_queued", b"only_if_queued", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -946,16 +1038,20 @@ class StreamProvenanceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """The job's id or name."""
+    item: _builtins.str
+    """One of its items, by its id or number, where there are several."""
     def __init__(
         self,
         *,
         job: _builtins.str = ...,
+        item: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "job", b"job"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -122,7 +122,7 @@ def submit(address: str, folder: Path, count: int) -> list[str]:
                 pipeline="copy",
                 priority=Priority.NORMAL,
                 ae_title="",
-                inputs=(JobInput("1.2", "1.2.3", "all", (file,)),),
+                items=((JobInput("1.2", "1.2.3", "all", (file,)),),),
             )
             client.submit(request)
             names.append(request.name)

@@ -162,14 +162,14 @@ def job(**values: Any) -> Job:  # noqa: ANN401 - the fields of a job
         attempts=0,
         exit_code=None,
         error="",
-        items=(JobItem(uuid4().hex, ItemState.IN_QUEUE, ()),),
+        items=(JobItem(uuid4().hex, 1, ItemState.IN_QUEUE),),
     )
     return replace(whole, **values)
 
 
 def add_job(tx: Connection, request_id: str = "", **values: Any) -> Job:  # noqa: ANN401 - its fields
     """Put a job of one input into the queue."""
-    inputs = (JobInput("1.2.3", "1.2.3.4", "all", (InputFile("i1", "0" * 64, "1.2.3.5"),)),)
+    inputs = [[JobInput("1.2.3", "1.2.3.4", "all", (InputFile("i1", "0" * 64, "1.2.3.5"),))]]
     return queue.add(
         tx, job(**values), inputs, queue.Origin(request_id or uuid4().hex, "digest", "TEST")
     )

@@ -12,7 +12,6 @@ from dicom_adapter.lifecycle import Action, JobState
 from dicom_adapter.model import (
     InputFile,
     InputSummary,
-    ItemState,
     Job,
     JobInput,
     JobOutput,
@@ -39,7 +38,6 @@ def finish(ledger: Ledger, job: Job, at: float = 0) -> None:
             job.id,
             Action.FINISH,
             at=after(at),
-            item=ItemState.FINISHED,
             values={"finished_at": after(at)},
         )
 
@@ -65,8 +63,8 @@ def test_a_job_is_read_as_it_was_written(ledger: Ledger) -> None:
         ),
     )
     with ledger.write() as tx:
-        added = queue.add(tx, made, series, queue.Origin("request", "digest", "TEST"))
-        assert jobs.inputs_of(tx, made.id) == tuple(series)
+        added = queue.add(tx, made, [series], queue.Origin("request", "digest", "TEST"))
+        assert jobs.inputs_of(tx, made.id) == {made.items[0].id: tuple(series)}
         assert jobs.of_request(tx, "request") == (added, "digest")
         assert jobs.of_request(tx, "other") is None
         (told,) = events.of_subject(tx, made.id)
@@ -159,7 +157,6 @@ def test_a_claim_begins_an_attempt(ledger: Ledger) -> None:
             job.id,
             Action.REQUEUE,
             at=NOW,
-            item=ItemState.IN_QUEUE,
             values={"error": "it was drained"},
             reason="drain",
         )
@@ -325,7 +322,7 @@ def test_a_retried_job_keeps_its_inputs(ledger: Ledger) -> None:
     claim(ledger)
     finish(ledger, job)
     with ledger.write() as tx:
-        queue.move(tx, job.id, Action.RETRY, at=after(1), item=ItemState.IN_QUEUE, values={})
+        queue.move(tx, job.id, Action.RETRY, at=after(1), values={})
         assert jobs.ended_before(tx, "inputs", after(99), 10) == []
         assert jobs.next_end(tx, "inputs") is None
 

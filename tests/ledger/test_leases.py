@@ -5,9 +5,9 @@ from sqlalchemy import Connection, text
 
 from dicom_adapter.errors import StaleLeaseError
 from dicom_adapter.ledger import Ledger, events, jobs, leases, queue, turns
-from dicom_adapter.ledger.schema import EPOCH
+from dicom_adapter.ledger.columns import EPOCH
 from dicom_adapter.lifecycle import Action, Phase
-from dicom_adapter.model import ItemState, JobOutput, JobStep, StepState
+from dicom_adapter.model import JobOutput, JobStep, StepState
 from tests.ledger import make
 from tests.ledger.make import NOW, after
 
@@ -28,7 +28,6 @@ def finish(tx: Connection, job_id: str, lease: str) -> None:
         job_id,
         Action.FINISH,
         at=after(9),
-        item=ItemState.FINISHED,
         values={"finished_at": after(9)},
         lease=lease,
     )
@@ -36,8 +35,8 @@ def finish(tx: Connection, job_id: str, lease: str) -> None:
 
 def fail(tx: Connection, job_id: str, lease: str) -> None:
     """Fail a job as a worker does."""
-    item, values = ItemState.FAILED, {"finished_at": after(9), "error": "stale"}
-    queue.move(tx, job_id, Action.FAIL, at=after(9), item=item, values=values, lease=lease)
+    values = {"finished_at": after(9), "error": "stale"}
+    queue.move(tx, job_id, Action.FAIL, at=after(9), values=values, lease=lease)
 
 
 def put_back(tx: Connection, job_id: str, lease: str) -> None:
@@ -103,8 +102,7 @@ def test_a_claim_holds_a_lease_until_the_job_leaves_processing(ledger: Ledger) -
         assert (make.lease_of(tx, made.id), ends(tx)) == ("", [None])
         second = make.claimed(tx, after(5))
         assert second.lease != first.lease
-        item = ItemState.CANCELLING
-        queue.move(tx, made.id, Action.CANCEL, at=after(6), item=item, values={})
+        queue.move(tx, made.id, Action.CANCEL, at=after(6), values={})
         assert (make.lease_of(tx, made.id), ends(tx)) == (second.lease, [5 + LEASE])
         finish(tx, made.id, second.lease)
         assert (make.lease_of(tx, made.id), ends(tx)) == ("", [None])
@@ -152,8 +150,7 @@ def test_a_job_that_was_to_end_is_not_put_back(ledger: Ledger) -> None:
     with ledger.write() as tx:
         made = make.add_job(tx)
         lease = make.claimed(tx).lease
-        item = ItemState.CANCELLING
-        queue.move(tx, made.id, Action.CANCEL, at=NOW, item=item, values={}, why="asked")
+        queue.move(tx, made.id, Action.CANCEL, at=NOW, values={}, why="asked")
         assert queue.put_back(tx, made.id, at=after(3), lease=lease, reason="lost") == "cancelled"
         found = jobs.get(tx, made.id)
     assert (found.state, found.finished_at) == ("cancelled", after(3))

@@ -7,7 +7,7 @@ import pytest
 from dicom_adapter.ledger import Ledger, jobs, pauses, queue, turns
 from dicom_adapter.ledger.turns import DAY, Limits, Rules
 from dicom_adapter.lifecycle import Action
-from dicom_adapter.model import ItemState, Job, Priority, Resources
+from dicom_adapter.model import Job, Priority, Resources
 from tests.ledger import make
 from tests.ledger.make import MIB, NOW, after
 
@@ -41,7 +41,6 @@ def end(ledger: Ledger, name: str, at: float = 0) -> None:
             jobs.id_of(tx, name),
             Action.FINISH,
             at=after(at),
-            item=ItemState.FINISHED,
             values={"finished_at": after(at)},
         )
 

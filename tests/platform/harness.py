@@ -104,6 +104,7 @@ class Platform:
             queue=self.queue,
             submitted=self.wake,
             cancelling=self.cancelling,
+            cancelling_item=self.cancelling_item,
             ended=self.ended.set,
         )
         self.platform = PlatformControl(self.ledger, self.clock, resumed=self.wake)
@@ -127,6 +128,10 @@ class Platform:
     def cancelling(self, job_id: str) -> None:
         """Have the scheduler that runs now end a job."""
         self.scheduler.cancel(job_id)
+
+    def cancelling_item(self, job_id: str, item_id: str) -> None:
+        """Have the scheduler that runs now end an item."""
+        self.scheduler.cancel_item(job_id, item_id)
 
     def wake(self) -> None:
         """Have the scheduler that runs now look at the queue."""
@@ -172,11 +177,13 @@ class Platform:
         with self.ledger.write() as tx:
             instances.release(tx, [file.instance_id for file in files], self.clock.now())
 
+    def series(self, data: bytes | None = None) -> tuple[JobInput]:
+        """Return inputs of one new instance."""
+        return (JobInput("1.2.3", "1.2.3.4", "all", (self.store(data),)),)
+
     def request(self, pipeline: str = "test", **values: Any) -> JobRequest:  # noqa: ANN401 - its fields
         """Return a request for a job over one new instance, unless it says otherwise."""
-        inputs = values.pop("inputs", None) or (
-            JobInput("1.2.3", "1.2.3.4", "all", (self.store(),)),
-        )
+        inputs = values.pop("inputs", None) or self.series()
         return JobRequest(
             **{
                 "request_id": uuid4().hex,
@@ -184,7 +191,7 @@ class Platform:
                 "pipeline": pipeline,
                 "priority": Priority.NORMAL,
                 "ae_title": "TEST",
-                "inputs": inputs,
+                "items": (inputs,),
                 **values,
             }
         )

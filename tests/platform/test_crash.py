@@ -48,8 +48,8 @@ def submit(client: Client, folder: Path) -> str:
     (folder / "file").write_bytes(data)
     file = InputFile("a-1", sha256(data).hexdigest(), "1.2.3")
     client.upload(file, folder / "file")
-    inputs = (JobInput("1.2", "1.2.3", "all", (file,)),)
-    return client.submit(JobRequest("r-1", "crash", "slow", Priority.NORMAL, "", inputs))
+    items = ((JobInput("1.2", "1.2.3", "all", (file,)),),)
+    return client.submit(JobRequest("r-1", "crash", "slow", Priority.NORMAL, "", items))
 
 
 def test_a_killed_service_finishes_its_jobs_after_the_start(tmp_path: Path) -> None:

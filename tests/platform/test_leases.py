@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from dicom_adapter.errors import UnavailableError
 from dicom_adapter.ledger import events, leases, queue
-from dicom_adapter.ledger.schema import EPOCH, MICROSECOND
+from dicom_adapter.ledger.columns import EPOCH, MICROSECOND
 from dicom_adapter.model import LOCAL, Job
 from dicom_adapter.platform.heartbeat import HEARTBEAT, RETRY
 from tests.ledger import make

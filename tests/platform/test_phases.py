@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_adapter.model import LOCAL, Job, JobInput, JobOutput
+from dicom_adapter.model import LOCAL, Job, JobInput, JobItem, JobOutput
 from dicom_adapter.platform.workspace import Workspace
 from tests.platform.harness import Platform, platform, sh
 from tests.platform.test_cancel import GATE, cancel, running
@@ -23,9 +23,11 @@ def test_the_phases_of_an_attempt_are_told_in_their_order(
     seen: list[tuple[str, str | None]] = []
     prepare, collect = Workspace.prepare, Workspace.collect_outputs
 
-    def preparing(workspace: Workspace, job: Job, inputs: Sequence[JobInput]) -> None:
+    def preparing(
+        workspace: Workspace, job: Job, item: JobItem, inputs: Sequence[JobInput]
+    ) -> None:
         seen.append(("prepare", phase_of(made, job.id)))
-        prepare(workspace, job, inputs)
+        prepare(workspace, job, item, inputs)
 
     def collecting(workspace: Workspace) -> tuple[JobOutput, ...]:
         seen.append(("collect", phase_of(made, workspace.folder.name)))

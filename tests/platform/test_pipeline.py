@@ -97,6 +97,7 @@ def test_the_manifest_names_the_inputs_in_order(tmp_path: Path) -> None:
         assert not place.manifest.is_relative_to(place.input)
     assert manifest == {
         "job": {"id": job.id, "name": job.name},
+        "item": {"id": job.items[0].id, "number": 1, "of": 1},
         "pipeline": "test",
         "arguments": {"mode": "fast"},
         "inputs": [

@@ -76,6 +76,7 @@ def test_a_finished_job_s_record_is_what_was_sent_and_put_out(tmp_path: Path) ->
             "rerun_of": None,
             "supersedes": None,
         },
+        "item": {"id": job.items[0].id, "number": 1, "of": 1},
         "pipeline": {
             "name": "test",
             "version": sha256(runs.encode()).hexdigest()[:12],
@@ -174,7 +175,7 @@ def test_a_record_lies_where_the_ledger_says_after_a_retry_that_a_crash_cut_off(
         made.scheduler.stop(PATIENCE)
         if is_committed:
             with made.ledger.write() as tx:
-                control.retry(tx, job, at=made.clock.now(), actor="somebody", why="")
+                control.retry(tx, job, job.items, at=made.clock.now(), actor="somebody", why="")
         else:
             made.workspaces.of(job.id).supersede_outputs(job.attempts)
     with platform(tmp_path, sh(SCRIPT)) as again:
@@ -192,7 +193,7 @@ def test_only_what_has_finished_has_a_record(tmp_path: Path) -> None:
         failed = made.until(made.submit())
         assert made.views.provenance_of(failed) is None
         assert not made.workspaces.of(failed.id).provenance.exists()
-        with pytest.raises(WrongStateError, match="is failed: only a job that has finished has"):
+        with pytest.raises(WrongStateError, match="is failed: only what has finished has"):
             made.views.provenance(LOCAL, failed.name)
         forged = made.until(made.submit("forging"))
         assert record_of(made, forged)["job"]["id"] == forged.id

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from dicom_adapter import model
 from dicom_adapter.config import Pipeline, Retries
 from dicom_adapter.ledger import due
-from dicom_adapter.ledger.schema import microseconds
+from dicom_adapter.ledger.columns import microseconds
 from dicom_adapter.lifecycle import CancelPolicy
 from dicom_adapter.model import LOCAL, Job
 from tests.platform.harness import Platform, platform, sh

@@ -82,7 +82,7 @@ def test_many_requests_at_once_make_as_many_jobs_with_names_of_their_own(served:
         {"arguments": {"a": "b"}},
         {"name": "other"},
         {"ae_title": "OTHER"},
-        {"inputs": None},
+        {"items": None},
     ],
     ids=lambda other: next(iter(other)),
 )
@@ -92,8 +92,8 @@ def test_a_request_id_cannot_be_used_for_something_else(
     """The same id with other contents is ALREADY_EXISTS, names the job, and makes nothing."""
     request = served.platform.request()
     first = served.client.submit(request)
-    if "inputs" in other:
-        other = {"inputs": request.inputs * 2}
+    if "items" in other:
+        other = {"items": request.items * 2}
     changed = convert.to_request(replace(request, **other))
     code, message, _ = refused(served.client.jobs.SubmitJob, changed)
     assert (code, served.jobs[0] in message) == ("ALREADY_EXISTS", True)
@@ -142,13 +142,15 @@ def test_a_bad_field_is_named(served: Served, field: str, value: Any) -> None:  
     assert served.workspaces == []
 
 
-def test_two_items_are_refused(served: Served) -> None:
-    """A job has one item for now, and the refusal says so."""
+@pytest.mark.parametrize("count", [0, 1001])
+def test_a_job_has_some_items_but_not_any_number(served: Served, count: int) -> None:
+    """None at all, and more than a thousand, are refused, and the refusal says so."""
     message = convert.to_request(served.platform.request())
-    message.items.append(message.items[0])
+    item = message.items.pop()
+    message.items.extend([item] * count)
     assert refused(served.client.jobs.SubmitJob, message) == (
         "INVALID_ARGUMENT",
-        "items: must be exactly one, not 2",
+        f"items: must be 1 to 1000, not {count}",
         "items",
     )
 
@@ -202,9 +204,15 @@ def test_a_job_is_shown_whole(served: Served) -> None:
     shown = MessageToDict(job, preserving_proto_field_name=True)
     assert shown.pop("used").keys() <= {"cpu_seconds", "max_rss_bytes", "wall_seconds"}
     (item,) = shown.pop("items")
+    assert shown.pop("item_counts") == {"finished": 1}
+    assert item.pop("used").keys() <= {"cpu_seconds", "max_rss_bytes", "wall_seconds"}
     assert item == {
         "id": item["id"],
+        "number": 1,
         "state": "finished",
+        "exit_code": "0",
+        "started_at": shown["started_at"],
+        "finished_at": shown["finished_at"],
         "inputs": [
             {
                 "study_instance_uid": "1.2.3",
@@ -249,7 +257,7 @@ def test_a_provenance_of_any_length_comes_in_chunks(served: Served) -> None:
     failed = served.client.submit(served.platform.request("fail"))
     served.platform.until(served.platform.views.get(LOCAL, failed))
     with (
-        pytest.raises(WrongStateError, match="only a job that has finished"),
+        pytest.raises(WrongStateError, match="only what has finished"),
         served.client.errors(),
     ):
         list(served.client.jobs.StreamProvenance(jobs_pb2.StreamProvenanceRequest(job=failed)))
@@ -454,8 +462,8 @@ def test_a_request_may_be_larger_than_grpcs_own_limit(served: Served) -> None:
         InputFile(f"{n:032x}", stored.sha256, "1.2.840." + "9" * 50) for n in range(40_000)
     )
     assert served.client.missing([stored, *files]) == list(files)
-    inputs = (JobInput("1", "2", "all", (stored, *files)),)
-    request = JobRequest("r", "large", "test", Priority.NORMAL, "", inputs)
+    items = ((JobInput("1", "2", "all", (stored, *files)),),)
+    request = JobRequest("r", "large", "test", Priority.NORMAL, "", items)
     message = convert.to_request(request)
     assert message.ByteSize() > 4 * 1024**2
     code, text, _ = refused(served.client.jobs.SubmitJob, message)

@@ -24,7 +24,7 @@ def test_series_keep_their_order_and_instances_go_by_number() -> None:
         )
     ]
     request = request_of(make.submission(id="r"), members)
-    assert [(s.series, [f.instance_id for f in s.files]) for s in request.inputs] == [
+    assert [(s.series, [f.instance_id for f in s.files]) for s in request.items[0]] == [
         ("1.9", ["f", "a", "e", "c"]),
         ("1.1", ["d", "h", "g", "b"]),
     ]
@@ -35,7 +35,7 @@ def test_one_series_uid_in_two_studies_is_two_inputs() -> None:
     """A series belongs to its study: two studies that share a series UID stay apart."""
     members = [make.instance(study_instance_uid=study) for study in ("1.1", "1.2", "1.1")]
     request = request_of(make.submission(), members)
-    assert [(s.study, len(s.files)) for s in request.inputs] == [("1.1", 2), ("1.2", 1)]
+    assert [(s.study, len(s.files)) for s in request.items[0]] == [("1.1", 2), ("1.2", 1)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.none() | st.integers(-5, 5)), min_size=1))
@@ -47,4 +47,4 @@ def test_no_instance_is_lost_or_doubled(numbers: list[tuple[str, int | None]]) -
     ]
     request = request_of(make.submission(), members)
     assert sorted(f.instance_id for f in request.files) == sorted(m.id for m in members)
-    assert len({series.series for series in request.inputs}) == len(request.inputs)
+    assert len({series.series for series in request.items[0]}) == len(request.items[0])

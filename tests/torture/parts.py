@@ -16,7 +16,7 @@ from dicom_adapter.ledger import Ledger, instances, jobs, queue, stock, submissi
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.ledger.turns import Rules
 from dicom_adapter.lifecycle import Action, JobState
-from dicom_adapter.model import LOCAL, Durability, InputFile, ItemState, JobRequest, Resources
+from dicom_adapter.model import LOCAL, Durability, InputFile, JobRequest, Resources
 from dicom_adapter.platform.operations import JobOperations
 from dicom_adapter.platform.pipelines import PipelineOperations
 from dicom_adapter.platform.projects import Projects
@@ -235,15 +235,13 @@ class Bench:
             self.spool.remove(instance_id)
         return ids
 
-    def end_job(self, action: Action, item: ItemState) -> None:
+    def end_job(self, action: Action) -> None:
         """Have the next job of the queue run and end, if there is one."""
         now = self.clock.now()
         with suppress(AssertionError), self.ledger.write() as tx:
             claim = make.claimed(tx, now)
             values = {"finished_at": now}
-            queue.move(
-                tx, claim.job.id, action, at=now, item=item, values=values, lease=claim.lease
-            )
+            queue.move(tx, claim.job.id, action, at=now, values=values, lease=claim.lease)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Return what a query of the ledger finds."""

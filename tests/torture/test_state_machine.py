@@ -23,7 +23,6 @@ from hypothesis.stateful import (
 from structlog.testing import capture_logs
 
 from dicom_adapter.lifecycle import Action
-from dicom_adapter.model import ItemState
 from tests.torture.model import Instance, Model, Submission
 from tests.torture.parts import PIPELINES, RETAIN, TIMEOUT, Bench, data_set, file_of, uid
 
@@ -148,10 +147,7 @@ class Adapter(RuleBasedStateMachine):
                 submission.state = "pending"
 
     def _end_a_job(self, *, is_well: bool) -> None:
-        action, item = (
-            (Action.FINISH, ItemState.FINISHED) if is_well else (Action.FAIL, ItemState.FAILED)
-        )
-        self._bench.end_job(action, item)
+        self._bench.end_job(Action.FINISH if is_well else Action.FAIL)
 
     @rule(part=st.sampled_from([0.0, 0.5, 1.0]), is_well=st.sampled_from([None, True, False]))
     def reclaim(self, part: float, *, is_well: bool | None = None) -> None:

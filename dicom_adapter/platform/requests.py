@@ -1,0 +1,47 @@
+"""What a client asks for: whether it can be, and whether it is the same as before."""
+
+import json
+from dataclasses import asdict
+from hashlib import sha256
+
+from dicom_adapter.errors import InvalidArgumentError
+from dicom_adapter.model import DEFAULT_PROJECT, JobRequest, safe_name
+from dicom_adapter.platform.uploads import check
+
+LONGEST_REQUEST_ID = 128
+MOST_ITEMS = 1000
+
+
+def check_request(request: JobRequest) -> None:
+    """Raise InvalidArgumentError, which names the field, where a request is wrong."""
+    if not 0 < len(request.request_id) <= LONGEST_REQUEST_ID:
+        raise InvalidArgumentError("request_id", f"must have 1 to {LONGEST_REQUEST_ID} characters")
+    if not safe_name(request.name):
+        raise InvalidArgumentError("name", "must have a letter or digit")
+    if not 0 < len(request.items) <= MOST_ITEMS:
+        raise InvalidArgumentError("items", f"must be 1 to {MOST_ITEMS}, not {len(request.items)}")
+    for place, inputs in enumerate(request.items):
+        if not inputs:
+            raise InvalidArgumentError(f"items[{place}].inputs", "must name at least one series")
+        for number, series in enumerate(inputs):
+            where = f"items[{place}].inputs[{number}].instances"
+            if not series.files:
+                raise InvalidArgumentError(where, "must not be empty")
+            for position, file in enumerate(series.files):
+                check(file, f"{where}[{position}]")
+
+
+def digest_of(request: JobRequest, *more: str) -> str:
+    """Return the sha256 of all that a request says, and of what it is besides."""
+    fields = asdict(request)
+    # As it was before there were these fields: a request that was made then may come again.
+    if request.supersedes is None:
+        del fields["supersedes"]
+    if request.project == DEFAULT_PROJECT:
+        del fields["project"]
+    if not request.fail_fast:
+        del fields["fail_fast"]
+    items = fields.pop("items")
+    fields |= {"inputs": items[0]} if len(items) == 1 else {"items": items}
+    values = "".join([json.dumps(fields, sort_keys=True, default=str), *more])
+    return sha256(values.encode()).hexdigest()
