@@ -16,8 +16,13 @@ from tests.support import PATIENCE
 pytestmark = pytest.mark.podman
 
 
-def test_a_container_that_needs_too_much_memory_says_so(tmp_path: Path, images: Images) -> None:
+def test_a_container_that_needs_too_much_memory_says_so(
+    tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kernel ends it at its limit, and the job says by which, and whose it is."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
     script = "sleep 0.3; x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done"
     with containers(tmp_path, images, shell(script)) as made:
         job = made.until(made.submit())
@@ -25,7 +30,7 @@ def test_a_container_that_needs_too_much_memory_says_so(tmp_path: Path, images: 
     assert (job.state, job.reason, job.exit_code) == ("failed", "out_of_memory", 137)
     # Nor is there what Podman itself writes down of it.
     assert left == {"input", "job.json", "log.txt"}
-    assert not Path("oom").exists()
+    assert not any(here.iterdir())
     assert job.error.startswith("it needed more than its resources.memory of 64MiB, and the kernel")
 
 
