@@ -100,6 +100,8 @@ class Service:
         self._spool = Spool(self._data / "spool", flush_of(settings.storage.durability))
         self._workspaces = Workspaces(self._data / "platform" / "jobs")
         self._uploads = Uploads(self._data / "platform" / "uploads", self.ledger, self.clock)
+        platform = settings.platform
+        self._runtime = ContainerRuntime(platform.container_runtime, platform.container_options)
         self._hosts = Hosts(self._make_host)
         self._upkeep = Upkeep(self._spool, self.ledger, adopted=self._hosts.wake)
         self._overview = Overview(self.ledger, self._spool, self._upkeep, self.clock)
@@ -196,17 +198,14 @@ class Service:
         self._upkeep.mend()
 
     def _start_platform(self) -> PlatformOperations:
-        rules, on_lost = rules_of(self.settings), self.settings.platform.on_lost
-        queue = JobQueue(self.ledger, self.clock, rules)
-        platform = self.settings.platform
-        runtime = ContainerRuntime(platform.container_runtime, platform.container_options)
+        queue = JobQueue(self.ledger, self.clock, rules_of(self.settings))
         scheduler = Scheduler(
             queue,
-            on_lost,
+            self.settings.platform.on_lost,
             self.ledger,
             self.clock,
             self._workspaces,
-            executor=Executor(runtime),
+            executor=Executor(self._runtime),
             ended=self._wake_reclaimer,
         )
         scheduler.start()
@@ -214,7 +213,7 @@ class Service:
         self._reloads.append(
             lambda settings: scheduler.reload(rules_of(settings), settings.platform.on_lost)
         )
-        pipelines = PipelineOperations(self.settings.pipelines.values(), runtime)
+        pipelines = PipelineOperations(self.settings.pipelines.values(), self._runtime)
         self._reloads.append(lambda settings: pipelines.reload(settings.pipelines.values()))
         operations = JobOperations(
             self.ledger,

@@ -18,6 +18,34 @@ from tests.platform.images import Images
 pytestmark = pytest.mark.podman
 
 PLACE = "/dicom-adapter"
+ENVIRONMENT = {
+    "HOME": f"{PLACE}/work",
+    "TMPDIR": f"{PLACE}/work",
+    "LANG": "C.UTF-8",
+    "CUDA_VISIBLE_DEVICES": "",
+    "NVIDIA_VISIBLE_DEVICES": "void",
+    "DICOM_ADAPTER_INPUT": f"{PLACE}/input",
+    "DICOM_ADAPTER_OUTPUT": f"{PLACE}/output",
+    "DICOM_ADAPTER_JOB": f"{PLACE}/job.json",
+    "DICOM_ADAPTER_PROGRESS": f"{PLACE}/progress.jsonl",
+    "HOLOSCAN_INPUT_PATH": f"{PLACE}/input",
+    "HOLOSCAN_OUTPUT_PATH": f"{PLACE}/output",
+}
+#: Writes down what there is, and what may be done.
+LOOK = r"""
+cd "$DICOM_ADAPTER_OUTPUT"
+env > env; id -u > uid; id -G > groups; ip -o link | cut -d: -f2 > links
+grep -E "^(Cap|NoNewPrivs)" /proc/self/status > status
+cp "$DICOM_ADAPTER_JOB" job; ls "$DICOM_ADAPTER_INPUT"/* > input
+for place in /opt "$DICOM_ADAPTER_INPUT" "$DICOM_ADAPTER_INPUT/001" /dicom-adapter; do
+    if touch $place/new 2>/dev/null; then echo $place; fi
+done > writable
+if echo x >> "$DICOM_ADAPTER_JOB"; then echo job; fi >> writable 2>/dev/null
+for place in "$HOME" "$TMPDIR" /tmp /var/tmp /run /dev/shm; do
+    touch $place/new || exit 3
+done
+if dd if=/dev/zero of=/tmp/much bs=1M count=40 2>/dev/null; then echo much; fi > much
+"""
 
 
 def test_a_monai_application_package_runs_as_it_is(tmp_path: Path, images: Images) -> None:
@@ -48,21 +76,7 @@ def test_a_container_sees_nothing_but_what_is_its_own(
     """Fixed paths, a clean environment, no network, no privilege, nothing to write but its own."""
     monkeypatch.setenv("DATABASE_PASSWORD", "secret")
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.example.org")
-    script = r"""
-        cd "$DICOM_ADAPTER_OUTPUT"
-        env > env; id -u > uid; id -G > groups; ip -o link | cut -d: -f2 > links
-        grep -E "^(Cap|NoNewPrivs)" /proc/self/status > status
-        cp "$DICOM_ADAPTER_JOB" job; ls "$DICOM_ADAPTER_INPUT"/* > input
-        for place in /opt "$DICOM_ADAPTER_INPUT" "$DICOM_ADAPTER_INPUT/001" /dicom-adapter; do
-            if touch $place/new 2>/dev/null; then echo $place; fi
-        done > writable
-        if echo x >> "$DICOM_ADAPTER_JOB"; then echo job; fi >> writable 2>/dev/null
-        for place in "$HOME" "$TMPDIR" /tmp /var/tmp /run /dev/shm; do
-            touch $place/new || exit 3
-        done
-        if dd if=/dev/zero of=/tmp/much bs=1M count=40 2>/dev/null; then echo much; fi > much
-    """
-    with containers(tmp_path, images, shell(script)) as made:
+    with containers(tmp_path, images, shell(LOOK)) as made:
         job = made.until(made.submit(arguments={"mode": "fast"}))
         assert job.state == "finished", (job.error, made.log_of(job))
         seen = dict(line.split("=", 1) for line in made.output_of(job, "env").splitlines())
@@ -74,19 +88,7 @@ def test_a_container_sees_nothing_but_what_is_its_own(
     # What the runtime, the shell and the image have set.
     for name in ("PATH", "HOSTNAME", "TERM", "container", "PWD", "OLDPWD", "SHLVL"):
         seen.pop(name, None)
-    assert seen == {
-        "HOME": f"{PLACE}/work",
-        "TMPDIR": f"{PLACE}/work",
-        "LANG": "C.UTF-8",
-        "CUDA_VISIBLE_DEVICES": "",
-        "NVIDIA_VISIBLE_DEVICES": "void",
-        "DICOM_ADAPTER_INPUT": f"{PLACE}/input",
-        "DICOM_ADAPTER_OUTPUT": f"{PLACE}/output",
-        "DICOM_ADAPTER_JOB": f"{PLACE}/job.json",
-        "DICOM_ADAPTER_PROGRESS": f"{PLACE}/progress.jsonl",
-        "HOLOSCAN_INPUT_PATH": f"{PLACE}/input",
-        "HOLOSCAN_OUTPUT_PATH": f"{PLACE}/output",
-    }
+    assert seen == ENVIRONMENT
     user = container_user()
     assert int(text["uid"]) == user.uid != 0
     assert text["groups"].split() == [str(user.gid)] != ["0"]
