@@ -35,6 +35,8 @@ INSIDE = Places(
 MOST_PROCESSES = 4096
 MOST_OF_A_USER = 32768
 MOST_FILES = 1048576
+# What Podman's monitor makes in the folder that it was started in.
+OUT_OF_MEMORY_FILE = "oom"
 # How often it is looked whether a container that was started runs.
 LOOK_SECONDS = 0.05
 
@@ -73,6 +75,7 @@ class Container:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                cwd=workspace.folder,
                 start_new_session=True,
             )
         except OSError as error:
@@ -126,6 +129,7 @@ class Container:
         self._runtime.remove(self._name)
         self._ended.set()
         self._watcher.join()
+        (self._workspace.folder / OUT_OF_MEMORY_FILE).unlink(missing_ok=True)
         take_back(self._workspace, self._user)
         return self._exit(code, state)
 

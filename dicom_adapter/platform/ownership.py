@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from dicom_adapter.platform.program import CannotStartError
 from dicom_adapter.platform.workspace import Workspace
 
 #: Of neither a person, a service nor a range that systemd or a container runtime gives away. Not
@@ -31,9 +32,23 @@ def container_user() -> User:
 
 
 def hand_over(workspace: Workspace, user: User) -> None:
-    """Let a user read a job's inputs, and write its outputs."""
+    """Let a user read a job's inputs, and write its outputs.
+
+    Raises:
+        CannotStartError: the files cannot be given to that user.
+    """
     if user.uid == os.geteuid():
         return
+    try:
+        _hand_over(workspace, user)
+    except OSError as error:
+        raise CannotStartError(
+            f"the job's files cannot be given to the user {user} of its container: "
+            f"{error.strerror}; run the service as an unprivileged user instead"
+        ) from error
+
+
+def _hand_over(workspace: Workspace, user: User) -> None:
     # By the group alone: an input's file may be the spool's too, and stays the service's.
     for place, _, files in os.walk(workspace.input):
         os.chown(place, -1, user.gid)

@@ -1,66 +1,52 @@
-"""A pipeline may be a container image: what it sees, what it may, and how it ends."""
+"""A pipeline may be a container image: what it sees, what it may, and what is known of it."""
 
 import json
 import os
 import stat
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
-from dicom_adapter.config import Capacity, Pipeline, Resources
-from dicom_adapter.lifecycle import CancelPolicy
-from dicom_adapter.model import LOCAL, Job
-from dicom_adapter.platform import executor
+from dicom_adapter.config import Capacity
+from dicom_adapter.model import LOCAL
 from dicom_adapter.platform.ownership import container_user
 from dicom_adapter.platform.runtime import ContainerRuntime
-from tests.platform.harness import MIB, SOMEBODY, Platform, platform, sh, wait_for_file
+from tests.platform.contained import GATE, containers, image, shell, up
+from tests.platform.harness import MIB, SOMEBODY, platform, sh
 from tests.platform.images import Images
-from tests.support import PATIENCE
 
 pytestmark = pytest.mark.podman
 
-#: Waits for a file named `go` among the outputs, so that a test decides when it ends.
-GATE = (
-    'touch "$DICOM_ADAPTER_OUTPUT/up"; until [ -e "$DICOM_ADAPTER_OUTPUT/go" ]; do sleep 0.01; done'
-)
 PLACE = "/dicom-adapter"
-
-
-def image(name: str, **values: Any) -> Pipeline:  # noqa: ANN401 - a Pipeline's fields
-    """Return a pipeline of an image."""
-    resources = {"cpus": 1, "memory": 64 * MIB, **values.pop("resources", {})}
-    return Pipeline(name="test", image=name, resources=Resources(**resources), **values)
-
-
-def shell(script: str, **values: Any) -> Pipeline:  # noqa: ANN401 - a Pipeline's fields
-    """Return a pipeline of a shell script in a container; braces in it are literal."""
-    return image("shell", command=(script.replace("{", "{{").replace("}", "}}"),), **values)
-
-
-@contextmanager
-def containers(
-    folder: Path,
-    images: Images,
-    *pipelines: Pipeline,
-    **values: Any,  # noqa: ANN401
-) -> Iterator[Platform]:
-    """Run a platform of images until the block ends; no container is left by it."""
-    with platform(folder, *pipelines, runtime=images.runtime, **values) as made:
-        yield made
-    assert images.containers() == []
-
-
-def up(made: Platform, pipeline: str = "test") -> Job:
-    """Return a job whose container runs."""
-    job = made.submit(pipeline)
-    wait_for_file(made.workspaces.of(job.id).staging / "up")
-    return made.views.get(LOCAL, job.id)
+ENVIRONMENT = {
+    "HOME": f"{PLACE}/work",
+    "TMPDIR": f"{PLACE}/work",
+    "LANG": "C.UTF-8",
+    "CUDA_VISIBLE_DEVICES": "",
+    "NVIDIA_VISIBLE_DEVICES": "void",
+    "DICOM_ADAPTER_INPUT": f"{PLACE}/input",
+    "DICOM_ADAPTER_OUTPUT": f"{PLACE}/output",
+    "DICOM_ADAPTER_JOB": f"{PLACE}/job.json",
+    "DICOM_ADAPTER_PROGRESS": f"{PLACE}/progress.jsonl",
+    "HOLOSCAN_INPUT_PATH": f"{PLACE}/input",
+    "HOLOSCAN_OUTPUT_PATH": f"{PLACE}/output",
+}
+#: Writes down what there is, and what may be done.
+LOOK = r"""
+cd "$DICOM_ADAPTER_OUTPUT"
+env > env; id -u > uid; id -G > groups; ip -o link | cut -d: -f2 > links
+grep -E "^(Cap|NoNewPrivs)" /proc/self/status > status
+cp "$DICOM_ADAPTER_JOB" job; ls "$DICOM_ADAPTER_INPUT"/* > input
+for place in /opt "$DICOM_ADAPTER_INPUT" "$DICOM_ADAPTER_INPUT/001" /dicom-adapter; do
+    if touch $place/new 2>/dev/null; then echo $place; fi
+done > writable
+if echo x >> "$DICOM_ADAPTER_JOB"; then echo job; fi >> writable 2>/dev/null
+for place in "$HOME" "$TMPDIR" /tmp /var/tmp /run /dev/shm; do
+    touch $place/new || exit 3
+done
+if dd if=/dev/zero of=/tmp/much bs=1M count=40 2>/dev/null; then echo much; fi > much
+"""
 
 
 def test_a_monai_application_package_runs_as_it_is(tmp_path: Path, images: Images) -> None:
@@ -91,21 +77,7 @@ def test_a_container_sees_nothing_but_what_is_its_own(
     """Fixed paths, a clean environment, no network, no privilege, nothing to write but its own."""
     monkeypatch.setenv("DATABASE_PASSWORD", "secret")
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.example.org")
-    script = r"""
-        cd "$DICOM_ADAPTER_OUTPUT"
-        env > env; id -u > uid; id -G > groups; ip -o link | cut -d: -f2 > links
-        grep -E "^(Cap|NoNewPrivs)" /proc/self/status > status
-        cp "$DICOM_ADAPTER_JOB" job; ls "$DICOM_ADAPTER_INPUT"/* > input
-        for place in /opt "$DICOM_ADAPTER_INPUT" "$DICOM_ADAPTER_INPUT/001" /dicom-adapter; do
-            if touch $place/new 2>/dev/null; then echo $place; fi
-        done > writable
-        if echo x >> "$DICOM_ADAPTER_JOB"; then echo job; fi >> writable 2>/dev/null
-        for place in "$HOME" "$TMPDIR" /tmp /var/tmp /run /dev/shm; do
-            touch $place/new || exit 3
-        done
-        if dd if=/dev/zero of=/tmp/much bs=1M count=40 2>/dev/null; then echo much; fi > much
-    """
-    with containers(tmp_path, images, shell(script)) as made:
+    with containers(tmp_path, images, shell(LOOK)) as made:
         job = made.until(made.submit(arguments={"mode": "fast"}))
         assert job.state == "finished", (job.error, made.log_of(job))
         seen = dict(line.split("=", 1) for line in made.output_of(job, "env").splitlines())
@@ -117,19 +89,7 @@ def test_a_container_sees_nothing_but_what_is_its_own(
     # What the runtime, the shell and the image have set.
     for name in ("PATH", "HOSTNAME", "TERM", "container", "PWD", "OLDPWD", "SHLVL"):
         seen.pop(name, None)
-    assert seen == {
-        "HOME": f"{PLACE}/work",
-        "TMPDIR": f"{PLACE}/work",
-        "LANG": "C.UTF-8",
-        "CUDA_VISIBLE_DEVICES": "",
-        "NVIDIA_VISIBLE_DEVICES": "void",
-        "DICOM_ADAPTER_INPUT": f"{PLACE}/input",
-        "DICOM_ADAPTER_OUTPUT": f"{PLACE}/output",
-        "DICOM_ADAPTER_JOB": f"{PLACE}/job.json",
-        "DICOM_ADAPTER_PROGRESS": f"{PLACE}/progress.jsonl",
-        "HOLOSCAN_INPUT_PATH": f"{PLACE}/input",
-        "HOLOSCAN_OUTPUT_PATH": f"{PLACE}/output",
-    }
+    assert seen == ENVIRONMENT
     user = container_user()
     assert int(text["uid"]) == user.uid != 0
     assert text["groups"].split() == [str(user.gid)] != ["0"]
@@ -215,90 +175,6 @@ def test_a_container_s_use_is_measured_to_its_end(tmp_path: Path, images: Images
     assert 20 * MIB < job.used.max_rss_bytes <= 64 * MIB
 
 
-def test_a_container_that_needs_too_much_memory_says_so(tmp_path: Path, images: Images) -> None:
-    """The kernel ends it at its limit, and the job says by which, and whose it is."""
-    script = "sleep 0.3; x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done"
-    with containers(tmp_path, images, shell(script)) as made:
-        job = made.until(made.submit())
-    assert (job.state, job.reason, job.exit_code) == ("failed", "out_of_memory", 137)
-    assert job.error.startswith("it needed more than its resources.memory of 64MiB, and the kernel")
-
-
-def test_a_container_is_stopped_after_its_timeout(
-    tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is gone when the job has failed, though its first process hears no TERM."""
-    monkeypatch.setattr(executor, "GRACE_SECONDS", 0.2)
-    with containers(tmp_path, images, shell("sleep 1000", timeout=0.5)) as made:
-        job = made.until(made.submit())
-        assert images.containers() == []
-    assert (job.state, job.reason, job.exit_code) == ("failed", "run_timeout", 137)
-
-
-def test_a_silent_container_is_stopped(tmp_path: Path, images: Images) -> None:
-    """Its log and progress are what it is heard by."""
-    script = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
-    with containers(tmp_path, images, shell(script, silence_timeout=0.5)) as made:
-        job = made.until(made.submit())
-    assert (job.state, job.reason) == ("failed", "silence_timeout")
-
-
-@pytest.mark.parametrize(
-    ("policy", "state", "log"),
-    [
-        (CancelPolicy.KILL, "cancelled", "asked\n"),
-        (CancelPolicy.REQUEST, "cancelled", "asked\n"),
-        (CancelPolicy.DRAIN, "finished", ""),
-    ],
-)
-def test_a_container_is_cancelled_as_its_pipeline_wants_it(
-    tmp_path: Path, images: Images, policy: CancelPolicy, state: str, log: str
-) -> None:
-    """It is asked to end, or let end by itself; what it had written is gone if it was cancelled."""
-    with containers(
-        tmp_path, images, shell(f"trap 'echo asked; exit 4' TERM; {GATE}", cancel=policy)
-    ) as made:
-        job = up(made)
-        assert made.control.cancel(SOMEBODY, job.name, why="").state == "cancelling"
-        if policy == CancelPolicy.DRAIN:
-            (made.workspaces.of(job.id).staging / "go").touch()
-        job = made.until(job)
-        assert images.containers() == []
-        assert (job.state, made.log_of(job)) == (state, log)
-        assert made.workspaces.of(job.id).output.exists() == (state == "finished")
-
-
-def test_a_container_that_hears_nothing_is_killed_within_five_seconds(
-    tmp_path: Path, images: Images
-) -> None:
-    """The first process of a container ignores TERM by itself."""
-    with containers(tmp_path, images, shell(GATE)) as made:
-        job = up(made)
-        began = time.monotonic()
-        made.control.cancel(SOMEBODY, job.name, why="")
-        assert made.until(job).state == "cancelled"
-        assert time.monotonic() - began < 5
-        assert images.containers() == []
-
-
-def test_a_stop_ends_a_container_and_puts_its_job_back(
-    tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing runs without the service; after the next start the job runs again, from its start."""
-    monkeypatch.setattr(executor, "GRACE_SECONDS", 0.2)
-    with containers(tmp_path, images, shell(GATE)) as made:
-        job = up(made)
-        made.scheduler.stop(PATIENCE)
-        assert images.containers() == []
-        back = made.views.get(LOCAL, job.id)
-        assert (back.state, back.reason) == ("in_queue", "drain")
-        assert not made.workspaces.of(job.id).staging.exists()
-        made.restart()
-        wait_for_file(made.workspaces.of(job.id).staging / "up")
-        (made.workspaces.of(job.id).staging / "go").touch()
-        assert (made.until(job).state, made.views.get(LOCAL, job.id).attempts) == ("finished", 2)
-
-
 def test_an_image_that_is_not_here_is_named_with_the_cure(tmp_path: Path, images: Images) -> None:
     """Nothing is pulled; once the image is there, the job runs by a retry, and knows what ran."""
     with containers(tmp_path, images, image("lung:1.2", command=("true",))) as made:
@@ -312,16 +188,6 @@ def test_an_image_that_is_not_here_is_named_with_the_cure(tmp_path: Path, images
     images.podman("rmi", "lung:1.2")
     assert (job.state, job.image, job.image_id) == ("finished", "lung:1.2", built)
     assert job.pipeline_version != failed.pipeline_version
-
-
-def test_an_image_that_cannot_be_started_says_why(tmp_path: Path, images: Images) -> None:
-    """The runtime's own words are the log's last line."""
-    images.build("broken", {}, ['ENTRYPOINT ["/opt/nothing"]'])
-    with containers(tmp_path, images, image("broken")) as made:
-        job = made.until(made.submit())
-    assert (job.state, job.reason) == ("failed", "pipeline_error")
-    assert job.error.startswith("podman could not start the container; the log ends with: ")
-    assert "/opt/nothing" in job.error
 
 
 def test_a_graphics_processor_is_asked_for_by_its_number(tmp_path: Path, images: Images) -> None:
@@ -370,25 +236,6 @@ def test_a_rerun_runs_the_same_image_again(tmp_path: Path, images: Images) -> No
     assert gone.state == "failed"
     assert f"with the id {first.image_id[:12]}" in gone.error
     assert "`dicom-adapter jobs rerun --latest`" in gone.error
-
-
-def test_a_job_whose_runtime_s_client_dies_leaves_no_container(
-    tmp_path: Path, images: Images
-) -> None:
-    """The container would outlive it: it is removed, and the job says what happened."""
-    with containers(tmp_path, images, shell(GATE)) as made:
-        job = up(made)
-        name = f"dicom-adapter-{job.id}-1"
-        (client,) = [
-            process
-            for process in psutil.process_iter(["cmdline"])
-            if (process.info["cmdline"] or [])[-3:] == ["start", "--attach", name]
-        ]
-        client.kill()
-        job = made.until(job)
-        assert images.containers() == []
-    assert (job.state, job.reason) == ("failed", "pipeline_error")
-    assert job.error.startswith("the podman that held it ended, so the container was removed")
 
 
 def test_what_a_container_links_to_is_not_touched(tmp_path: Path, images: Images) -> None:
