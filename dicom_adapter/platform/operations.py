@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from uuid import uuid4
 
 import structlog
@@ -33,6 +34,7 @@ from dicom_adapter.model import (
     InputFile,
     ItemState,
     Job,
+    JobInput,
     JobItem,
     JobRequest,
     JobStep,
@@ -46,8 +48,9 @@ from dicom_adapter.model import (
 from dicom_adapter.platform.pipelines import Definition, PipelineOperations
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue
+from dicom_adapter.platform.resolving import Resolver
 from dicom_adapter.platform.uploads import Uploads, check
-from dicom_adapter.platform.workspace import BrokenInputError, Workspaces
+from dicom_adapter.platform.workspace import BrokenInputError, Sources, Workspaces
 
 LONGEST_REQUEST_ID = 128
 
@@ -67,6 +70,7 @@ class JobOperations:
         *,
         projects: Projects,
         queue: JobQueue,
+        resolver: Resolver,
         locate: Callable[[str], Path],
         submitted: Callable[[], None],
     ) -> None:
@@ -74,6 +78,7 @@ class JobOperations:
         self._clock = clock
         self._projects = projects
         self._queue = queue
+        self._resolver = resolver
         self._pipelines = pipelines
         self._workspaces = workspaces
         self._uploads = uploads
@@ -149,6 +154,7 @@ class JobOperations:
         name: str = "",
         request_id: str = "",
         latest: bool,
+        reresolve: bool = False,
     ) -> Job:
         """Make another job of a job's definition and inputs, which stays as it is.
 
@@ -158,10 +164,11 @@ class JobOperations:
             name: What the new one is called; as the other, with `rerun` behind it, if empty.
             request_id: As in `submit`; empty for one that is asked for once.
             latest: Run what the pipeline is now, instead of what it was then.
+            reresolve: Take also what has come of its series since; see `Resolver.again`.
 
         Raises:
             NotFoundError: there is no such job, or no such pipeline any more.
-            InvalidArgumentError: the name is the other's.
+            InvalidArgumentError: the name is the other's, or nothing here knows its series.
             WrongStateError: its inputs are not here any more.
         """
         caller.check(role_for(Action.CREATE))
@@ -170,24 +177,22 @@ class JobOperations:
             inputs = jobs.inputs_of(tx, source.id)
         if name and safe_name(name) == source.name:
             raise InvalidArgumentError("name", f"must be another than the job's own, {source.name}")
-        request = JobRequest(
-            request_id=request_id or uuid4().hex,
-            name=name or suffixed_name(source.name, "rerun"),
-            pipeline=source.pipeline,
-            priority=source.priority,
-            ae_title=source.ae_title,
-            project=source.project,
-            inputs=inputs,
-            arguments=source.arguments,
-        )
+        request = _request_again(source, inputs, name=name, request_id=request_id)
         _check(request)
-        digest = _digest(request, source.id, str(latest))
+        # Of what it was, not of what a series is by now: the same request again is the same then.
+        digest = _digest(request, source.id, str(latest), *(["reresolve"] if reresolve else []))
         earlier = self._earlier(request, digest)
         if earlier is not None:
             return earlier
         definition = self._pipelines.definition(source.pipeline) if latest else _pinned(source)
-        origin = Origin(request.request_id, digest, caller.name, f"rerun of {source.name}")
-        return self._made(request, definition, origin, source)
+        why = f"rerun of {source.name}"
+        # It has them also when nothing else has.
+        own = self._workspaces.of(source.id).sources(inputs)
+        if reresolve:
+            request = replace(request, inputs=self._resolver.again(source, inputs, own))
+            why = f"{why}, re-resolved"
+        origin = Origin(request.request_id, digest, caller.name, why)
+        return self._made(request, definition, origin, source, own)
 
     def _made(
         self,
@@ -195,8 +200,9 @@ class JobOperations:
         definition: Definition,
         origin: Origin,
         source: Job | None = None,
+        own: Sources = MappingProxyType({}),
     ) -> Job:
-        job = self._make(request, definition, origin, source)
+        job = self._make(request, definition, origin, source, own)
         log.info(
             "job submitted",
             action="job.submitted",
@@ -209,13 +215,15 @@ class JobOperations:
         return job
 
     def _make(
-        self, request: JobRequest, definition: Definition, origin: Origin, source: Job | None
+        self,
+        request: JobRequest,
+        definition: Definition,
+        origin: Origin,
+        source: Job | None,
+        own: Sources,
     ) -> Job:
         job = _new_job(request, definition, self._clock.now(), source)
-        workspace, places = self._workspaces.of(job.id), self._places(request.files)
-        if source is not None:
-            # It has them also when nothing else has.
-            places |= self._workspaces.of(source.id).sources(request.inputs)
+        workspace, places = self._workspaces.of(job.id), {**self._places(request.files), **own}
         try:
             workspace.take_inputs(request.inputs, places)
             with self._ledger.write() as tx:
@@ -317,6 +325,21 @@ def _pinned(job: Job) -> Definition:
         steps=tuple(step.name for step in job.steps),
     )
     return Definition(pipeline, job.image_id)
+
+
+def _request_again(
+    source: Job, inputs: tuple[JobInput, ...], *, name: str, request_id: str
+) -> JobRequest:
+    return JobRequest(
+        request_id=request_id or uuid4().hex,
+        name=name or suffixed_name(source.name, "rerun"),
+        pipeline=source.pipeline,
+        priority=source.priority,
+        ae_title=source.ae_title,
+        project=source.project,
+        inputs=inputs,
+        arguments=source.arguments,
+    )
 
 
 def _check(request: JobRequest) -> None:

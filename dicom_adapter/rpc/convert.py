@@ -10,6 +10,7 @@ from dicom_adapter.config import Pipeline
 from dicom_adapter.errors import InvalidArgumentError
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import (
+    WHOLE,
     Event,
     InputFile,
     InputSummary,
@@ -119,7 +120,7 @@ def from_request(message: jobs_pb2.SubmitJobRequest) -> JobRequest:
         JobInput(
             study=series.study_instance_uid,
             series=series.series_instance_uid,
-            range=series.range or "all",
+            range=series.range or WHOLE,
             files=tuple(map(from_reference, series.instances)),
         )
         for series in message.items[0].inputs
