@@ -129,7 +129,8 @@ class Records:
         """Write into a job's folder as soon as the disk has room.
 
         A full disk is not the job's fault, and its sender was told that all is well. False when
-        the platform is stopped before there is room: the job is back in the queue then.
+        the platform is stopped before there is room: the job is back in the queue then; or when
+        somebody cancels it.
         """
         while True:
             self.hold(claim)
@@ -142,11 +143,16 @@ class Records:
                     "the disk has no room for a job; it is tried again",
                     action="job.no_room",
                     job=claim.job.name,
+                    cure="make room on the disk of storage.path, or cancel the job",
                 )
             else:
                 return True
             if self._stopping.wait(NO_ROOM_PAUSE_SECONDS):
                 self.put_back(claim)
+                return False
+            if self.is_cancelled(claim):
+                # It may be its own output that takes the room.
+                self.stop(claim)
                 return False
 
     def fail(self, claim: Claim, reason: Reason, error: str, ended: Ended | None = None) -> None:
