@@ -13,6 +13,15 @@ FILE_MODE = 0o440
 FOLDER_MODE = 0o700
 #: The errors of a disk that is full: it may have room again later.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: A disk with less than that is full: most of what writes to it fails.
+LITTLE = 1024**2
+
+
+def is_full(folder: Path) -> bool:
+    """Tell whether the disk of a folder has no room, for bytes or for files."""
+    disk = os.statvfs(folder)
+    # Some filesystems do not count files.
+    return disk.f_bavail * disk.f_frsize < LITTLE or bool(disk.f_files and not disk.f_favail)
 
 
 def make_folder(folder: Path) -> None:

@@ -144,6 +144,9 @@ def rerun_job(
     latest: Annotated[
         bool, typer.Option("--latest", help="Run the pipeline as it is now, not as it was.")
     ] = False,
+    reresolve: Annotated[
+        bool, typer.Option("--reresolve", help="Add what has come of its series since.")
+    ] = False,
     config: ConfigOption = None,
     server: ServerOption = None,
     data: DataOption = None,
@@ -153,7 +156,7 @@ def rerun_job(
     The first one stays as it is, in whatever state.
     """
     with connect_platform(config, server, data) as client, client.errors():
-        request = jobs_pb2.RerunJobRequest(job=job, name=name, latest=latest)
+        request = jobs_pb2.RerunJobRequest(job=job, name=name, latest=latest, reresolve=reresolve)
         typer.echo(f"{client.jobs.RerunJob(request, timeout=CALL_SECONDS).name} is made")
 
 

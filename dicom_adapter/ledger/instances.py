@@ -354,5 +354,16 @@ def of_submission(tx: Connection, submission_id: str, locate: Locate) -> tuple[S
     return tuple(_instance(row, locate) for row in tx.execute(query))
 
 
+def known(tx: Connection, ids: Iterable[str], locate: Locate) -> list[StoredInstance]:
+    """Return those of the instances that came in here, in the order in which they came."""
+    columns = (*_COLUMNS, instances.c.seq)
+    found = {
+        row.seq: _instance(row, locate)
+        for portion in portions(ids)
+        for row in tx.execute(select(*columns).where(instances.c.id.in_(portion)))
+    }
+    return [instance for _, instance in sorted(found.items())]
+
+
 def _instance(row: Any, locate: Locate) -> StoredInstance:  # noqa: ANN401 - a Row that begins so
     return StoredInstance(**dict(zip(_FIELDS, row, strict=False)), path=locate(row.id))

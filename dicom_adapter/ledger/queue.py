@@ -137,7 +137,8 @@ def claim(tx: Connection, job_id: str, at: datetime) -> Claim:
     reset_steps(tx, job_id)
     item = items.begin_next(tx, job_id, at)
     if item is None:
-        raise WrongStateError(f"job {job_id} has no item that waits")
+        # A job that none is left of to wait is cancelled with the last of them.
+        raise RuntimeError(f"job {job_id} waits, and none of its items does")
     return Claim(get(tx, job_id), item, lease)
 
 

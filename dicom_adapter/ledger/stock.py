@@ -11,6 +11,7 @@ from dicom_adapter.ledger.schema import groups, instances
 from dicom_adapter.model import GroupState, InstanceState, Keeping
 
 _GONE = (InstanceState.RECLAIMING, InstanceState.RECLAIMED)
+_KEPT = tuple(state for state in InstanceState if state not in _GONE)
 _ON_DISK = tuple(state for state in InstanceState if state != InstanceState.RECLAIMED)
 
 
@@ -80,6 +81,19 @@ def kept(tx: Connection, ids: Iterable[str]) -> set[tuple[str, str]]:
         )
         found.update((row.id, row.sha256) for row in tx.execute(query))
     return found
+
+
+def of_series(tx: Connection, ae_title: str, study: str, series: str) -> list[str]:
+    """Return what is kept of a series that came in by an AE title, by its ids."""
+    query = select(instances.c.id).where(
+        instances.c.ae_title == ae_title,
+        # Named one by one: the index of work then skips the record of the past. An index of series
+        # would be one more for every instance that comes.
+        instances.c.state.in_(_KEPT),
+        instances.c.study_instance_uid == study,
+        instances.c.series_instance_uid == series,
+    )
+    return list(tx.scalars(query))
 
 
 def folders(tx: Connection, digits: int) -> list[str]:

@@ -1,16 +1,19 @@
 """What is to be done with it: submissions, and the jobs that the platform makes of them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 
 from dicom_adapter.lifecycle import CancelPolicy, ItemState, JobState, Phase
+from dicom_adapter.model.instances import StoredInstance
 
 JOB_NAME_LENGTH = 63
 #: The project of whatever names none.
 DEFAULT_PROJECT = "default"
+#: The range of an input that is all of its series.
+WHOLE = "all"
 
 
 class Priority(IntEnum):
@@ -285,6 +288,21 @@ class JobRequest:
     def files(self) -> list[InputFile]:
         """Every file of every input of every item, in order."""
         return [file for inputs in self.items for series in inputs for file in series.files]
+
+
+def input_of(study: str, series: str, instances: Iterable[StoredInstance]) -> JobInput:
+    """Return a series whole: its instances, which are given as they came, go by number.
+
+    Those without an Instance Number (0020,0013) follow those with one, as they came.
+    """
+
+    def place(instance: StoredInstance) -> tuple[bool, int]:
+        number = instance.instance_number
+        return number is None, number or 0
+
+    ordered = sorted(instances, key=place)
+    files = (InputFile(one.id, one.sha256, one.sop_instance_uid) for one in ordered)
+    return JobInput(study, series, WHOLE, tuple(files))
 
 
 def safe_name(text: str) -> str:

@@ -1,12 +1,13 @@
 """The platform inside a service: its parts put together, started, reloaded and stopped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import Settings
 from dicom_adapter.ledger import Ledger
+from dicom_adapter.model import Duplicates
 from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.executor import Executor
 from dicom_adapter.platform.operations import JobOperations
@@ -14,6 +15,7 @@ from dicom_adapter.platform.pausing import PlatformControl
 from dicom_adapter.platform.pipelines import PipelineOperations
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue, rules_of
+from dicom_adapter.platform.resolving import Resolver
 from dicom_adapter.platform.runtime import ContainerRuntime
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
@@ -73,6 +75,7 @@ class EmbeddedPlatform:
             ended=ended,
         )
         self._pipelines = PipelineOperations(settings.pipelines.values(), runtime)
+        self._resolver = Resolver(ledger, locate, _duplicates(settings))
         wake = self._scheduler.wake
         self.operations = PlatformOperations(
             jobs=JobOperations(
@@ -83,6 +86,7 @@ class EmbeddedPlatform:
                 uploads,
                 projects=projects,
                 queue=queue,
+                resolver=self._resolver,
                 locate=locate,
                 submitted=wake,
             ),
@@ -108,8 +112,13 @@ class EmbeddedPlatform:
     def reload(self, settings: Settings) -> None:
         """Go by other settings from now on; jobs keep what they were made of."""
         self._pipelines.reload(settings.pipelines.values())
+        self._resolver.reload(_duplicates(settings))
         self._scheduler.reload(rules_of(settings), settings.platform.on_lost)
 
     def stop(self, timeout: float) -> None:
         """Stop taking jobs, end those that run and put them back into the queue."""
         self._scheduler.stop(timeout)
+
+
+def _duplicates(settings: Settings) -> Mapping[str, Duplicates]:
+    return {name: title.duplicates for name, title in settings.ae_titles.items()}

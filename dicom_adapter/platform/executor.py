@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from dicom_adapter.files import is_full
 from dicom_adapter.lifecycle import Reason
 from dicom_adapter.model import Job, ResourceUse
 from dicom_adapter.platform.container import Container
@@ -89,6 +90,7 @@ class Execution:
 
     def __init__(self, job: Job, workspace: Workspace, ran_as: RanAs, launch: Launch) -> None:
         self.job = job
+        self._folder = workspace.folder
         self._ran_as = ran_as
         self._interrupted = ""
         self._done = threading.Event()
@@ -187,4 +189,8 @@ class Execution:
             max_rss_bytes=end.max_rss_bytes,
             wall_seconds=round(time.monotonic() - self._started, 3),
         )
-        return Ended(end.code, self._interrupted, used, end.told, end.reason, self._ran_as)
+        told = end.told
+        # What it has said of that may have found no room either.
+        if end.code and is_full(self._folder):
+            told = f"{told}, and its disk was full: make room on that of storage.path, and retry it"
+        return Ended(end.code, self._interrupted, used, told, end.reason, self._ran_as)

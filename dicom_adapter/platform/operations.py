@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from uuid import uuid4
 
 import structlog
@@ -31,6 +32,7 @@ from dicom_adapter.model import (
     InputFile,
     ItemState,
     Job,
+    JobInput,
     JobItem,
     JobRequest,
     JobStep,
@@ -45,8 +47,9 @@ from dicom_adapter.platform.pipelines import Definition, PipelineOperations
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.requests import check_request, digest_of
+from dicom_adapter.platform.resolving import Resolver
 from dicom_adapter.platform.uploads import Uploads
-from dicom_adapter.platform.workspace import BrokenInputError, Workspaces
+from dicom_adapter.platform.workspace import BrokenInputError, Sources, Workspaces
 
 log = structlog.get_logger()
 
@@ -64,6 +67,7 @@ class JobOperations:
         *,
         projects: Projects,
         queue: JobQueue,
+        resolver: Resolver,
         locate: Callable[[str], Path],
         submitted: Callable[[], None],
     ) -> None:
@@ -71,6 +75,7 @@ class JobOperations:
         self._clock = clock
         self._projects = projects
         self._queue = queue
+        self._resolver = resolver
         self._pipelines = pipelines
         self._workspaces = workspaces
         self._uploads = uploads
@@ -146,6 +151,7 @@ class JobOperations:
         name: str = "",
         request_id: str = "",
         latest: bool,
+        reresolve: bool = False,
     ) -> Job:
         """Make another job of a job's definition and inputs, which stays as it is.
 
@@ -155,10 +161,11 @@ class JobOperations:
             name: What the new one is called; as the other, with `rerun` behind it, if empty.
             request_id: As in `submit`; empty for one that is asked for once.
             latest: Run what the pipeline is now, instead of what it was then.
+            reresolve: Take also what has come of its series since; see `Resolver.again`.
 
         Raises:
             NotFoundError: there is no such job, or no such pipeline any more.
-            InvalidArgumentError: the name is the other's.
+            InvalidArgumentError: the name is the other's, or nothing here knows its series.
             WrongStateError: its inputs are not here any more.
         """
         caller.check(role_for(Action.CREATE))
@@ -167,25 +174,32 @@ class JobOperations:
             inputs = tuple(jobs.inputs_of(tx, source.id).values())
         if name and safe_name(name) == source.name:
             raise InvalidArgumentError("name", f"must be another than the job's own, {source.name}")
-        request = JobRequest(
-            request_id=request_id or uuid4().hex,
-            name=name or suffixed_name(source.name, "rerun"),
-            pipeline=source.pipeline,
-            priority=source.priority,
-            ae_title=source.ae_title,
-            project=source.project,
-            items=inputs,
-            arguments=source.arguments,
-            fail_fast=source.rules.fail_fast,
-        )
+        request = _request_again(source, inputs, name=name, request_id=request_id)
         check_request(request)
-        digest = digest_of(request, source.id, str(latest))
+        # Of what it was, not of what a series is by now: the same request again is the same then.
+        more = ["reresolve"] if reresolve else []
+        digest = digest_of(request, source.id, str(latest), *more)
         earlier = self._earlier(request, digest)
         if earlier is not None:
             return earlier
         definition = self._pipelines.definition(source.pipeline) if latest else _pinned(source)
-        origin = Origin(request.request_id, digest, caller.name, f"rerun of {source.name}")
-        return self._made(request, definition, origin, source)
+        why = f"rerun of {source.name}"
+        # It has them also when nothing else has.
+        own = self._own(source, inputs)
+        if reresolve:
+            now = tuple(self._resolver.again(source, series, own) for series in inputs)
+            request = replace(request, items=now)
+            why = f"{why}, re-resolved"
+        origin = Origin(request.request_id, digest, caller.name, why)
+        return self._made(request, definition, origin, source, own)
+
+    def _own(self, source: Job, items: Sequence[Sequence[JobInput]]) -> Sources:
+        """Return where a job's own input files lie."""
+        workspace, count = self._workspaces.of(source.id), len(source.items)
+        found: dict[tuple[str, str], Path] = {}
+        for item, inputs in zip(source.items, items, strict=True):
+            found |= workspace.of_item(item, count).sources(inputs)
+        return found
 
     def _made(
         self,
@@ -193,8 +207,9 @@ class JobOperations:
         definition: Definition,
         origin: Origin,
         source: Job | None = None,
+        own: Sources = MappingProxyType({}),
     ) -> Job:
-        job = self._make(request, definition, origin, source)
+        job = self._make(request, definition, origin, source, own)
         log.info(
             "job submitted",
             action="job.submitted",
@@ -207,16 +222,16 @@ class JobOperations:
         return job
 
     def _make(
-        self, request: JobRequest, definition: Definition, origin: Origin, source: Job | None
+        self,
+        request: JobRequest,
+        definition: Definition,
+        origin: Origin,
+        source: Job | None,
+        own: Sources,
     ) -> Job:
         job = _new_job(request, definition, self._clock.now(), source)
-        workspace, places = self._workspaces.of(job.id), self._places(request.files)
+        workspace, places = self._workspaces.of(job.id), {**self._places(request.files), **own}
         count = len(request.items)
-        if source is not None:
-            # It has them also when nothing else has.
-            own = self._workspaces.of(source.id)
-            for item, inputs in zip(source.items, request.items, strict=True):
-                places |= own.of_item(item, count).sources(inputs)
         try:
             for item, inputs in zip(job.items, request.items, strict=True):
                 workspace.of_item(item, count).take_inputs(inputs, places)
@@ -322,3 +337,19 @@ def _pinned(job: Job) -> Definition:
         steps=tuple(step.name for step in job.steps),
     )
     return Definition(pipeline, job.image_id)
+
+
+def _request_again(
+    source: Job, items: tuple[tuple[JobInput, ...], ...], *, name: str, request_id: str
+) -> JobRequest:
+    return JobRequest(
+        request_id=request_id or uuid4().hex,
+        name=name or suffixed_name(source.name, "rerun"),
+        pipeline=source.pipeline,
+        priority=source.priority,
+        ae_title=source.ae_title,
+        project=source.project,
+        items=items,
+        arguments=source.arguments,
+        fail_fast=source.rules.fail_fast,
+    )

@@ -1,5 +1,6 @@
 """What a pipeline runs as: a process of this machine, or a container; one thing for who waits."""
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -81,6 +82,11 @@ class Places:
 
 def exit_in_words(code: int) -> str:
     """Return how a command ended that did not end well."""
+    if code == -signal.SIGKILL:
+        return (
+            "the command was ended by signal 9, as the kernel does where memory runs out (its log "
+            "says so): give the machine more, or run fewer jobs at a time, and retry it"
+        )
     if code < 0:
         return f"the command was ended by signal {-code}"
     return f"the command ended with exit code {code}"

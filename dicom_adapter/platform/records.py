@@ -87,7 +87,7 @@ class Records:
         """
         workspace, at = self._workspace(claim), self._clock.now()
         if not self._stage_provenance(claim, outputs, ended, at):
-            return None
+            return self.leave(claim)
 
         def finish(tx: Connection) -> JobItem | None:
             queue.add_outputs(tx, claim.job.id, outputs, lease=claim.lease)
@@ -130,7 +130,7 @@ class Records:
         """Write into a job's folder as soon as the disk has room.
 
         A full disk is not the job's fault, and its sender was told that all is well. False when
-        the platform is stopped before there is room: the job is back in the queue then.
+        the platform is stopped before there is room, or somebody cancels the item: see `leave`.
         """
         while True:
             self.hold(claim)
@@ -143,12 +143,20 @@ class Records:
                     "the disk has no room for a job; it is tried again",
                     action="job.no_room",
                     job=claim.job.name,
+                    cure="make room on the disk of storage.path, or cancel the job",
                 )
             else:
                 return True
-            if self._stopping.wait(NO_ROOM_PAUSE_SECONDS):
-                self.put_back(claim)
+            if self._stopping.wait(NO_ROOM_PAUSE_SECONDS) or self.is_cancelled(claim):
                 return False
+
+    def leave(self, claim: Claim) -> JobItem | None:
+        """Give up an item that there was no room for: cancelled, or for the service's next run."""
+        if self.is_cancelled(claim):
+            # It may be its own output that takes the room.
+            return self.stop(claim)
+        self.put_back(claim)
+        return None
 
     def fail(
         self, claim: Claim, reason: Reason, error: str, ended: Ended | None = None

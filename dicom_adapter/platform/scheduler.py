@@ -228,7 +228,7 @@ class Scheduler:
         try:
             workspace.check_inputs(inputs)
             if not self._records.when_room(run.claim, lambda: workspace.prepare(job, item, inputs)):
-                return None
+                return self._records.leave(run.claim)
         except BrokenInputError as error:
             told = f"{error}: send the study again"
             return self._records.fail(run.claim, Reason.INPUT_ERROR, told)

@@ -11,6 +11,7 @@ from dicom_adapter.config import Pipeline
 from dicom_adapter.errors import InvalidArgumentError
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.model import (
+    WHOLE,
     Event,
     InputFile,
     InputSummary,
@@ -144,7 +145,7 @@ def _from_job_input(series: jobs_pb2.JobInput) -> JobInput:
     return JobInput(
         study=series.study_instance_uid,
         series=series.series_instance_uid,
-        range=series.range or "all",
+        range=series.range or WHOLE,
         files=tuple(map(from_reference, series.instances)),
     )
 

@@ -156,6 +156,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
             name=request.name,
             request_id=request.request_id,
             latest=request.latest,
+            reresolve=request.reresolve,
         )
         return self._job(job)
 

@@ -7,7 +7,6 @@ a call whose answer was lost is simply made again. The platform's refusal parks 
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from itertools import groupby
 
 import structlog
 
@@ -16,7 +15,7 @@ from dicom_adapter.errors import DicomAdapterError, NotFoundError, UnavailableEr
 from dicom_adapter.ledger import Ledger, instances, submissions
 from dicom_adapter.ledger.instances import Locate
 from dicom_adapter.lifecycle import Role
-from dicom_adapter.model import Caller, InputFile, JobInput, JobRequest, StoredInstance, Submission
+from dicom_adapter.model import Caller, JobRequest, StoredInstance, Submission, input_of
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.worker import Worker
 
@@ -158,21 +157,11 @@ class SubmissionOperations:
 
 
 def request_of(submission: Submission, members: Sequence[StoredInstance]) -> JobRequest:
-    """Return what is asked of the platform: series in the order they came, each by number.
-
-    Instances without an Instance Number (0020,0013) follow those with one, as they came.
-    """
-    order: dict[tuple[str, str], int] = {}
+    """Return what is asked of the platform: series in the order they came, each by number."""
+    series: dict[tuple[str, str], list[StoredInstance]] = {}
     for member in members:
-        order.setdefault((member.study_instance_uid, member.series_instance_uid), len(order))
-
-    def series_of(member: StoredInstance) -> tuple[str, str]:
-        return member.study_instance_uid, member.series_instance_uid
-
-    def place(member: StoredInstance) -> tuple[int, bool, int]:
-        number = member.instance_number
-        return order[series_of(member)], number is None, number or 0
-
+        key = member.study_instance_uid, member.series_instance_uid
+        series.setdefault(key, []).append(member)
     return JobRequest(
         request_id=submission.id,
         name=submission.name,
@@ -181,17 +170,7 @@ def request_of(submission: Submission, members: Sequence[StoredInstance]) -> Job
         ae_title=submission.ae_title,
         project=submission.project,
         supersedes=submission.supersedes,
-        items=(
-            tuple(
-                JobInput(
-                    study,
-                    series,
-                    "all",
-                    tuple(InputFile(m.id, m.sha256, m.sop_instance_uid) for m in found),
-                )
-                for (study, series), found in groupby(sorted(members, key=place), key=series_of)
-            ),
-        ),
+        items=(tuple(input_of(*key, found) for key, found in series.items()),),
     )
 
 

@@ -907,6 +907,7 @@ class RerunJobRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     LATEST_FIELD_NUMBER: _builtins.int
+    RERESOLVE_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """The job's id or name."""
     name: _builtins.str
@@ -915,6 +916,10 @@ class RerunJobRequest(_message.Message):
     """The same one twice makes one job; empty: each call makes one."""
     latest: _builtins.bool
     """Run what the pipeline is now, not what it was when the job was made."""
+    reresolve: _builtins.bool
+    """Take also what has come of its series since, of those inputs whose range is `all`; only where
+    they came in here, by the job's AE title.
+    """
     def __init__(
         self,
         *,
@@ -922,10 +927,11 @@ class RerunJobRequest(_message.Message):
         name: _builtins.str = ...,
         request_id: _builtins.str = ...,
         latest: _builtins.bool = ...,
+        reresolve: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "latest", b"latest", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "latest", b"latest", "name", b"name", "request_id", b"request_id", "reresolve", b"reresolve"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -117,6 +117,9 @@ def test_rerun(cli: Command) -> None:
     assert "name: must be another than the job's own, job-0" in answer.err
     (shown,) = cli("jobs", "show", "job-0-rerun", "--json").rows
     assert shown["rerun_of"] == "job-0"
+    answer = cli("jobs", "rerun", "job-0", "--reresolve")
+    assert (answer.code, answer.out) == (1, "")
+    assert "reresolve: job-0 is of no AE title, so its series cannot grow" in answer.err
 
 
 def test_delete(cli: Command, busy: Running, tmp_path: Path) -> None:

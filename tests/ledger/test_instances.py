@@ -300,3 +300,20 @@ def test_why_each_instance_is_kept(ledger: Ledger) -> None:
         "being removed": one,
         "delivered, until `retain` has passed": one,
     }
+
+
+def test_a_series_is_what_is_kept_of_it_in_the_order_of_its_arrival(ledger: Ledger) -> None:
+    """By the AE title, study and series, in whatever state it still has its file."""
+    with ledger.write() as tx:
+        others = ("ae_title", "study_instance_uid", "series_instance_uid")
+        for name in others:
+            make.kept(tx, **{name: "OTHER"})
+        # As they came, whatever their ids are.
+        came, kept, aside, released, going, gone = (make.kept(tx, id=letter) for letter in "fedcba")
+        states = {came: "received", kept: "kept", aside: "quarantined", released: "released"}
+        for one, state in (states | {going: "reclaiming", gone: "reclaimed"}).items():
+            tx.execute(text(f"UPDATE instances SET state = '{state}' WHERE id = '{one.id}'"))  # noqa: S608 - our own
+        found = stock.of_series(tx, "TEST", "1.2.3", "1.2.3.4")
+        assert sorted(found) == ["c", "d", "e", "f"]
+        ids = [one.id for one in instances.known(tx, [*found, "b", "z"], make.locate)]
+        assert ids == ["f", "e", "d", "c", "b"]

@@ -24,6 +24,7 @@ from dicom_adapter.platform.pausing import PlatformControl
 from dicom_adapter.platform.pipelines import PipelineOperations
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue, rules_of
+from dicom_adapter.platform.resolving import Resolver
 from dicom_adapter.platform.runtime import ContainerRuntime
 from dicom_adapter.platform.scheduler import Scheduler
 from dicom_adapter.platform.uploads import Uploads
@@ -93,6 +94,7 @@ class Platform:
             self.uploads,
             projects=self.projects,
             queue=self.queue,
+            resolver=Resolver(self.ledger, self.spool.path_of, {}),
             locate=self.spool.path_of,
             submitted=self.wake,
         )

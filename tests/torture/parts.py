@@ -21,6 +21,7 @@ from dicom_adapter.platform.operations import JobOperations
 from dicom_adapter.platform.pipelines import PipelineOperations
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue
+from dicom_adapter.platform.resolving import Resolver
 from dicom_adapter.platform.runtime import ContainerRuntime
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.workspace import Workspaces
@@ -164,6 +165,7 @@ class Bench:
             uploads,
             projects=Projects(()),
             queue=JobQueue(self.ledger, self.clock, _RULES),
+            resolver=Resolver(self.ledger, self.spool.path_of, {}),
             locate=self.spool.path_of,
             submitted=_nobody,
         )
