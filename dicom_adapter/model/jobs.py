@@ -11,6 +11,8 @@ from dicom_adapter.lifecycle import CancelPolicy, JobState, Phase
 JOB_NAME_LENGTH = 63
 #: The project of whatever names none.
 DEFAULT_PROJECT = "default"
+#: The executor that is this machine.
+LOCAL_EXECUTOR = "local"
 
 
 class Priority(IntEnum):
@@ -123,6 +125,14 @@ class RunRules:
     queue_timeout: float | None = None
     silence_timeout: float | None = None
     retries: Retries = Retries()
+    #: Where it runs, and what its pipeline is called there where that is another platform.
+    executor: str = LOCAL_EXECUTOR
+    remote_pipeline: str = ""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether another platform runs it."""
+        return self.executor != LOCAL_EXECUTOR
 
     def expiry(self, queued_at: datetime) -> datetime | None:
         """Return until when a job may wait in the queue; None: for ever."""
@@ -199,6 +209,22 @@ class JobOutput:
     path: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """A job of another platform, as it stands there."""
+
+    id: str
+    name: str
+    pipeline_version: str
+    state: JobState
+    reason: str
+    error: str
+    exit_code: int | None
+    used: ResourceUse | None
+    steps: tuple[JobStep, ...]
+    outputs: tuple[JobOutput, ...]
 
 
 @dataclass(frozen=True)
