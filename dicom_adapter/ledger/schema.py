@@ -83,11 +83,8 @@ instances = Table(
     # The C-MOVE that caused the C-STORE (PS3.7 9.1.1.1), where the sender named it.
     Column("move_originator_ae_title", Text),
     Column("move_originator_message_id", Integer),
-    _text("sop_class_uid"),
-    _text("sop_instance_uid"),
-    _text("study_instance_uid"),
-    _text("series_instance_uid"),
-    _text("transfer_syntax_uid"),
+    *map(_text, ("sop_class_uid", "sop_instance_uid", "study_instance_uid")),
+    *map(_text, ("series_instance_uid", "transfer_syntax_uid")),
     Column("instance_number", BigInteger),
     _text("sha256"),
     _integer("size"),
@@ -346,10 +343,7 @@ events = Table(
     _text("subject"),
     # Of what belongs to one.
     _text("project", server_default=""),
-    _text("action"),
-    _text("from_state"),
-    _text("to_state"),
-    _text("reason"),
+    *map(_text, ("action", "from_state", "to_state", "reason")),
     sqlite_autoincrement=True,
 )
 Index("ix_events_subject", events.c.subject, events.c.seq)
@@ -371,11 +365,7 @@ deliveries = Table(
     _text("id", unique=True),
     _text("webhook"),
     _integer("event"),
-    _text("type"),
-    _text("job_id"),
-    _text("job"),
-    _text("body"),
-    _text("state"),
+    *map(_text, ("type", "job_id", "job", "body", "state")),
     _integer("attempts", server_default=text("0")),
     _moment("created_at"),
     _moment("queued_at"),
@@ -397,4 +387,16 @@ deleted_jobs = Table(
     Column("id", Text, primary_key=True),
     _integer("event"),
     Column("facts", JSON, nullable=False),
+)
+
+# What may run at another platform; no foreign key: it may outlive the job that it was made for.
+remote_jobs = Table(
+    "remote_jobs",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    *map(_text, ("place", "job_id", "executor")),
+    # Its id there, once that was answered.
+    _text("remote_id", server_default=""),
+    # Whether nobody wants it any more: it is to end, and never taken on.
+    _integer("unwanted", server_default=text("0")),
 )

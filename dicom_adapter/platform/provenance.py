@@ -49,6 +49,7 @@ def provenance(
         "inputs": described(inputs),
         "outputs": [asdict(output) for output in outputs],
         "host": {**_host(), "container_runtime": ended.ran_as.runtime or None},
+        "remote": None if ended.ran_at is None else asdict(ended.ran_at),
         "resources": {"requested": asdict(job.requested), "used": asdict(ended.used)},
         "created_at": _time(job.created_at),
         "started_at": None if job.started_at is None else _time(job.started_at),

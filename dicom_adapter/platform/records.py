@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import StaleLeaseError, UnavailableError, fingerprint
 from dicom_adapter.files import NO_ROOM
-from dicom_adapter.ledger import Ledger, due, jobs, leases, queue
+from dicom_adapter.ledger import Ledger, control, due, jobs, leases, queue
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.lifecycle import FRUITFUL, Action, JobState, Phase, Reason
 from dicom_adapter.model import ItemState, JobOutput
@@ -189,17 +189,24 @@ class Records:
         """Cancel a job whose processes have ended, and remove what it has written but its log."""
         self.hold(claim)
         self._workspaces.of(claim.job.id).discard_attempt()
-        self._commit(
-            lambda tx: queue.move(
+
+        def stop(tx: Connection) -> None:
+            at = self._clock.now()
+            if ended and ended.ran_at and queue.state_of(tx, claim.job.id) == JobState.PROCESSING:
+                # Nobody here has asked for it: somebody there has cancelled it.
+                leases.check(tx, claim.job.id, claim.lease)
+                control.cancel(tx, claim.job.id, at=at, actor=ended.ran_at.executor, why=ended.told)
+            queue.move(
                 tx,
                 claim.job.id,
                 Action.STOP,
-                at=self._clock.now(),
+                at=at,
                 item=ItemState.CANCELLED,
                 values=self._end(claim, ended),
                 lease=claim.lease,
             )
-        )
+
+        self._commit(stop)
         log.info("job cancelled", action="job.cancelled", job=claim.job.name)
 
     def put_back(self, claim: Claim) -> None:

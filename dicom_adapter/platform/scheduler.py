@@ -14,7 +14,7 @@ from dicom_adapter.errors import StaleLeaseError, fingerprint
 from dicom_adapter.ledger import Ledger, due, jobs
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.ledger.turns import Rules
-from dicom_adapter.lifecycle import CancelPolicy, Phase, Reason
+from dicom_adapter.lifecycle import CancelPolicy, JobState, Phase, Reason
 from dicom_adapter.platform.executor import Ended, Execution, Executor
 from dicom_adapter.platform.heartbeat import Heartbeat
 from dicom_adapter.platform.program import CannotStartError
@@ -264,7 +264,7 @@ class Scheduler:
             self._records.drop(run.claim)
         elif ended.interrupted == Reason.DRAIN:
             self._records.put_back(run.claim)
-        elif ended.interrupted == CANCELLED or (run.asked and ended.exit_code != 0):
+        elif _is_cancelled(run, ended):
             self._records.stop(run.claim, ended)
         elif ended.interrupted == Reason.SILENCE_TIMEOUT:
             limit = run.claim.job.rules.silence_timeout
@@ -282,12 +282,19 @@ class Scheduler:
             else:
                 self._records.finish(run.claim, outputs, ended)
         else:
-            last = workspace.last_log_line()
-            told = f"{ended.told}; the log ends with: {last}" if last else ended.told
+            last = "" if ended.error else workspace.last_log_line()
+            told = f"{ended.told}; the log ends with: {last}" if last else ended.error or ended.told
             if ended.exit_code in run.claim.job.rules.retries.exit_codes:
                 self._records.try_again(run.claim, ended.told, told, ended)
             else:
                 self._records.fail(run.claim, ended.reason, told, ended)
+
+
+def _is_cancelled(run: _Run, ended: Ended) -> bool:
+    if ended.answer is not None and not ended.interrupted:
+        # Where another platform ran it, it says what became of it, whoever has asked for what.
+        return ended.answer == JobState.CANCELLED
+    return ended.interrupted == CANCELLED or (run.asked and ended.exit_code != 0)
 
 
 def _free_gpus(taken: Collection[int], count: int) -> tuple[int, ...]:

@@ -65,6 +65,14 @@ class JobViews:
         with self._ledger.read() as tx:
             return self._queue.explained(tx, jobs.get(tx, id_or_name, caller.project))
 
+    def of_request(self, caller: Caller, request_id: str) -> Job:
+        """Return the job that a request id has made; NotFoundError when there is none."""
+        with self._ledger.read() as tx:
+            found = jobs.of_request(tx, request_id)
+        if found is None or caller.project not in (None, found[0].project):
+            raise NotFoundError(f"no job was made by the request id '{request_id}'")
+        return found[0]
+
     def _one(self, caller: Caller, id_or_name: str) -> Job:
         with self._ledger.read() as tx:
             return jobs.get(tx, id_or_name, caller.project)

@@ -128,9 +128,9 @@ class Client:
             job = self.jobs.SubmitJob(convert.to_request(request), timeout=CALL_SECONDS)
         return str(job.id)
 
-    def job(self, job_id: str) -> RemoteJob:
-        """Return a job as it stands; raises as `errors` does."""
-        request = jobs_pb2.GetJobRequest(job=job_id)
+    def job(self, job_id: str = "", *, request_id: str = "") -> RemoteJob:
+        """Return a job, by its id or the request id that made it; raises as `errors` does."""
+        request = jobs_pb2.GetJobRequest(job=job_id, request_id=request_id)
         with self._answered():
             return convert.from_job(self.jobs.GetJob(request, timeout=CALL_SECONDS))
 

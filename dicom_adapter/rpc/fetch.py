@@ -35,13 +35,17 @@ def fetch_output(client: Client, job_id: str, output: JobOutput, folder: Path) -
                 if size > output.size:
                     break
                 file.write(chunk)
-        if (size, digest.hexdigest()) != (output.size, output.sha256):
-            raise ForeignOutputError(
-                f"output '{output.path}' does not have the size and sha256 that were told of it"
-            )
+        _compare(output, size, digest.hexdigest())
     except BaseException:
         target.unlink()
         raise
+
+
+def _compare(output: JobOutput, size: int, digest: str) -> None:
+    if (size, digest) != (output.size, output.sha256):
+        raise ForeignOutputError(
+            f"output '{output.path}' does not have the size and sha256 that were told of it"
+        )
 
 
 def checked(path: str) -> PurePosixPath:

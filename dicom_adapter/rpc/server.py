@@ -83,6 +83,8 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
 
     def GetJob(self, request: jobs_pb2.GetJobRequest, call: Call) -> jobs_pb2.Job:  # noqa: N802 - the API's name
         """Return one job."""
+        if request.request_id:
+            return self._job(self._views.of_request(call.caller, request.request_id))
         return self._job(self._views.get(call.caller, request.job))
 
     def GetJobHistory(  # noqa: N802 - the API's name
