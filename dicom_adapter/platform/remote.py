@@ -167,8 +167,8 @@ class RemoteProgram:
         last = None
         # Where it has no stream to spare, it is looked at all the same.
         with suppress(UnavailableError):
-            for last in map(self._shown, client.changes(self._remote_id, WATCH_SECONDS)):
-                """Until it has ended."""
+            for change in client.changes(self._remote_id, WATCH_SECONDS):
+                last = self._shown(change)
         return last or self._look(client)
 
     def _shown(self, remote: RemoteJob) -> RemoteJob:

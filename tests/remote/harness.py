@@ -53,7 +53,7 @@ pipelines:
   late: {resources: {memory: 1MiB}}
   fail: {resources: {memory: 1MiB}}
   few: {resources: {memory: 1MiB}}
-  short: {remote_pipeline: late, timeout: 0.5s, resources: {memory: 1MiB}}
+  short: {remote_pipeline: late, timeout: 2s, resources: {memory: 1MiB}}
   unknown: {resources: {memory: 1MiB}}
 """
 
