@@ -2,13 +2,14 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 
 from dicom_adapter.model import Job, JobInput, JobOutput
 from dicom_adapter.platform.executor import Ended
+from dicom_adapter.platform.program import RanAt
 from dicom_adapter.platform.workspace import described
 
 #: Of the record; docs/jobs.md describes it. A change that could mislead a reader raises it.
@@ -49,13 +50,18 @@ def provenance(
         "inputs": described(inputs),
         "outputs": [asdict(output) for output in outputs],
         "host": {**_host(), "container_runtime": ended.ran_as.runtime or None},
-        "remote": None if ended.ran_at is None else asdict(ended.ran_at),
+        "remote": _remote(ended.ran_at),
         "resources": {"requested": asdict(job.requested), "used": asdict(ended.used)},
         "created_at": _time(job.created_at),
         "started_at": None if job.started_at is None else _time(job.started_at),
         "finished_at": _time(at),
         "exit_code": ended.exit_code,
     }
+
+
+def _remote(ran_at: RanAt | None) -> Mapping[str, str | None]:
+    names = [field.name for field in fields(RanAt)]
+    return dict.fromkeys(names) if ran_at is None else asdict(ran_at)
 
 
 @cache
