@@ -121,6 +121,9 @@ class RemoteProgram:
             return self._left()
         except DicomAdapterError as error:
             return self._refused(error)
+        except OSError as error:
+            told = f"an input cannot be read: {error.strerror}"
+            return Exit(1, told, 0.0, 0, Reason.INPUT_ERROR, told)
         finally:
             for line in (self._line, self._request):
                 line.cut()
@@ -184,7 +187,8 @@ class RemoteProgram:
         ]
         self._steps = news
         if lines:
-            with self._workspace.progress.open("a", encoding="utf-8") as file:
+            # A courtesy to those who watch: what was handed over goes on without it.
+            with suppress(OSError), self._workspace.progress.open("a", encoding="utf-8") as file:
                 file.writelines(f"{line}\n" for line in lines)
         return remote
 
@@ -346,7 +350,7 @@ class _Voice:
     def say(self, data: bytes) -> None:
         """Write; nothing any more once it is closed."""
         rest = memoryview(data)
-        with self._lock:
+        with self._lock, suppress(OSError):
             while rest and not self._file.closed:
                 rest = rest[self._file.write(rest) :]
 

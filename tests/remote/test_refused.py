@@ -52,6 +52,8 @@ class Scripted(jobs_pb2_grpc.JobServiceServicer):
     def __init__(self) -> None:
         self.path, self.content, self.sha256 = "", b"x", sha256(b"x").hexdigest()
         self.asked: list[str] = []
+        self.requests: list[str] = []
+        self.losses = 0
 
     def _job(self) -> jobs_pb2.Job:
         output = jobs_pb2.JobOutput(path=self.path, size=1, sha256=self.sha256)
@@ -67,8 +69,11 @@ class Scripted(jobs_pb2_grpc.JobServiceServicer):
     def SubmitJob(  # noqa: N802 - the API's name
         self, request: jobs_pb2.SubmitJobRequest, context: grpc.ServicerContext
     ) -> jobs_pb2.Job:
-        """Take it."""
-        del request, context
+        """Take it, and perhaps break before the answer."""
+        self.requests.append(request.request_id)
+        if self.losses:
+            self.losses -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost")
         return self._job()
 
     def GetJob(  # noqa: N802 - the API's name
@@ -122,9 +127,17 @@ def test_outputs_are_not_believed(tmp_path: Path) -> None:
         here.submit("work", "other")
         mine = here.until_state("failed", name="other")
         assert "does not have the size and sha256 that were told of it" in mine.error
-        there.content = b"x"
-        here.submit("work", "good")
-        assert here.output(here.until_state("finished", name="good"), "sub/ok") == b"x"
+
+
+def test_a_lost_answer_makes_no_second_job(tmp_path: Path) -> None:
+    """The same request is made again, by an id that says which job and attempt it is of."""
+    (tmp_path / "token").write_text("any")
+    with scripted() as (there, port), near(tmp_path, port) as here:
+        there.path, there.losses = "sub/ok", 1
+        here.submit()
+        mine = here.until_state("finished")
+        assert there.requests == [f"{mine.id}-1"] * 2
+        assert here.output(mine, "sub/ok") == b"x"
 
 
 def test_a_new_token_is_taken_over_while_it_runs(tmp_path: Path) -> None:
