@@ -338,9 +338,7 @@ events = Table(
     metadata,
     _sequence(),
     _moment("at"),
-    _text("actor"),
-    _text("kind"),
-    _text("subject"),
+    *map(_text, ("actor", "kind", "subject")),
     # Of what belongs to one.
     _text("project", server_default=""),
     *map(_text, ("action", "from_state", "to_state", "reason")),

@@ -4,9 +4,8 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import structlog
 
@@ -22,15 +21,13 @@ from dicom_adapter.files import NO_ROOM
 from dicom_adapter.ledger.remotes import Handed
 from dicom_adapter.lifecycle import TERMINAL, JobState, Reason
 from dicom_adapter.model import (
-    InputFile,
     Job,
-    JobInput,
     JobOutput,
-    JobRequest,
     RemoteJob,
     StepState,
 )
 from dicom_adapter.platform.line import CutError, Line
+from dicom_adapter.platform.package import package, submit
 from dicom_adapter.platform.program import CannotStartError, Exit, RanAt
 from dicom_adapter.platform.remotes import Remotes
 from dicom_adapter.platform.workspace import Workspace
@@ -147,7 +144,7 @@ class RemoteProgram:
             request, paths = package(self._job, self._workspace, handed.request_id)
             # WrongStateError: an upload was reclaimed before the job could be made of it.
             remote_id = self._line.call(
-                lambda client: _submit(client, request, paths), WrongStateError
+                lambda client: submit(client, request, paths), WrongStateError
             )
             self._line.call(lambda _: self._remotes.accepted(handed, remote_id))
         with self._lock:
@@ -363,40 +360,3 @@ class _Voice:
 def _used(remote: RemoteJob) -> tuple[float, int]:
     used = remote.used
     return (0.0, 0) if used is None else (used.cpu_seconds, used.max_rss_bytes)
-
-
-def package(
-    job: Job, workspace: Workspace, request_id: str
-) -> tuple[JobRequest, Mapping[tuple[str, str], Path]]:
-    """Return what is handed over, by what the item's manifest says, and where its files lie.
-
-    An instance is known there by its content: whoever has sent it, it is uploaded once.
-    """
-    manifest = json.loads(workspace.manifest.read_text("utf-8"))
-    paths: dict[tuple[str, str], Path] = {}
-
-    def taken(file: Mapping[str, str]) -> InputFile:
-        found = InputFile(file["sha256"], file["sha256"], file["sop_instance_uid"])
-        paths[found.key] = workspace.input / file["file"]
-        return found
-
-    inputs = tuple(
-        JobInput(each["study"], each["series"], each["range"], tuple(map(taken, each["files"])))
-        for each in manifest["inputs"]
-    )
-    request = JobRequest(
-        request_id=request_id,
-        name=job.name,
-        pipeline=job.rules.remote_pipeline,
-        priority=job.priority,
-        ae_title=job.ae_title,
-        inputs=inputs,
-        arguments=job.arguments,
-    )
-    return request, paths
-
-
-def _submit(client: Client, request: JobRequest, paths: Mapping[tuple[str, str], Path]) -> str:
-    for file in client.missing(request.files):
-        client.upload(file, paths[file.key])
-    return client.submit(request)

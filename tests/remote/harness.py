@@ -18,7 +18,7 @@ from tests.platform.harness import part10
 from tests.submit.test_two_processes import free_port, known, platform
 from tests.support import PATIENCE, Running, running
 
-#: Says what it does, and waits for a file; `late` is asked to end, and does not mind.
+#: Says what it does, and waits for the file NAME.go; `late` is let end when it is to.
 FAR = """
 grpc: {listen: "127.0.0.1:PORT"}
 storage: {reserve: 0, watermark: 100%}
@@ -28,9 +28,9 @@ pipelines:
       - sh
       - -c
       - >-
-        echo said;
+        name=$(grep -o '"name": "[a-z]*"' "$DICOM_ADAPTER_JOB" | cut -d'"' -f4); echo said;
         echo '{{"step": "look", "progress": 0.5}}' >> "$DICOM_ADAPTER_PROGRESS";
-        touch "$1/up"; until [ -e "$1/go" ]; do sleep 0.01; done;
+        touch "$1/$name.up"; until [ -e "$1/$name.go" ]; do sleep 0.01; done;
         mkdir "$0/sub"; cp -r "$DICOM_ADAPTER_INPUT"/. "$0/sub"; cp "$DICOM_ADAPTER_JOB" "$0/job";
         head -c 3000000 /dev/zero > "$0/big"; echo done
       - "{output}"
@@ -161,7 +161,7 @@ def side(made: Running) -> Iterator[Side]:
 
 @contextmanager
 def far(folder: Path, port: int = 0, more: str = "") -> Iterator[Side]:
-    """Run the service that does the work; `go` in the folder lets it end."""
+    """Run the service that does the work; `NAME.go` in the folder lets a job end."""
     known(folder)
     text = FAR.replace("FOLDER", str(folder)).replace("PORT", str(port)) + more
     (folder / "platform").mkdir(exist_ok=True)

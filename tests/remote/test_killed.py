@@ -58,15 +58,15 @@ def test_a_kill_of_both_services_leaves_one_job_that_finishes(tmp_path: Path) ->
         with process(tmp_path / "near", here) as (near, address), Client(address) as client:
             data = [part10(), part10()]
             job_id = client.submit(request_of(client, tmp_path, data, "work", "study"))
-            wait_for_file(tmp_path / "up")
+            wait_for_file(tmp_path / "study.up")
             near.kill()
         with process(tmp_path / "near", here) as (near, address), Client(address) as client:
-            (tmp_path / "up").unlink()
+            (tmp_path / "study.up").unlink()
             far.kill()
             far.join(PATIENCE)
             with process(tmp_path / "platform", there), Client(f"127.0.0.1:{port}", shown) as its:
-                wait_for_file(tmp_path / "up")
-                (tmp_path / "go").touch()
+                wait_for_file(tmp_path / "study.up")
+                (tmp_path / "study.go").touch()
                 mine = ended(client, job_id)
                 (other,) = its.jobs.ListJobs(jobs_pb2.ListJobsRequest()).jobs
     assert (mine.state, mine.attempts) == (jobs_pb2.JOB_STATE_FINISHED, 2), mine.error

@@ -22,7 +22,7 @@ def only_job(there: Side) -> Job:
 
 def test_it_is_waited_for_where_it_is_away_from_the_begin(tmp_path: Path) -> None:
     """The job stays processing, its log says why, and it runs once the way is free."""
-    (tmp_path / "go").touch()
+    (tmp_path / "study.go").touch()
     with far(tmp_path) as there, wire(there) as way, near(tmp_path, way.port) as here:
         way.cut()
         here.submit()
@@ -40,12 +40,12 @@ def test_it_ends_while_the_way_is_cut(tmp_path: Path) -> None:
     """Away in the middle, and its end as well: found when the way is mended, each log line once."""
     with far(tmp_path) as there, wire(there) as way, near(tmp_path, way.port) as here:
         here.submit()
-        wait_for_file(tmp_path / "up")
+        wait_for_file(tmp_path / "study.up")
         mine = here.until_state("processing")
         here.until_said(mine, "said\n")
         way.cut()
         here.until_said(mine, AWAY)
-        (tmp_path / "go").touch()
+        (tmp_path / "study.go").touch()
         its = there.until_state("finished")
         assert here.until_state("processing").state == "processing"
         way.mend()
@@ -59,7 +59,7 @@ def test_it_ends_while_the_way_is_cut(tmp_path: Path) -> None:
 
 def test_the_way_breaks_while_an_output_is_fetched(tmp_path: Path) -> None:
     """It is fetched again from its begin, and is whole."""
-    (tmp_path / "go").touch()
+    (tmp_path / "study.go").touch()
     with far(tmp_path) as there, wire(there) as way, near(tmp_path, way.port) as here:
         way.budget = 1_000_000
         here.submit()
@@ -74,11 +74,11 @@ def test_a_stop_here_leaves_it_running_there(tmp_path: Path) -> None:
     with far(tmp_path) as there:
         with near(tmp_path, port_of(there)) as here:
             here.submit()
-            wait_for_file(tmp_path / "up")
+            wait_for_file(tmp_path / "study.up")
             here.until_said(here.until_state("processing"), "said\n")
         with near(tmp_path, port_of(there)) as here:
             here.until(lambda job: job.attempts == 2)
-            (tmp_path / "go").touch()
+            (tmp_path / "study.go").touch()
             mine = here.until_state("finished")
             assert only_job(there).attempts == 1
             assert "--- attempt 2 ---" in here.log_of(mine)
@@ -92,7 +92,7 @@ def test_a_job_that_times_out_here_is_ended_there_once_that_can_be_reached(
     monkeypatch.setattr(executor, "GRACE_SECONDS", 0.2)
     with far(tmp_path) as there, wire(there) as way, near(tmp_path, way.port) as here:
         here.submit("short")
-        wait_for_file(tmp_path / "up")
+        wait_for_file(tmp_path / "study.up")
         here.until_said(here.until_state("processing"), "said\n")
         way.cut()
         mine = here.until_state("failed")
@@ -100,7 +100,7 @@ def test_a_job_that_times_out_here_is_ended_there_once_that_can_be_reached(
         assert here.handed() == 1
         way.mend()
         there.until_state("cancelling")
-        (tmp_path / "go").touch()
+        (tmp_path / "study.go").touch()
         there.until_state("finished")
         here.until_nothing_handed()
         assert here.until_state("failed").id == mine.id
@@ -128,7 +128,8 @@ def test_a_full_queue_there_is_waited_for(tmp_path: Path) -> None:
         here.submit("few", "second")
         said = here.until_said(here.until_state("processing"), AWAY)
         assert "limits.waiting of the pipeline few" in said
-        (tmp_path / "go").touch()
+        (tmp_path / "first.go").touch()
+        (tmp_path / "second.go").touch()
         there.client.platform.ResumePlatform(platform_pb2.ResumePlatformRequest())
         here.until_state("finished")
 
@@ -138,7 +139,7 @@ def test_a_job_that_is_deleted_between_two_attempts_is_ended_there(tmp_path: Pat
     with far(tmp_path) as there:
         with near(tmp_path, port_of(there)) as here:
             here.submit()
-            wait_for_file(tmp_path / "up")
+            wait_for_file(tmp_path / "study.up")
             here.until_said(here.until_state("processing"), "said\n")
             here.client.platform.PausePlatform(platform_pb2.PausePlatformRequest())
         with near(tmp_path, port_of(there)) as here:

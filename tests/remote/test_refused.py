@@ -144,7 +144,7 @@ def test_a_new_token_is_taken_over_while_it_runs(tmp_path: Path) -> None:
     """A token that ends while the item runs there is not its end: a reload brings another."""
     with far(tmp_path) as there, wire(there) as way, near(tmp_path, way.port) as here:
         here.submit()
-        wait_for_file(tmp_path / "up")
+        wait_for_file(tmp_path / "study.up")
         mine = here.until_state("processing")
         here.until_said(mine, "said\n")
         token = there.made.token()
@@ -154,5 +154,5 @@ def test_a_new_token_is_taken_over_while_it_runs(tmp_path: Path) -> None:
         here.until_said(mine, "tried again until it succeeds")
         (tmp_path / "token").write_text(token)
         here.made.service.reload()
-        (tmp_path / "go").touch()
+        (tmp_path / "study.go").touch()
         assert here.until_state("finished").attempts == 1
