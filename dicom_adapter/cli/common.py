@@ -61,6 +61,7 @@ ServerOption = Annotated[
 IdleConfigOption = Annotated[Path | None, typer.Option("--config", hidden=True)]
 IdleServerOption = Annotated[str | None, typer.Option("--server", hidden=True)]
 
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id or name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 LimitOption = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first so many.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dicom_adapter.cli import control
+from dicom_adapter.cli import control, outputs
 from dicom_adapter.cli.choice import (
     PAGE,
     AETitleOption,
@@ -20,6 +20,7 @@ from dicom_adapter.cli.choice import (
 from dicom_adapter.cli.common import (
     ConfigOption,
     DataOption,
+    JobArgument,
     JsonOption,
     LimitOption,
     ServerOption,
@@ -33,8 +34,6 @@ from dicom_adapter.rpc.client import CALL_SECONDS, Client
 from dicom_adapter.rpc.convert import to_state
 from dicom_adapter.v1 import jobs_pb2, pipelines_pb2
 
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id or name.")]
-
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
@@ -43,6 +42,7 @@ def add_to(app: typer.Typer) -> None:
     jobs.command("show")(show_job)
     jobs.command("logs")(print_log)
     jobs.command("watch")(watch_jobs)
+    outputs.add_to(jobs)
     control.add_to(jobs)
     app.add_typer(jobs, name="jobs")
     pipelines = group("The pipelines that the platform can run.")

@@ -3,12 +3,12 @@
 from dicom_adapter.config.changes import Change, changes
 from dicom_adapter.config.commands import container_program
 from dicom_adapter.config.dicom import DicomSettings, DicomTimeouts, JwtSettings, TlsSettings
+from dicom_adapter.config.executors import Executor
+from dicom_adapter.config.grpc import GrpcSettings, GrpcTlsSettings
 from dicom_adapter.config.load import load
 from dicom_adapter.config.settings import (
     AETitle,
     Capacity,
-    GrpcSettings,
-    GrpcTlsSettings,
     Keep,
     LedgerSettings,
     Limits,
@@ -43,6 +43,7 @@ __all__ = [
     "Change",
     "DicomSettings",
     "DicomTimeouts",
+    "Executor",
     "Flag",
     "GrpcSettings",
     "GrpcTlsSettings",

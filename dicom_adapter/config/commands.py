@@ -30,6 +30,8 @@ def problems(
         )
     for name, pipeline in pipelines.items():
         path = ("pipelines", name)
+        if pipeline.is_remote:
+            continue
         if pipeline.image is None:
             yield from _command_problems(path, pipeline, base)
         else:

@@ -11,10 +11,11 @@ from dicom_adapter.config import commands, document, platform, problems, tls, un
 from dicom_adapter.config.changes import FIXED
 from dicom_adapter.config.dicom import DicomSettings
 from dicom_adapter.config.document import Document, KeyPath
+from dicom_adapter.config.executors import Executor, executor_problems, name_problems
+from dicom_adapter.config.grpc import GrpcSettings
 from dicom_adapter.config.section import Section
 from dicom_adapter.config.settings import (
     AETitle,
-    GrpcSettings,
     LedgerSettings,
     LogSettings,
     Pipeline,
@@ -40,7 +41,7 @@ ENVIRONMENT_VARIABLE = "DICOM_ADAPTER_CONFIG"
 USUAL_FILE = "dicom-adapter.yaml"
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_Named = TypeVar("_Named", Pipeline, Project, AETitle, Source, Webhook)
+_Named = TypeVar("_Named", Pipeline, Project, AETitle, Source, Webhook, Executor)
 
 
 def load(
@@ -93,7 +94,8 @@ class _Check:
         runs_on = self._section("platform", PlatformSettings)
         grpc = self._section("grpc", GrpcSettings)
         log = self._section("log", LogSettings)
-        pipelines = self._pipelines()
+        executors = self._executors()
+        pipelines = self._pipelines(runs_on)
         projects = self._projects()
         ae_titles = self._ae_titles(dicom, runs_on)
         sources = self._every(Source, "sources")
@@ -116,6 +118,7 @@ class _Check:
             platform=runs_on,
             grpc=grpc,
             log=log,
+            executors=executors,
             pipelines=pipelines,
             projects=projects,
             ae_titles=ae_titles,
@@ -222,10 +225,15 @@ class _Check:
             self._blame((*path, key), problems.unknown_key(key, problems.keys(model)))
         return self._validate(model, raw | given, path, context)
 
-    def _pipelines(self) -> dict[str, Pipeline]:
+    def _executors(self) -> dict[str, Executor]:
+        self._problems += name_problems(self._mapping("executors"))
+        return self._every(Executor, "executors")
+
+    def _pipelines(self, runs_on: PlatformSettings) -> dict[str, Pipeline]:
         pipelines = {}
-        for name, raw in self._entries("pipelines"):
+        for name, written in self._entries("pipelines"):
             self._check_name("pipelines", name)
+            raw = {"executor": runs_on.executor, **written}
             pipeline = self._named(Pipeline, ("pipelines", name), raw, name=name)
             if pipeline is not None:
                 pipelines[name] = pipeline
@@ -338,6 +346,11 @@ class _Check:
             yield from platform.remote_problems(found, self._data)
             return
         yield from platform.embedded_problems(found)
+        written = self._mapping("pipelines")
+        if self._sound("platform", "executor"):
+            yield from executor_problems(
+                found.executor, self._mapping("executors"), pipelines, written
+            )
         if self._sound("platform", "capacity"):
             unfit = platform.capacity_problems(found, pipelines)
             yield from (problem for problem in unfit if self._sound(*map(str, problem[0])))

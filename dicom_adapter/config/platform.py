@@ -21,6 +21,8 @@ def remote_problems(found: PlatformSettings, written: Mapping[str, object]) -> P
     if written.get("pipelines"):
         where = f"where they run, which is {found.address} (platform.address)"
         yield ("pipelines",), f"must not be here: pipelines are configured {where}"
+    if written.get("executors"):
+        yield ("executors",), "must not be here: executors are configured where jobs are queued"
     if not written.get("ae_titles"):
         cure = "without ae_titles it must be embedded, which makes this service a platform"
         told = f"leaves nothing to serve: {cure}; not {units.show(found.address)}"

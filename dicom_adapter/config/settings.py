@@ -3,12 +3,11 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import psutil
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     Field,
     InstanceOf,
     SerializeAsAny,
@@ -17,10 +16,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from dicom_adapter.config.dicom import CertificateFile, DicomSettings, KeyFile
+from dicom_adapter.config.dicom import CertificateFile, DicomSettings
+from dicom_adapter.config.executors import Executor, ExecutorName
+from dicom_adapter.config.grpc import GrpcSettings
 from dicom_adapter.config.section import Section
 from dicom_adapter.config.sop_classes import AcceptedClasses, IgnoredClass
-from dicom_adapter.config.tokens import BearerToken, read_bearer_token
+from dicom_adapter.config.tokens import BearerTokenFile
 from dicom_adapter.config.values import (
     AETitleText,
     Argument,
@@ -31,7 +32,6 @@ from dicom_adapter.config.values import (
     ImageName,
     Kind,
     LedgerURL,
-    Listen,
     Network,
     Percentage,
     PlatformAddress,
@@ -47,17 +47,19 @@ from dicom_adapter.config.values import (
 )
 from dicom_adapter.config.webhooks import Webhook
 from dicom_adapter.lifecycle import CancelPolicy
-from dicom_adapter.model import DEFAULT_PROJECT, Duplicates, Durability, Resend, RunRules
+from dicom_adapter.model import (
+    DEFAULT_PROJECT,
+    LOCAL_EXECUTOR,
+    Duplicates,
+    Durability,
+    Resend,
+    RunRules,
+)
 from dicom_adapter.model import Retries as RetryRules
 
 _GIB = 1024**3
 _HOUR = 3600.0
 _DAY = 24 * _HOUR
-
-
-BearerTokenFile: TypeAlias = Annotated[
-    InstanceOf[BearerToken], BeforeValidator(read_bearer_token), Kind("path")
-]
 
 
 class ProcessorCatalogue(Protocol):
@@ -156,7 +158,10 @@ class PlatformSettings(Section):
         default=None,
         description="Who vouches for another server, which is called by TLS then.",
     )
-    executor: Literal["local"] = Field(default="local", description="How pipelines are run.")
+    executor: ExecutorName = Field(
+        default=LOCAL_EXECUTOR,
+        description="Where pipelines run that name no executor: `local`, or one of `executors`.",
+    )
     container_runtime: Literal["auto", "podman", "docker"] = Field(
         default="auto",
         description="What runs images; `auto`: Podman where it is there, else Docker.",
@@ -179,43 +184,6 @@ class PlatformSettings(Section):
     )
     capacity: Capacity = Field(default_factory=Capacity)
     keep: Keep = Keep()
-
-
-class GrpcTlsSettings(Section):
-    """TLS for the TCP port of the gRPC API."""
-
-    certificate: CertificateFile = Field(
-        description="Our certificate and the intermediate ones behind it, in PEM form."
-    )
-    key: KeyFile = Field(description="Its private key, in PEM form and without a passphrase.")
-    ca: CertificateFile | None = Field(
-        default=None,
-        description="The authorities one of which a caller must have a certificate of.",
-    )
-
-    @property
-    def crl(self) -> None:
-        """Nothing: gRPC looks at no revocations."""
-
-    @property
-    def require_client_certificate(self) -> bool:
-        """Whether callers without a certificate are refused."""
-        return self.ca is not None
-
-
-class GrpcSettings(Section):
-    """The gRPC API; it is always served on a Unix socket in the data folder too."""
-
-    listen: Listen | None = Field(
-        default="127.0.0.1:50051",
-        description="Where TCP is served, to callers with a token; `null`: nowhere. Port 0 is any.",
-    )
-    tls: GrpcTlsSettings | None = None
-    allow_plaintext: Flag = Field(
-        default=False,
-        description="Whether other machines are served without TLS, where everybody on the way can "
-        "read tokens and images.",
-    )
 
 
 class LogSettings(Section):
@@ -273,12 +241,22 @@ class Retries(Section):
 
 
 class Pipeline(Section):
-    """A command, or a container image, that works on the instances of a job."""
+    """A command, a container image, or a pipeline elsewhere, that works on a job's instances."""
 
     named_by: ClassVar[str | None] = "name"
 
     name: str
     description: str = Field(default="", description="What it does, for people.")
+    executor: ExecutorName = Field(
+        default=LOCAL_EXECUTOR,
+        description="Where it runs: `local`, or one of `executors`; docs/remote.md says how.",
+        json_schema_extra={"default": "`platform.executor`"},
+    )
+    remote_pipeline: Text | None = Field(
+        default=None,
+        description="What it is called at another platform.",
+        json_schema_extra={"default": "the same"},
+    )
     image: ImageName | None = Field(
         default=None,
         description="A container image that is run instead of a command of this machine; "
@@ -290,7 +268,7 @@ class Pipeline(Section):
         description="The program and its arguments, run without a shell; `{input}`, `{output}`, "
         "`{job}` and `{progress}` become paths, and a literal brace is doubled. Beside an `image`: "
         "the arguments for that.",
-        json_schema_extra={"default": "none, which needs an `image`"},
+        json_schema_extra={"default": "none, which needs an `image` or an `executor`"},
     )
     resources: Resources = Resources()
     limits: Limits = Limits()
@@ -320,10 +298,16 @@ class Pipeline(Section):
     @field_validator("command")
     @classmethod
     def _runs_something(cls, command: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        # An image that is wrong has a mistake of its own.
-        if not command and info.data.get("image", "wrong") is None:
+        # An image, or executor, that is wrong has a mistake of its own.
+        is_local = info.data.get("executor") == LOCAL_EXECUTOR
+        if is_local and not command and info.data.get("image", "wrong") is None:
             raise PydanticCustomError("missing", "there is neither a command nor an image")
         return command
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether another platform runs it."""
+        return self.executor != LOCAL_EXECUTOR
 
 
 class Project(Section):
@@ -402,6 +386,7 @@ class Settings(Section):
     platform: PlatformSettings = Field(default_factory=PlatformSettings)
     grpc: GrpcSettings = GrpcSettings()
     log: LogSettings = LogSettings()
+    executors: Frozen[Executor] = Field(default_factory=dict)
     pipelines: Frozen[Pipeline] = Field(default_factory=dict)
     projects: Frozen[Project] = Field(default_factory=dict)
     ae_titles: Frozen[AETitle] = Field(default_factory=dict)

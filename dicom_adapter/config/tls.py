@@ -6,11 +6,8 @@ from datetime import datetime, timedelta
 from dicom_adapter.config.certificates import CertificateError, TlsFiles, server_context
 from dicom_adapter.config.dicom import DicomSettings, TlsSettings
 from dicom_adapter.config.document import KeyPath
-from dicom_adapter.config.settings import (
-    AETitle,
-    GrpcSettings,
-    Source,
-)
+from dicom_adapter.config.grpc import GrpcSettings
+from dicom_adapter.config.settings import AETitle, Source
 from dicom_adapter.config.values import is_loopback, split_address
 
 Problems = Iterator[tuple[KeyPath, str]]

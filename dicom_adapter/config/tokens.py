@@ -3,14 +3,15 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from pydantic import ValidationInfo
+from pydantic import BeforeValidator, InstanceOf, ValidationInfo
 
 from dicom_adapter.config import units
-from dicom_adapter.config.values import absolute, from_context
+from dicom_adapter.config.values import Kind, absolute, from_context
 
 # RFC 7518 section 3.3: nothing shorter may be used.
 _SHORTEST_RSA_KEY = 2048
@@ -93,3 +94,8 @@ def _algorithms(path: Path, content: bytes) -> tuple[str, ...]:
     if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
         return ("EdDSA",)
     raise ValueError(f"is of a kind that signs no tokens: {path}; RSA, EC and Ed25519 do")
+
+
+BearerTokenFile: TypeAlias = Annotated[
+    InstanceOf[BearerToken], BeforeValidator(read_bearer_token), Kind("path")
+]

@@ -261,9 +261,14 @@ def _platform_address(value: str) -> str:
     if value == "embedded":
         return value
     try:
-        _host, port = split_address(value)
+        split_address(value)
     except ValueError as error:
         raise ValueError(f"{error}; or embedded for the one inside this service") from None
+    return _other_platform(value)
+
+
+def _other_platform(value: str) -> str:
+    _host, port = split_address(value)
     if port == 0:
         raise ValueError("must name the platform's real port, not 0")
     return value
@@ -364,6 +369,7 @@ Listen: TypeAlias = Annotated[str, AfterValidator(_listen), Kind("`HOST:PORT`")]
 PlatformAddress: TypeAlias = Annotated[
     str, AfterValidator(_platform_address), Kind("`embedded` or `HOST:PORT`")
 ]
+OtherPlatform: TypeAlias = Annotated[str, AfterValidator(_other_platform), Kind("`HOST:PORT`")]
 Argument: TypeAlias = Annotated[str, AfterValidator(_argument), Kind("text")]
 ImageName: TypeAlias = Annotated[str, AfterValidator(_image), Kind("name of an image")]
 UniqueTexts: TypeAlias = Annotated[tuple[Text, ...], AfterValidator(_unique)]

@@ -360,3 +360,15 @@ deleted_jobs = Table(
     integer("event"),
     Column("facts", JSON, nullable=False),
 )
+
+# What may run at another platform; no foreign key: it may outlive the job that it was made for.
+remote_jobs = Table(
+    "remote_jobs",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    *map(text_column, ("place", "job_id", "executor")),
+    # Its id there, once that was answered.
+    text_column("remote_id", server_default=""),
+    # Whether nobody wants it any more: it is to end, and never taken on.
+    integer("unwanted", server_default=text("0")),
+)

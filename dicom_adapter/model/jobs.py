@@ -14,6 +14,8 @@ JOB_NAME_LENGTH = 63
 DEFAULT_PROJECT = "default"
 #: The range of an input that is all of its series.
 WHOLE = "all"
+#: The executor that is this machine.
+LOCAL_EXECUTOR = "local"
 
 
 class Priority(IntEnum):
@@ -117,6 +119,14 @@ class RunRules:
     retries: Retries = Retries()
     #: Whether the items behind one that fails are cancelled.
     fail_fast: bool = False
+    #: Where it runs, and what its pipeline is called there where that is another platform.
+    executor: str = LOCAL_EXECUTOR
+    remote_pipeline: str = ""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether another platform runs it."""
+        return self.executor != LOCAL_EXECUTOR
 
     def expiry(self, queued_at: datetime) -> datetime | None:
         """Return until when a job may wait in the queue; None: for ever."""
@@ -200,6 +210,22 @@ class JobOutput:
     path: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """A job of another platform, as it stands there."""
+
+    id: str
+    name: str
+    pipeline_version: str
+    state: JobState
+    reason: str
+    error: str
+    exit_code: int | None
+    used: ResourceUse | None
+    steps: tuple[JobStep, ...]
+    outputs: tuple[JobOutput, ...]
 
 
 @dataclass(frozen=True)

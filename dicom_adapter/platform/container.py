@@ -88,6 +88,10 @@ class Container:
         """Ask the container's first process to end, by TERM."""
         self._runtime.signal(self._name, "TERM")
 
+    def leave(self) -> None:
+        """As `ask`: another attempt begins anew."""
+        self.ask()
+
     def kill(self) -> None:
         """End the container, also one that has not begun to run."""
         if not self._runtime.signal(self._name, "KILL"):

@@ -10,11 +10,13 @@ from dicom_adapter.ledger import Ledger
 from dicom_adapter.model import Duplicates
 from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.executor import Executor
+from dicom_adapter.platform.leftovers import Leftovers
 from dicom_adapter.platform.operations import JobOperations
 from dicom_adapter.platform.pausing import PlatformControl
 from dicom_adapter.platform.pipelines import PipelineOperations
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue, rules_of
+from dicom_adapter.platform.remotes import Remotes
 from dicom_adapter.platform.resolving import Resolver
 from dicom_adapter.platform.runtime import ContainerRuntime
 from dicom_adapter.platform.scheduler import Scheduler
@@ -65,14 +67,17 @@ class EmbeddedPlatform:
         runtime = ContainerRuntime(container.container_runtime, container.container_options)
         queue = JobQueue(ledger, clock, rules_of(settings))
         on_lost = settings.platform.on_lost
+        self._remotes = Remotes(settings.executors, ledger)
+        self._leftovers = Leftovers(self._remotes, clock)
+        self._told_of_end = ended
         self._scheduler = Scheduler(
             queue,
             on_lost,
             ledger,
             clock,
             workspaces,
-            executor=Executor(runtime),
-            ended=ended,
+            executor=Executor(runtime, self._remotes),
+            ended=self._ended,
         )
         self._pipelines = PipelineOperations(settings.pipelines.values(), runtime)
         self._resolver = Resolver(ledger, locate, _duplicates(settings))
@@ -99,7 +104,7 @@ class EmbeddedPlatform:
                 submitted=wake,
                 cancelling=self._scheduler.cancel,
                 cancelling_item=self._scheduler.cancel_item,
-                ended=ended,
+                ended=self._ended,
             ),
             pipelines=self._pipelines,
             platform=PlatformControl(ledger, clock, resumed=wake),
@@ -108,9 +113,16 @@ class EmbeddedPlatform:
     def start(self) -> None:
         """Put right what a crash left, then start taking jobs."""
         self._scheduler.start()
+        self._leftovers.start()
+
+    def _ended(self) -> None:
+        self._leftovers.wake()
+        self._told_of_end()
 
     def reload(self, settings: Settings) -> None:
         """Go by other settings from now on; jobs keep what they were made of."""
+        self._remotes.reload(settings.executors)
+        self._leftovers.wake()
         self._pipelines.reload(settings.pipelines.values())
         self._resolver.reload(_duplicates(settings))
         self._scheduler.reload(rules_of(settings), settings.platform.on_lost)
@@ -118,6 +130,7 @@ class EmbeddedPlatform:
     def stop(self, timeout: float) -> None:
         """Stop taking jobs, end those that run and put them back into the queue."""
         self._scheduler.stop(timeout)
+        self._leftovers.stop(timeout)
 
 
 def _duplicates(settings: Settings) -> Mapping[str, Duplicates]:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dicom_adapter.files import is_full
-from dicom_adapter.lifecycle import Reason
+from dicom_adapter.lifecycle import JobState, Reason
 from dicom_adapter.model import Job, ResourceUse
 from dicom_adapter.platform.container import Container
 from dicom_adapter.platform.joblog import LogPump, LogWriter
 from dicom_adapter.platform.process import HostProcess, end_processes
-from dicom_adapter.platform.program import Exit, Program
+from dicom_adapter.platform.program import Exit, Program, RanAt
 from dicom_adapter.platform.progress import ProgressReader
+from dicom_adapter.platform.remote import RemoteProgram
+from dicom_adapter.platform.remotes import Remotes
 from dicom_adapter.platform.runtime import ContainerRuntime
 from dicom_adapter.platform.version import version_of
 from dicom_adapter.platform.workspace import Workspace
@@ -47,13 +49,19 @@ class Ended:
     told: str
     reason: Reason
     ran_as: RanAs
+    #: Better than these words, where another platform has told it.
+    error: str = ""
+    #: What another platform has made of it, and which of its jobs that was.
+    answer: JobState | None = None
+    ran_at: RanAt | None = None
 
 
 class Executor:
     """Starts jobs as what their pipelines are, and ends what a crash has left of them."""
 
-    def __init__(self, runtime: ContainerRuntime) -> None:
+    def __init__(self, runtime: ContainerRuntime, remotes: Remotes) -> None:
         self._runtime = runtime
+        self._remotes = remotes
 
     def start(self, job: Job, workspace: Workspace, gpus: Sequence[int]) -> "Execution":
         """Start a job; `Execution.job` says exactly what it runs.
@@ -61,6 +69,13 @@ class Executor:
         Raises:
             CannotStartError: it cannot be started; says why, and the cure.
         """
+        if job.rules.is_remote:
+            return Execution(
+                job,
+                workspace,
+                RanAs(),
+                lambda out: RemoteProgram(job, workspace, self._remotes, out),
+            )
         if not job.image:
             return Execution(
                 job, workspace, RanAs(), lambda out: HostProcess(job, workspace, gpus, out)
@@ -162,10 +177,15 @@ class Execution:
             if self._interrupted or self._done.is_set():
                 return
             self._interrupted = why
-        threading.Thread(target=self._end, name=f"end {self.job.name}", daemon=True).start()
+        threading.Thread(
+            target=self._end, args=(why,), name=f"end {self.job.name}", daemon=True
+        ).start()
 
-    def _end(self) -> None:
-        self._program.ask()
+    def _end(self, why: str) -> None:
+        if why in (Reason.DRAIN, Reason.LOST):
+            self._program.leave()
+        else:
+            self._program.ask()
         if not self._done.wait(GRACE_SECONDS):
             self._program.kill()
 
@@ -193,4 +213,14 @@ class Execution:
         # What it has said of that may have found no room either.
         if end.code and is_full(self._folder):
             told = f"{told}, and its disk was full: make room on that of storage.path, and retry it"
-        return Ended(end.code, self._interrupted, used, told, end.reason, self._ran_as)
+        return Ended(
+            end.code,
+            self._interrupted,
+            used,
+            told,
+            end.reason,
+            self._ran_as,
+            error=end.error,
+            answer=end.answer,
+            ran_at=end.ran_at,
+        )

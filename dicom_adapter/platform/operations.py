@@ -24,7 +24,7 @@ from dicom_adapter.errors import (
 )
 from dicom_adapter.ledger import Ledger, jobs, queue, stock
 from dicom_adapter.ledger.queue import Origin
-from dicom_adapter.lifecycle import Action, JobState, role_for
+from dicom_adapter.lifecycle import Action, CancelPolicy, JobState, role_for
 from dicom_adapter.model import (
     DEFAULT_PROJECT,
     LOCAL,
@@ -294,7 +294,8 @@ def _new_job(request: JobRequest, definition: Definition, now: datetime, source:
         image=pipeline.image or "",
         image_id=definition.image_id,
         timeout=pipeline.timeout,
-        cancel_policy=pipeline.cancel,
+        # To another platform it is a request, and how that handles it is its own.
+        cancel_policy=CancelPolicy.REQUEST if pipeline.is_remote else pipeline.cancel,
         rules=replace(_rules(pipeline), fail_fast=request.fail_fast),
         requested=Resources(resources.cpus, resources.memory, resources.gpus),
         used=None,
@@ -315,6 +316,8 @@ def _rules(pipeline: Pipeline) -> RunRules:
         queue_timeout=pipeline.queue_timeout,
         silence_timeout=pipeline.silence_timeout,
         retries=Retries(**pipeline.retries.model_dump()),
+        executor=pipeline.executor,
+        remote_pipeline=(pipeline.remote_pipeline or pipeline.name) if pipeline.is_remote else "",
     )
 
 
@@ -323,6 +326,8 @@ def _pinned(job: Job) -> Definition:
     requested = job.requested
     pipeline = Pipeline(
         name=job.pipeline,
+        executor=job.rules.executor,
+        remote_pipeline=job.rules.remote_pipeline or None,
         command=job.command,
         image=job.image or None,
         resources=PipelineResources(

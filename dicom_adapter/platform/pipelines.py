@@ -21,7 +21,16 @@ class Definition:
     def version(self) -> str:
         """A hash of what it runs."""
         pipeline = self.pipeline
-        return version_of(pipeline.command, pipeline.steps, pipeline.image or "", self.image_id)
+        return version_of(
+            pipeline.command, pipeline.steps, pipeline.image or "", self.image_id, self.remote
+        )
+
+    @property
+    def remote(self) -> tuple[str, ...]:
+        """The executor, and what the pipeline is called there; nothing where it runs here."""
+        pipeline = self.pipeline
+        there = pipeline.remote_pipeline or pipeline.name
+        return (pipeline.executor, there) if pipeline.is_remote else ()
 
 
 class PipelineOperations:

@@ -61,6 +61,10 @@ class HostProcess:
         """Ask the process group to end, by TERM."""
         self._signal(signal.SIGTERM)
 
+    def leave(self) -> None:
+        """As `ask`: another attempt begins anew."""
+        self.ask()
+
     def kill(self) -> None:
         """Kill the process group."""
         self._signal(signal.SIGKILL)

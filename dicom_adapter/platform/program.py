@@ -1,4 +1,4 @@
-"""What a pipeline runs as: a process of this machine, or a container; one thing for who waits."""
+"""What a pipeline runs as: a process, a container, or another platform's job; one for who waits."""
 
 import signal
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,25 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dicom_adapter.errors import DicomAdapterError
-from dicom_adapter.lifecycle import Reason
+from dicom_adapter.lifecycle import JobState, Reason
 
 MANIFEST_VARIABLE = "DICOM_ADAPTER_JOB"
 
 
 class CannotStartError(DicomAdapterError):
     """A pipeline could not be started; the message says what is wrong, and the cure."""
+
+
+@dataclass(frozen=True)
+class RanAt:
+    """The job of another platform that did the work."""
+
+    executor: str
+    address: str
+    pipeline: str
+    pipeline_version: str
+    job_id: str
+    job_name: str
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,11 @@ class Exit:
     max_rss_bytes: int
     #: Why its job fails, where the code is not 0.
     reason: Reason = Reason.PIPELINE_ERROR
+    #: The job's error, where that is known better than from the end of the log.
+    error: str = ""
+    #: What another platform has made of it, which is final.
+    answer: JobState | None = None
+    ran_at: RanAt | None = None
 
 
 class Program(Protocol):
@@ -32,6 +49,9 @@ class Program(Protocol):
 
     def ask(self) -> None:
         """Ask it to end, by TERM; it may do as it likes."""
+
+    def leave(self) -> None:
+        """Have this attempt end, while the job goes on: in another one, or later."""
 
     def kill(self) -> None:
         """End all of it, at once."""

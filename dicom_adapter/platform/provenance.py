@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
@@ -10,6 +10,7 @@ from importlib.metadata import version
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.model import JobInput, JobOutput
 from dicom_adapter.platform.executor import Ended
+from dicom_adapter.platform.program import RanAt
 from dicom_adapter.platform.workspace import described
 
 #: Of the record; docs/jobs.md describes it. A change that could mislead a reader raises it.
@@ -52,12 +53,18 @@ def provenance(
         "inputs": described(inputs),
         "outputs": [asdict(output) for output in outputs],
         "host": {**_host(), "container_runtime": ended.ran_as.runtime or None},
+        "remote": _remote(ended.ran_at),
         "resources": {"requested": asdict(job.requested), "used": asdict(ended.used)},
         "created_at": _time(job.created_at),
         "started_at": None if item.started_at is None else _time(item.started_at),
         "finished_at": _time(at),
         "exit_code": ended.exit_code,
     }
+
+
+def _remote(ran_at: RanAt | None) -> Mapping[str, str | None]:
+    names = [field.name for field in fields(RanAt)]
+    return dict.fromkeys(names) if ran_at is None else asdict(ran_at)
 
 
 @cache

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from dicom_adapter.ledger import Ledger, due, items, jobs, leases, queue
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.lifecycle import FRUITFUL, Action, ItemState, JobState, Phase, Reason, roll_up
 from dicom_adapter.model import JobItem, JobOutput
+from dicom_adapter.platform.ending import Ending
 from dicom_adapter.platform.executor import Ended
 from dicom_adapter.platform.provenance import provenance
 from dicom_adapter.platform.workspace import Workspace, Workspaces
@@ -91,7 +92,7 @@ class Records:
 
         def finish(tx: Connection) -> JobItem | None:
             queue.add_outputs(tx, claim.job.id, outputs, lease=claim.lease)
-            found = self._end_item(tx, claim, ItemState.FINISHED, _Ending(at, ended))
+            found = self._end_item(tx, claim, ItemState.FINISHED, Ending(at, ended))
             # Within: nobody can take the lease now. Last: a crash before the commit leaves an item
             # that is run again, and the next attempt begins by removing these.
             workspace.commit_outputs()
@@ -205,7 +206,7 @@ class Records:
         """Cancel an item whose processes have ended, and remove what it has written but its log."""
         self.hold(claim)
         self._workspace(claim).discard_attempt()
-        ending = _Ending(self._clock.now(), ended)
+        ending = Ending(self._clock.now(), ended)
         following = self._commit(lambda tx: self._end_item(tx, claim, ItemState.CANCELLED, ending))
         log.info(
             "job cancelled" if following is None else "item cancelled",
@@ -277,7 +278,7 @@ class Records:
     def _record_failure(
         self, claim: Claim, reason: Reason, error: str, ended: Ended | None
     ) -> JobItem | None:
-        ending = _Ending(self._clock.now(), ended, reason, error[:LONGEST_ERROR])
+        ending = Ending(self._clock.now(), ended, reason, error[:LONGEST_ERROR])
         following = self._commit(lambda tx: self._end_item(tx, claim, ItemState.FAILED, ending))
         # The error itself may quote the log, and so patient data: `jobs show` has it.
         log.error(
@@ -292,7 +293,7 @@ class Records:
         return following
 
     def _end_item(
-        self, tx: Connection, claim: Claim, state: ItemState, ending: "_Ending"
+        self, tx: Connection, claim: Claim, state: ItemState, ending: Ending
     ) -> JobItem | None:
         """End an item, and begin the next one, or move the job where its items say."""
         job = claim.job
@@ -306,12 +307,12 @@ class Records:
                 queue.reset_steps(tx, job.id)
                 queue.set_phase(tx, job.id, Phase.PREPARING, lease=claim.lease)
                 return following
-        self._end_job(tx, claim, ending.at)
+        self._end_job(tx, claim, ending)
         return None
 
-    def _end_job(self, tx: Connection, claim: Claim, at: datetime) -> None:
+    def _end_job(self, tx: Connection, claim: Claim, ending: Ending) -> None:
         """Move a job, all of whose items have ended, where they say."""
-        job, found = claim.job, items.summary(tx, claim.job.id)
+        job, at, found = claim.job, ending.at, items.summary(tx, claim.job.id)
         state = roll_up(found.states, cancelling=False, started=True)
         values = {
             **_exactly(claim),
@@ -325,15 +326,15 @@ class Records:
             queue.finish_steps(tx, job.id, lease=claim.lease)
         is_running = queue.state_of(tx, job.id) == JobState.PROCESSING
         if state == JobState.CANCELLED and is_running:
-            # Item by item: nobody has asked for the end of the job itself.
+            # Item by item, or by another platform: nobody here has asked for the job's own end.
             queue.move(
                 tx,
                 job.id,
                 Action.CANCEL,
                 at=at,
                 values={"cancelled_from": JobState.PROCESSING},
-                why="items were cancelled",
                 lease=claim.lease,
+                **ending.cancelled_by(),
             )
         queue.move(
             tx,
@@ -363,24 +364,6 @@ class Records:
                     raise
             else:
                 return made
-
-
-@dataclass(frozen=True)
-class _Ending:
-    """How an item has ended."""
-
-    at: datetime
-    #: How its pipeline has; None where that was not run.
-    ended: Ended | None
-    reason: str = ""
-    error: str = ""
-
-    def values(self) -> Mapping[str, Any]:
-        """Return what the item's row says of it."""
-        told = {"reason": self.reason, "error": self.error}
-        if self.ended is None:
-            return told
-        return {**told, "exit_code": self.ended.exit_code, **asdict(self.ended.used)}
 
 
 _ENDS = {

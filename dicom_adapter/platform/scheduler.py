@@ -14,7 +14,7 @@ from dicom_adapter.errors import StaleLeaseError, fingerprint
 from dicom_adapter.ledger import Ledger, due, jobs
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.ledger.turns import Rules
-from dicom_adapter.lifecycle import CancelPolicy, Phase, Reason
+from dicom_adapter.lifecycle import CancelPolicy, JobState, Phase, Reason
 from dicom_adapter.model import JobItem
 from dicom_adapter.platform.executor import Ended, Execution, Executor
 from dicom_adapter.platform.heartbeat import Heartbeat
@@ -284,15 +284,15 @@ class Scheduler:
             )
             leave(claim)
             return None
-        if ended.interrupted == CANCELLED or (run.asked and ended.exit_code != 0):
+        if _is_cancelled(run, ended):
             return self._records.stop(claim, ended)
         if ended.interrupted:
             reason = Reason(ended.interrupted)
             return self._records.fail(claim, reason, _overtime(claim, reason), ended)
         if ended.exit_code == 0:
             return self._finish(claim, workspace, ended)
-        last = workspace.last_log_line()
-        told = f"{ended.told}; the log ends with: {last}" if last else ended.told
+        last = "" if ended.error else workspace.last_log_line()
+        told = f"{ended.told}; the log ends with: {last}" if last else ended.error or ended.told
         if ended.exit_code in claim.job.rules.retries.exit_codes:
             return self._records.try_again(claim, ended.told, told, ended)
         return self._records.fail(claim, ended.reason, told, ended)
@@ -311,6 +311,13 @@ def _overtime(claim: Claim, reason: Reason) -> str:
         limit = claim.job.rules.silence_timeout
         return f"it told nothing for longer than its silence_timeout of {limit} s"
     return f"it ran longer than its timeout of {claim.job.timeout} s"
+
+
+def _is_cancelled(run: _Run, ended: Ended) -> bool:
+    if ended.answer is not None and not ended.interrupted:
+        # Where another platform ran it, it says what became of it, whoever has asked for what.
+        return ended.answer == JobState.CANCELLED
+    return ended.interrupted == CANCELLED or (run.asked and ended.exit_code != 0)
 
 
 def _free_gpus(taken: Collection[int], count: int) -> tuple[int, ...]:

@@ -66,6 +66,14 @@ class JobViews:
         with self._ledger.read() as tx:
             return self._queue.explained(tx, jobs.get(tx, id_or_name, caller.project))
 
+    def of_request(self, caller: Caller, request_id: str) -> Job:
+        """Return the job that a request id has made; NotFoundError when there is none."""
+        with self._ledger.read() as tx:
+            found = jobs.of_request(tx, request_id)
+        if found is None or caller.project not in (None, found[0].project):
+            raise NotFoundError(f"no job was made by the request id '{request_id}'")
+        return found[0]
+
     def _one(self, caller: Caller, id_or_name: str) -> Job:
         with self._ledger.read() as tx:
             return jobs.get(tx, id_or_name, caller.project)
@@ -221,6 +229,31 @@ class JobViews:
                 "removed the file"
             )
         return _chunks(path)
+
+    def output(self, caller: Caller, id_or_name: str, path: str) -> Iterator[bytes]:
+        """Yield one output of a finished job in chunks; it is named as the job names it.
+
+        Raises:
+            NotFoundError: there is no such job, or it has no such output.
+            WrongStateError: the job is not finished, or its outputs were reclaimed; says when.
+        """
+        job = self._one(caller, id_or_name)
+        if job.state not in FRUITFUL:
+            raise WrongStateError(
+                f"{job.name} is {job.state}: only a job that has finished has outputs"
+            )
+        if "outputs" in job.reclaimed:
+            raise WrongStateError(
+                f"the outputs of {job.name} were reclaimed at "
+                f"{job.reclaimed['outputs']:%Y-%m-%d %H:%M} UTC: platform.keep.outputs had passed"
+            )
+        folder = self.workspace(job).output
+        file = folder / path
+        # By what the job has, never by the path alone: nothing else of this disk is given away.
+        known = any(output.path == path for output in job.outputs)
+        if not known or not file.is_file() or file.resolve() != folder.resolve() / path:
+            raise NotFoundError(f"{job.name} has no output of that path: see what it lists")
+        return _chunks(file)
 
     def _wait(self, commits: int, timeout: float) -> None:
         self._ledger.next_commit(commits, timeout)

@@ -9,7 +9,7 @@ from typing import BinaryIO, Self
 
 import grpc
 
-from dicom_adapter.model import InputFile, JobRequest
+from dicom_adapter.model import InputFile, JobRequest, RemoteJob
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.credentials import Credentials
 from dicom_adapter.rpc.status import from_error
@@ -127,6 +127,49 @@ class Client:
         with self._answered():
             job = self.jobs.SubmitJob(convert.to_request(request), timeout=CALL_SECONDS)
         return str(job.id)
+
+    def job(self, job_id: str = "", *, request_id: str = "") -> RemoteJob:
+        """Return a job, by its id or the request id that made it; raises as `errors` does."""
+        request = jobs_pb2.GetJobRequest(job=job_id, request_id=request_id)
+        with self._answered():
+            return convert.from_job(self.jobs.GetJob(request, timeout=CALL_SECONDS))
+
+    def cancel(self, job_id: str, why: str) -> RemoteJob:
+        """Ask for the end of a job, and return it as it is then; raises as `errors` does."""
+        request = jobs_pb2.CancelJobRequest(job=job_id, reason=why)
+        with self._answered():
+            return convert.from_job(self.jobs.CancelJob(request, timeout=CALL_SECONDS))
+
+    def changes(self, job_id: str, seconds: float) -> Iterator[RemoteJob]:
+        """Yield a job as it stands, and at each change, until it has ended or for a while.
+
+        Raises as `errors` does.
+        """
+        request = jobs_pb2.WatchJobsRequest(job=job_id)
+        heard = False
+        with self._answered():
+            try:
+                for change in self.jobs.WatchJobs(request, timeout=seconds):
+                    heard = True
+                    yield convert.from_job(change.job)
+            except grpc.RpcError as error:
+                # What it had to say was said: only one that says nothing at all is silent.
+                if not heard or error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise
+
+    def log(self, job_id: str) -> Iterator[bytes]:
+        """Yield a job's log from its begin to the job's end; raises as `errors` does."""
+        request = jobs_pb2.StreamLogsRequest(job=job_id, follow=True)
+        with self.errors():
+            for chunk in self.jobs.StreamLogs(request):
+                yield chunk.data
+
+    def output(self, job_id: str, path: str) -> Iterator[bytes]:
+        """Yield one of a job's outputs; raises as `errors` does."""
+        request = jobs_pb2.StreamOutputRequest(job=job_id, path=path)
+        with self.errors():
+            for chunk in self.jobs.StreamOutput(request):
+                yield chunk.data
 
 
 def _upload(

@@ -24,8 +24,10 @@ from dicom_adapter.model import (
     JobStep,
     PlatformState,
     Priority,
+    RemoteJob,
     Resources,
     ResourceUse,
+    StepState,
 )
 from dicom_adapter.v1 import audit_pb2, jobs_pb2, pipelines_pb2, platform_pb2
 
@@ -197,6 +199,7 @@ def to_job(job: Job, output_folder: str, provenance_file: str) -> jobs_pb2.Job:
         outputs=map(_to_output, job.outputs),
         image=job.image,
         image_id=job.image_id,
+        executor=job.rules.executor,
         output_folder=output_folder,
         provenance_file=provenance_file,
         reclaimed={part: _stamp(at) for part, at in job.reclaimed.items()},
@@ -205,6 +208,39 @@ def to_job(job: Job, output_folder: str, provenance_file: str) -> jobs_pb2.Job:
         item_counts=Counter(item.state for item in job.items),
         waiting=None if job.waiting is None else jobs_pb2.Waiting(**asdict(job.waiting)),
     )
+
+
+def from_job(message: jobs_pb2.Job) -> RemoteJob:
+    """Return a job that another platform tells of as a value."""
+    states = {number: state for state, number in _STATES.items()}
+    used = message.used
+    return RemoteJob(
+        id=message.id,
+        name=message.name,
+        pipeline_version=message.pipeline_version,
+        # A state of a later version is one that goes on: its end will be told by one of these.
+        state=states.get(message.state, JobState.PROCESSING),
+        reason=message.reason,
+        error=message.error,
+        exit_code=message.exit_code if message.HasField("exit_code") else None,
+        used=ResourceUse(used.cpu_seconds, used.max_rss_bytes, used.wall_seconds)
+        if message.HasField("used")
+        else None,
+        steps=tuple(
+            JobStep(
+                step.name,
+                StepState(step.state) if step.state in set(StepState) else StepState.RUNNING,
+                step.progress,
+            )
+            for step in message.steps
+        ),
+        outputs=tuple(map(from_output, message.outputs)),
+    )
+
+
+def from_output(message: jobs_pb2.JobOutput) -> JobOutput:
+    """Return one output as a value."""
+    return JobOutput(message.path, message.size, message.sha256)
 
 
 def to_platform(state: PlatformState) -> platform_pb2.Platform:
@@ -307,6 +343,8 @@ def to_pipeline(pipeline: Pipeline, version: str) -> pipelines_pb2.Pipeline:
         description=pipeline.description,
         command=pipeline.command,
         image=pipeline.image or "",
+        executor=pipeline.executor,
+        remote_pipeline=(pipeline.remote_pipeline or pipeline.name) if pipeline.is_remote else "",
         resources=pipelines_pb2.Resources(cpus=needs.cpus, memory=needs.memory, gpus=needs.gpus),
         limits=pipelines_pb2.Limits(**pipeline.limits.model_dump()),
         timeout_seconds=pipeline.timeout or 0.0,

@@ -84,6 +84,8 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
 
     def GetJob(self, request: jobs_pb2.GetJobRequest, call: Call) -> jobs_pb2.Job:  # noqa: N802 - the API's name
         """Return one job."""
+        if request.request_id:
+            return self._job(self._views.of_request(call.caller, request.request_id))
         return self._job(self._views.get(call.caller, request.job))
 
     def GetJobHistory(  # noqa: N802 - the API's name
@@ -194,6 +196,13 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         )
         for chunk in chunks:
             yield jobs_pb2.LogChunk(data=chunk)
+
+    def StreamOutput(  # noqa: N802 - the API's name
+        self, request: jobs_pb2.StreamOutputRequest, call: Call
+    ) -> Iterator[jobs_pb2.OutputChunk]:
+        """Stream one output of a job."""
+        for chunk in self._views.output(call.caller, request.job, request.path):
+            yield jobs_pb2.OutputChunk(data=chunk)
 
 
 def _chunks(messages: Iterator[jobs_pb2.UploadInstanceRequest]) -> Iterator[bytes]:

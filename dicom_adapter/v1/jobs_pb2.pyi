@@ -596,6 +596,7 @@ class Job(_message.Message):
     FAIL_FAST_FIELD_NUMBER: _builtins.int
     FAILING_FIELD_NUMBER: _builtins.int
     ITEM_COUNTS_FIELD_NUMBER: _builtins.int
+    EXECUTOR_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
@@ -637,6 +638,8 @@ class Job(_message.Message):
     """Whether the items behind one that fails are cancelled."""
     failing: _builtins.bool
     """Whether an item has failed, while others may run still."""
+    executor: _builtins.str
+    """Where it runs: `local`, or the name of another platform."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -718,11 +721,12 @@ class Job(_message.Message):
         fail_fast: _builtins.bool = ...,
         failing: _builtins.bool = ...,
         item_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        executor: _builtins.str = ...,
         waiting: Global___Waiting | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "exit_code", b"exit_code", "finished_at", b"finished_at", "ready_at", b"ready_at", "requested", b"requested", "started_at", b"started_at", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "cancel_policy", b"cancel_policy", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "error", b"error", "exit_code", b"exit_code", "fail_fast", b"fail_fast", "failing", b"failing", "finished_at", b"finished_at", "id", b"id", "image", b"image", "image_id", b"image_id", "instances", b"instances", "item_counts", b"item_counts", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "phase", b"phase", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "provenance_file", b"provenance_file", "ready_at", b"ready_at", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "rerun_of", b"rerun_of", "retried", b"retried", "started_at", b"started_at", "state", b"state", "steps", b"steps", "superseded", b"superseded", "supersedes", b"supersedes", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from", "_exit_code", b"_exit_code", "ae_title", b"ae_title", "arguments", b"arguments", "attempts", b"attempts", "cancel_policy", b"cancel_policy", "cancelled_from", b"cancelled_from", "created_at", b"created_at", "error", b"error", "executor", b"executor", "exit_code", b"exit_code", "fail_fast", b"fail_fast", "failing", b"failing", "finished_at", b"finished_at", "id", b"id", "image", b"image", "image_id", b"image_id", "instances", b"instances", "item_counts", b"item_counts", "items", b"items", "name", b"name", "output_folder", b"output_folder", "outputs", b"outputs", "phase", b"phase", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "priority", b"priority", "project", b"project", "provenance_file", b"provenance_file", "ready_at", b"ready_at", "reason", b"reason", "reclaimed", b"reclaimed", "requested", b"requested", "rerun_of", b"rerun_of", "retried", b"retried", "started_at", b"started_at", "state", b"state", "steps", b"steps", "superseded", b"superseded", "supersedes", b"supersedes", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancelled_from: _TypeAlias = _typing.Literal["cancelled_from"]  # noqa: Y015
     _WhichOneofArgType__cancelled_from: _TypeAlias = _typing.Literal["_cancelled_from", b"_cancelled_from"]  # noqa: Y015
@@ -1024,16 +1028,20 @@ class GetJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """The job's id or name."""
+    request_id: _builtins.str
+    """Instead of these: the request id that has made it."""
     def __init__(
         self,
         *,
         job: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1224,6 +1232,49 @@ class StreamLogsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamLogsRequest: _TypeAlias = StreamLogsRequest  # noqa: Y015
+
+@_typing.final
+class StreamOutputRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    """The job's id or name."""
+    path: _builtins.str
+    """As `Job.outputs` has it."""
+    def __init__(
+        self,
+        *,
+        job: _builtins.str = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamOutputRequest: _TypeAlias = StreamOutputRequest  # noqa: Y015
+
+@_typing.final
+class OutputChunk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputChunk: _TypeAlias = OutputChunk  # noqa: Y015
 
 @_typing.final
 class LogChunk(_message.Message):

@@ -109,6 +109,11 @@ class JobServiceStub:
                 request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.StreamLogsRequest.SerializeToString,
                 response_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.LogChunk.FromString,
                 _registered_method=True)
+        self.StreamOutput = channel.unary_stream(
+                '/dicom_adapter.v1.JobService/StreamOutput',
+                request_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.StreamOutputRequest.SerializeToString,
+                response_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.OutputChunk.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -223,6 +228,14 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamOutput(self, request, context):
+        """Streams one output of a finished job. NOT_FOUND where the job has none of that path,
+        FAILED_PRECONDITION where it has not finished, or its outputs were reclaimed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -295,6 +308,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.StreamLogs,
                     request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.StreamLogsRequest.FromString,
                     response_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.LogChunk.SerializeToString,
+            ),
+            'StreamOutput': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamOutput,
+                    request_deserializer=dicom__adapter_dot_v1_dot_jobs__pb2.StreamOutputRequest.FromString,
+                    response_serializer=dicom__adapter_dot_v1_dot_jobs__pb2.OutputChunk.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -680,6 +698,33 @@ class JobService:
             '/dicom_adapter.v1.JobService/StreamLogs',
             dicom__adapter_dot_v1_dot_jobs__pb2.StreamLogsRequest.SerializeToString,
             dicom__adapter_dot_v1_dot_jobs__pb2.LogChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamOutput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dicom_adapter.v1.JobService/StreamOutput',
+            dicom__adapter_dot_v1_dot_jobs__pb2.StreamOutputRequest.SerializeToString,
+            dicom__adapter_dot_v1_dot_jobs__pb2.OutputChunk.FromString,
             options,
             channel_credentials,
             insecure,

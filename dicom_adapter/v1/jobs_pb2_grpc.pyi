@@ -78,6 +78,10 @@ class JobServiceStub:
     """
     StreamLogs: _grpc.UnaryStreamMultiCallable[_jobs_pb2.StreamLogsRequest, _jobs_pb2.LogChunk]
     """Streams a job's log; with `follow` until the job has ended."""
+    StreamOutput: _grpc.UnaryStreamMultiCallable[_jobs_pb2.StreamOutputRequest, _jobs_pb2.OutputChunk]
+    """Streams one output of a finished job. NOT_FOUND where the job has none of that path,
+    FAILED_PRECONDITION where it has not finished, or its outputs were reclaimed.
+    """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -129,6 +133,10 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     StreamLogs: _aio.UnaryStreamMultiCallable[_jobs_pb2.StreamLogsRequest, _jobs_pb2.LogChunk]  # type: ignore[assignment]
     """Streams a job's log; with `follow` until the job has ended."""
+    StreamOutput: _aio.UnaryStreamMultiCallable[_jobs_pb2.StreamOutputRequest, _jobs_pb2.OutputChunk]  # type: ignore[assignment]
+    """Streams one output of a finished job. NOT_FOUND where the job has none of that path,
+    FAILED_PRECONDITION where it has not finished, or its outputs were reclaimed.
+    """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """The jobs of a platform.
@@ -261,5 +269,15 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.LogChunk], _abc.AsyncIterator[_jobs_pb2.LogChunk]]:
         """Streams a job's log; with `follow` until the job has ended."""
+
+    @_abc_1.abstractmethod
+    def StreamOutput(
+        self,
+        request: _jobs_pb2.StreamOutputRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_jobs_pb2.OutputChunk], _abc.AsyncIterator[_jobs_pb2.OutputChunk]]:
+        """Streams one output of a finished job. NOT_FOUND where the job has none of that path,
+        FAILED_PRECONDITION where it has not finished, or its outputs were reclaimed.
+        """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -142,6 +142,8 @@ class Pipeline(_message.Message):
     RETRIES_FIELD_NUMBER: _builtins.int
     LOG_SIZE_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    EXECUTOR_FIELD_NUMBER: _builtins.int
+    REMOTE_PIPELINE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     """A hash of what it runs: two jobs of one version ran the same command, in the same image."""
@@ -157,6 +159,9 @@ class Pipeline(_message.Message):
     """Bytes of a job's log that are kept."""
     image: _builtins.str
     """The container image that it runs in; empty for a command of the platform's machine."""
+    executor: _builtins.str
+    """Where it runs: `local`, or the name of another platform; and what it is called there."""
+    remote_pipeline: _builtins.str
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """With an image: the arguments for it."""
@@ -186,10 +191,12 @@ class Pipeline(_message.Message):
         retries: Global___Retries | None = ...,
         log_size: _builtins.int = ...,
         image: _builtins.str = ...,
+        executor: _builtins.str = ...,
+        remote_pipeline: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "resources", b"resources", "retries", b"retries"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_policy", b"cancel_policy", "command", b"command", "description", b"description", "image", b"image", "limits", b"limits", "log_size", b"log_size", "name", b"name", "queue_timeout_seconds", b"queue_timeout_seconds", "resources", b"resources", "retries", b"retries", "silence_timeout_seconds", b"silence_timeout_seconds", "steps", b"steps", "timeout_seconds", b"timeout_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_policy", b"cancel_policy", "command", b"command", "description", b"description", "executor", b"executor", "image", b"image", "limits", b"limits", "log_size", b"log_size", "name", b"name", "queue_timeout_seconds", b"queue_timeout_seconds", "remote_pipeline", b"remote_pipeline", "resources", b"resources", "retries", b"retries", "silence_timeout_seconds", b"silence_timeout_seconds", "steps", b"steps", "timeout_seconds", b"timeout_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,6 +64,7 @@ NEEDED = {
     "JobService.InvalidateJob": (MANAGER, True),
     "JobService.DeleteJob": (OPERATOR, True),
     "JobService.StreamLogs": (VIEWER, True),
+    "JobService.StreamOutput": (VIEWER, True),
     "PipelineService.ListPipelines": (VIEWER, True),
     "PipelineService.GetPipeline": (VIEWER, True),
     "PlatformService.GetPlatform": (VIEWER, True),

@@ -13,6 +13,7 @@ from tests.support import CONFIG, command
 COMMANDS = (
     "serve", "check", "status", "doctor", "send", "echo", "demo", "hash-passcode",
     "fsck", "reload", "audit export", "jobs list", "jobs show", "jobs logs", "jobs watch",
+    "jobs outputs",
     "jobs cancel", "jobs retry", "jobs rerun", "jobs invalidate", "jobs delete",
     "pipelines list", "pipelines show",
     "platform show", "platform pause", "platform drain", "platform resume",

@@ -51,7 +51,10 @@ platform:
   keep: {inputs: 1d, outputs: 2d, logs: 0s}
 grpc: {listen: "[::1]:0"}
 log: {format: json, level: debug}
+executors:
+  far: {address: "far.example:50051", token: far.token, ca: ca.pem}
 pipelines:
+  elsewhere: {executor: far, remote_pipeline: lung-3, timeout: 1h}
   lung.v2:
     description: Lung
     command: [run, "{input}", "--out={output}", "{job}", "{progress}", "{{literal}}"]
@@ -88,6 +91,7 @@ webhooks:
 def files(tmp_path: Path) -> None:
     """The files that WHOLE names."""
     Authority(tmp_path)
+    (tmp_path / "far.token").write_text("dat_far\n")
     (tmp_path / "ris.keys").write_text(f"whsec_{base64.b64encode(b'k' * 24).decode()}\n")
 
 
@@ -149,6 +153,12 @@ def test_every_key_of_the_named_sections(configured: Configure, tmp_path: Path) 
     assert pipeline.limits.model_dump() == {"running": 1, "waiting": 100, "daily": 50}
     assert pipeline.timeout == 1800
     assert pipeline.steps == ("one", "two")
+    assert pipeline.executor == "local"
+    elsewhere = found.pipelines["elsewhere"]
+    assert (elsewhere.executor, elsewhere.remote_pipeline) == ("far", "lung-3")
+    far = found.executors["far"]
+    assert (far.address, str(far.token)) == ("far.example:50051", str(tmp_path / "far.token"))
+    assert str(far.ca) == str(tmp_path / "ca.pem")
     ae_title = found.ae_titles["CT 1"]
     assert ae_title.title == "CT 1"
     assert ae_title.port == 104

@@ -98,7 +98,9 @@ ONE_MISTAKE = {
         "1: platform.address: leaves nothing to serve: without ae_titles it must be embedded, "
         "which makes this service a platform; not 'h:1'"
     ),
-    "platform: {executor: docker}": "1: platform.executor: must be local, not 'docker'",
+    "platform: {executor: docker}": (
+        "1: platform.executor: must be local, or one of executors, not 'docker'"
+    ),
     "platform: {capacity: {cpus: 1.5}}": (
         "1: platform.capacity.cpus: must be a whole number, not 1.5"
     ),
@@ -130,11 +132,11 @@ ONE_MISTAKE = {
     "log: {format: xml}": "1: log.format: must be auto, text or json, not 'xml'",
     "web: {listen: x}": (
         "1: web: is an unknown key; allowed are dicom, storage, ledger, platform, grpc, log, "
-        "pipelines, projects, ae_titles, sources, webhooks"
+        "executors, pipelines, projects, ae_titles, sources, webhooks"
     ),
     "file: x": (
         "1: file: is an unknown key; allowed are dicom, storage, ledger, platform, grpc, log, "
-        "pipelines, projects, ae_titles, sources, webhooks"
+        "executors, pipelines, projects, ae_titles, sources, webhooks"
     ),
     "dicom: 5": "1: dicom: must be a mapping of keys and values, not 5",
     "pipelines: [a]": "1: pipelines: must be a mapping of keys and values, not a list",
@@ -187,14 +189,14 @@ ONE_MISTAKE = {
         "1: pipelines.a.log_size: must be at least 4096, not '1KiB'"
     ),
     "pipelines: {a: {command: [x], name: b}}": (
-        "1: pipelines.a.name: is an unknown key; allowed are description, image, command, "
-        "resources, limits, timeout, queue_timeout, silence_timeout, cancel, retries, log_size, "
-        "steps"
+        "1: pipelines.a.name: is an unknown key; allowed are description, executor, "
+        "remote_pipeline, image, command, resources, limits, timeout, queue_timeout, "
+        "silence_timeout, cancel, retries, log_size, steps"
     ),
     "pipelines: {a: {command: [x], requires: {}}}": (
         "1: pipelines.a.requires: is an unknown key; did you mean 'retries'?; allowed are "
-        "description, image, command, resources, "
-        "limits, timeout, queue_timeout, silence_timeout, cancel, retries, log_size, steps"
+        "description, executor, remote_pipeline, image, command, resources, limits, timeout, "
+        "queue_timeout, silence_timeout, cancel, retries, log_size, steps"
     ),
     "platform: {capacity: {memory: 1GiB}}\npipelines:\n  a: {command: [x], resources: {memory: "
     "2GiB}}": (
@@ -323,7 +325,7 @@ ONE_MISTAKE = {
     ),
     "destinations: {}": (
         "1: destinations: is an unknown key; allowed are dicom, storage, ledger, platform, grpc, "
-        "log, pipelines, projects, ae_titles, sources, webhooks"
+        "log, executors, pipelines, projects, ae_titles, sources, webhooks"
     ),
 }
 

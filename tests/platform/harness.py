@@ -24,6 +24,7 @@ from dicom_adapter.platform.pausing import PlatformControl
 from dicom_adapter.platform.pipelines import PipelineOperations
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue, rules_of
+from dicom_adapter.platform.remotes import Remotes
 from dicom_adapter.platform.resolving import Resolver
 from dicom_adapter.platform.runtime import ContainerRuntime
 from dicom_adapter.platform.scheduler import Scheduler
@@ -147,7 +148,7 @@ class Platform:
             self.ledger,
             self.clock,
             self.workspaces,
-            executor=Executor(self.runtime),
+            executor=Executor(self.runtime, Remotes({}, self.ledger)),
             ended=self.ended.set,
         )
 

@@ -118,6 +118,9 @@ def test_a_finished_job_s_record_is_what_was_sent_and_put_out(tmp_path: Path) ->
             "python": machine.python_version(),
             "container_runtime": None,
         },
+        "remote": dict.fromkeys(
+            ("executor", "address", "pipeline", "pipeline_version", "job_id", "job_name")
+        ),
         "resources": {"requested": {"cpus": 1, "memory": MIB, "gpus": 0}},
         "created_at": "2026-01-02T03:04:05Z",
         "started_at": "2026-01-02T03:04:05Z",

@@ -205,6 +205,7 @@ def test_a_job_is_shown_whole(served: Served) -> None:
     assert shown.pop("used").keys() <= {"cpu_seconds", "max_rss_bytes", "wall_seconds"}
     (item,) = shown.pop("items")
     assert shown.pop("item_counts") == {"finished": 1}
+    assert shown.pop("executor") == "local"
     assert item.pop("used").keys() <= {"cpu_seconds", "max_rss_bytes", "wall_seconds"}
     assert item == {
         "id": item["id"],
@@ -366,10 +367,9 @@ def test_a_watched_job_is_told_from_now_to_its_end(served: Served) -> None:
     # Its start removes what an earlier attempt has reported.
     wait_for_file(workspace.log)
     workspace.progress.write_text('{"step": "b", "progress": 0.5}\n')
-    assert [(s.state, s.progress) for s in next(changes).job.steps] == [
-        ("done", 1.0),
-        ("running", 0.5),
-    ]
+    reported = [("done", 1.0), ("running", 0.5)]
+    # How far its attempt is may be told in between.
+    assert any([(s.state, s.progress) for s in one.job.steps] == reported for one in changes)
     (served.platform.workspaces.folder / "go").touch()
     *_, last = changes
     assert last.job.state == jobs_pb2.JOB_STATE_FINISHED
