@@ -21,8 +21,14 @@ class CutError(DicomAdapterError):
 class Line:
     """Calls another platform as long as it takes; another thread may cut it off."""
 
-    def __init__(self, connect: Callable[[], Client], silent: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Client],
+        silent: Callable[[str], None],
+        longest_pause: float = LONGEST_PAUSE_SECONDS,
+    ) -> None:
         """Name how it is reached, and who is told of each attempt without an answer, and why."""
+        self._longest_pause = longest_pause
         self._connect = connect
         self._silent = silent
         self._cut = threading.Event()
@@ -53,7 +59,7 @@ class Line:
             # gRPC itself would try a broken connection again by a rhythm of its own.
             self._hang_up()
             self.rest(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, self._longest_pause)
 
     def _once(self, ask: Callable[[Client], _Answer]) -> _Answer:
         with self._lock:

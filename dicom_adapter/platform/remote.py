@@ -36,8 +36,11 @@ from dicom_adapter.rpc.fetch import ForeignOutputError, fetch_output
 
 # A watch that says nothing for so long is begun anew: so a connection that died is noticed.
 WATCH_SECONDS = 60.0
+# Between two watches, and so between two looks where there is no stream to spare.
+LOOK_SECONDS = 1.0
 # After the end of a job, so long its log is waited for.
 LOG_SECONDS = 10.0
+LONGEST_LOG_PAUSE_SECONDS = 2.0
 NO_ROOM_PAUSE_SECONDS = 5.0
 #: Refusals that a new token, or a moment, may end, once the other platform has the item.
 PASSING = (UnauthenticatedError, PermissionDeniedError)
@@ -157,6 +160,8 @@ class RemoteProgram:
         self._say(f"it is {remote.name} there, by the id {remote.id}")
         while remote.state not in TERMINAL:
             remote = self._line.call(self._see, *PASSING)
+            if remote.state not in TERMINAL:
+                self._line.rest(LOOK_SECONDS)
         return remote
 
     def _look(self, client: Client) -> RemoteJob:
@@ -192,7 +197,11 @@ class RemoteProgram:
     @contextmanager
     def _following_log(self) -> Iterator[None]:
         """Write the log there into the log here, while the block goes on and until it is whole."""
-        line = Line(lambda: self._remotes.connect(self._executor), lambda _: None)
+        line = Line(
+            lambda: self._remotes.connect(self._executor),
+            lambda _: None,
+            LONGEST_LOG_PAUSE_SECONDS,
+        )
         name = f"log of {self._job.name}"
         thread = threading.Thread(target=self._follow_log, args=(line,), name=name, daemon=True)
         thread.start()
@@ -240,7 +249,7 @@ class RemoteProgram:
             told = f"it was cancelled at {self._address}"
             return Exit(code, told, *used, answer=JobState.CANCELLED, ran_at=ran_at)
         reason = Reason(remote.reason) if remote.reason in set(Reason) else Reason.PIPELINE_ERROR
-        told = f"it is {remote.state} at {self._address} with the reason {remote.reason or 'none'}"
+        told = f"it is {remote.state} at {self._address} with the reason {reason}"
         error = f"at {self._address}: {remote.error or told}"
         return Exit(code, told, *used, reason, error, JobState.FAILED, ran_at)
 

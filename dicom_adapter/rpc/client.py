@@ -24,8 +24,8 @@ from dicom_adapter.v1.webhooks_pb2_grpc import WebhookServiceStub
 
 CALL_SECONDS = 60.0
 UPLOAD_CHUNK = 1024 * 1024
-# Bytes a second; an upload that is slower is broken off and begun again.
-SLOWEST_UPLOAD = 256 * 1024
+# Bytes a second; an upload, or an output, that is slower is broken off and begun again.
+SLOWEST_TRANSFER = 256 * 1024
 # A job of 100,000 instances is a request of some 15 MB; gRPC's own limit is 4 MiB.
 LARGEST_MESSAGE = 64 * 1024 * 1024
 
@@ -119,7 +119,7 @@ class Client:
         with path.open("rb") as stream, self._answered():
             size = os.fstat(stream.fileno()).st_size
             self.jobs.UploadInstance(
-                _upload(file, stream, size), timeout=CALL_SECONDS + size / SLOWEST_UPLOAD
+                _upload(file, stream, size), timeout=CALL_SECONDS + size / SLOWEST_TRANSFER
             )
 
     def submit(self, request: JobRequest) -> str:
@@ -164,11 +164,12 @@ class Client:
             for chunk in self.jobs.StreamLogs(request):
                 yield chunk.data
 
-    def output(self, job_id: str, path: str) -> Iterator[bytes]:
-        """Yield one of a job's outputs; raises as `errors` does."""
+    def output(self, job_id: str, path: str, size: int = 0) -> Iterator[bytes]:
+        """Yield one of a job's outputs, which is told to be so long; raises as `errors` does."""
+        seconds = CALL_SECONDS + size / SLOWEST_TRANSFER
         request = jobs_pb2.StreamOutputRequest(job=job_id, path=path)
         with self.errors():
-            for chunk in self.jobs.StreamOutput(request):
+            for chunk in self.jobs.StreamOutput(request, timeout=seconds):
                 yield chunk.data
 
 

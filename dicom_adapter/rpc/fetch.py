@@ -29,7 +29,7 @@ def fetch_output(client: Client, job_id: str, output: JobOutput, folder: Path) -
     try:
         with os.fdopen(descriptor, "wb") as file:
             digest, size = sha256(), 0
-            for chunk in client.output(job_id, output.path):
+            for chunk in client.output(job_id, output.path, output.size):
                 digest.update(chunk)
                 size += len(chunk)
                 if size > output.size:

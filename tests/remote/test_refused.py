@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from dicom_adapter.platform import remote
 from dicom_adapter.rpc.fetch import ForeignOutputError, checked
 from dicom_adapter.v1 import jobs_pb2, jobs_pb2_grpc, tokens_pb2
 from tests.platform.harness import wait_for_file
@@ -54,10 +55,14 @@ class Scripted(jobs_pb2_grpc.JobServiceServicer):
         self.asked: list[str] = []
         self.requests: list[str] = []
         self.losses = 0
+        #: How often it is to be looked at before it has finished.
+        self.looks = 0
+        self.watches = 0
 
     def _job(self) -> jobs_pb2.Job:
         output = jobs_pb2.JobOutput(path=self.path, size=1, sha256=self.sha256)
-        return jobs_pb2.Job(id="1", name="n", state=jobs_pb2.JOB_STATE_FINISHED, outputs=[output])
+        state = jobs_pb2.JOB_STATE_PROCESSING if self.looks else jobs_pb2.JOB_STATE_FINISHED
+        return jobs_pb2.Job(id="1", name="n", state=state, outputs=[output])
 
     def FindMissingInstances(  # noqa: N802 - the API's name
         self, request: jobs_pb2.FindMissingInstancesRequest, context: grpc.ServicerContext
@@ -81,7 +86,18 @@ class Scripted(jobs_pb2_grpc.JobServiceServicer):
     ) -> jobs_pb2.Job:
         """Tell of it."""
         del request, context
-        return self._job()
+        job = self._job()
+        self.looks = max(0, self.looks - 1)
+        return job
+
+    def WatchJobs(  # noqa: N802 - the API's name
+        self, request: jobs_pb2.WatchJobsRequest, context: grpc.ServicerContext
+    ) -> Iterator[jobs_pb2.JobChange]:
+        """Have no stream to spare."""
+        del request
+        self.watches += 1
+        context.abort(grpc.StatusCode.UNAVAILABLE, "too many calls that stream at a time")
+        yield jobs_pb2.JobChange()
 
     def StreamLogs(  # noqa: N802 - the API's name
         self, request: jobs_pb2.StreamLogsRequest, context: grpc.ServicerContext
@@ -127,6 +143,19 @@ def test_outputs_are_not_believed(tmp_path: Path) -> None:
         here.submit("work", "other")
         mine = here.until_state("failed", name="other")
         assert "does not have the size and sha256 that were told of it" in mine.error
+
+
+def test_a_platform_without_a_stream_to_spare_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it cannot be watched, it is asked now and then until it has finished."""
+    monkeypatch.setattr(remote, "LOOK_SECONDS", 0.05)
+    (tmp_path / "token").write_text("any")
+    with scripted() as (there, port), near(tmp_path, port) as here:
+        there.path, there.looks = "sub/ok", 4
+        here.submit()
+        assert here.until_state("finished").attempts == 1
+        assert (there.looks, there.watches) == (0, 4)
 
 
 def test_a_lost_answer_makes_no_second_job(tmp_path: Path) -> None:
