@@ -195,7 +195,7 @@ def test_what_an_attempt_wrote_beside_its_inputs_is_gone_in_the_next(tmp_path: P
     ("script", "code", "error"),
     [
         ("exit 3", 3, "the command ended with exit code 3"),
-        ("kill -9 $$", -9, "the command was ended by signal 9"),
+        ("kill -15 $$", -15, "the command was ended by signal 15"),
         (
             "echo first; echo; echo 'no such \033[31mtensor' >&2; echo '   '; exit 1",
             1,
