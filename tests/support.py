@@ -18,11 +18,14 @@ from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RJ
 
+from dicom_adapter.access import Access
+from dicom_adapter.clock import SystemClock
 from dicom_adapter.config import Settings, load
-from dicom_adapter.ledger import groups, jobs
+from dicom_adapter.ledger import Ledger, groups, jobs
 from dicom_adapter.ledger.jobs import JobFilter
-from dicom_adapter.lifecycle import TERMINAL
-from dicom_adapter.model import GroupSummary, Job
+from dicom_adapter.lifecycle import TERMINAL, Role
+from dicom_adapter.model import LOCAL, GroupSummary, Job
+from dicom_adapter.platform.projects import Projects
 from dicom_adapter.processor.catalogue import Catalogue
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.service import Ready, Service, socket_address
@@ -82,6 +85,19 @@ class ManualClock:
         event.wait()
         with self._lock:
             self._waiting.remove(event)
+
+
+def let_in(ledger: Path, file: Path) -> str:
+    """Make a token in the ledger of a platform that need not have run yet, and write it down."""
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    kept = Ledger(f"sqlite:///{ledger}")
+    kept.open()
+    access = Access(kept, SystemClock(), Projects(()))
+    role, project = Role.OPERATOR, "default"
+    _, secret = access.create(LOCAL, name="adapter", role=role, project=project, lasts=None)
+    kept.close()
+    file.write_text(secret)
+    return secret
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,24 @@ from pathlib import Path
 import grpc
 import pytest
 
-from dicom_adapter.access import Access
-from dicom_adapter.clock import SystemClock
 from dicom_adapter.ledger import Ledger, submissions
 from dicom_adapter.ledger.jobs import JobFilter, listed
-from dicom_adapter.lifecycle import TERMINAL, Role
+from dicom_adapter.lifecycle import TERMINAL
 from dicom_adapter.model import LOCAL, Job, Submission
-from dicom_adapter.platform.projects import Projects
 from dicom_adapter.rpc.client import Client, options
 from dicom_adapter.rpc.credentials import Credentials
 from dicom_adapter.v1 import adapter_pb2, jobs_pb2, jobs_pb2_grpc
 from tests.submit.servers import ended, serving
-from tests.support import PATIENCE, ManualClock, Running, files_in, make_instance, running, send
+from tests.support import (
+    PATIENCE,
+    ManualClock,
+    Running,
+    files_in,
+    let_in,
+    make_instance,
+    running,
+    send,
+)
 
 PLATFORM = """
 grpc: {listen: "127.0.0.1:PORT"}
@@ -50,17 +56,7 @@ def known(folder: Path) -> Credentials:
     """Let the adapter in at the platform, also one that has not run yet; return what it shows."""
     file = folder / "token"
     if not file.exists():
-        data = folder / "platform" / "data"
-        data.mkdir(parents=True)
-        ledger = Ledger(f"sqlite:///{data / 'ledger.db'}")
-        ledger.open()
-        access = Access(ledger, SystemClock(), Projects(()))
-        file.write_text(
-            access.create(LOCAL, name="adapter", role=Role.OPERATOR, project="default", lasts=None)[
-                1
-            ]
-        )
-        ledger.close()
+        let_in(folder / "platform" / "data" / "ledger.db", file)
     return Credentials(file.read_text())
 
 

@@ -14,7 +14,7 @@ import grpc
 
 from dicom_adapter.rpc.client import Client
 from tests.receive.support import free_port
-from tests.support import files_in
+from tests.support import files_in, let_in
 from tests.torture import check
 from tests.torture.adapter import Adapter, wait_until
 from tests.torture.check import Found
@@ -37,7 +37,7 @@ pipelines:
 ADAPTER = """
 dicom: {{host: 127.0.0.1, port: {port}, processes: {processes}}}
 grpc: {{listen: null}}
-platform: {{address: "127.0.0.1:PORT"}}
+platform: {{address: "127.0.0.1:PORT", token: "TOKEN"}}
 ae_titles:
   TEST: {{settings: {{timeout: 5, late: separate, pipeline-copy: copy, pipeline-other: other}}}}
 """
@@ -73,8 +73,11 @@ class Pair:
         self.oracle = Oracle(pixels)
         self.proxy = Proxy(free_port(), port)
         far = (PLATFORM + _STORAGE).replace("PORT", str(port))
-        near = (ADAPTER + _STORAGE).replace("PORT", str(self.proxy.port))
         self.platform = Adapter(folder / "platform", config=far)
+        token = folder / "token"
+        let_in(self.platform.ledger, token)
+        near = (ADAPTER + _STORAGE).replace("PORT", str(self.proxy.port))
+        near = near.replace("TOKEN", str(token))
         hasty = ("tests.torture.altered", f"hasty {deadline:g}")
         self.adapter = Adapter(folder / "adapter", config=near, program=hasty)
 
