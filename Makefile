@@ -24,7 +24,7 @@ run: .venv/installed ## Start the adapter and leave it running.
 	$(BIN)/dicom-adapter serve
 
 test: .venv/installed ## All tests.
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 torture: .venv/installed ## Kills, power cuts, faults and outages, some hundred times; as root.
 	TORTURE=8 SOAK=1200 $(BIN)/pytest -n 2 --dist worksteal -rs tests/torture
