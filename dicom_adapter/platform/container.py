@@ -61,7 +61,8 @@ class Container:
         """
         self._runtime, self._job, self._workspace = runtime, job, workspace
         # Never used again: what is left of one attempt is not in the way of the next.
-        self._name = f"dicom-adapter-{job.id}-{job.attempts}"
+        part = f"-{workspace.part}" if workspace.part else ""
+        self._name = f"dicom-adapter-{job.id}-{job.attempts}{part}"
         self._user = container_user()
         self._meter: Meter | None = None
         self._ended = threading.Event()

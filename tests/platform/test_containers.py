@@ -13,7 +13,7 @@ from dicom_adapter.model import LOCAL
 from dicom_adapter.platform.ownership import container_user
 from dicom_adapter.platform.runtime import ContainerRuntime
 from tests.platform.contained import GATE, containers, image, shell, up
-from tests.platform.harness import MIB, SOMEBODY, platform, sh
+from tests.platform.harness import MIB, SOMEBODY, part10, platform, sh
 from tests.platform.images import Images
 
 pytestmark = pytest.mark.podman
@@ -279,3 +279,15 @@ def test_a_runtime_that_is_gone_is_named_with_the_cure(
         job = made.until(made.submit())
     assert (job.state, job.reason) == ("failed", "pipeline_error")
     assert job.error.startswith("podman is not on this machine: install it, for instance with")
+
+
+def test_each_item_of_a_batch_has_a_container_of_its_own(tmp_path: Path, images: Images) -> None:
+    """With its own inputs and outputs, none of which another item sees."""
+    script = 'cat "$DICOM_ADAPTER_INPUT"/001/* | wc -c > "$DICOM_ADAPTER_OUTPUT/seen"'
+    with containers(tmp_path, images, shell(script)) as made:
+        items = tuple(made.series(part10("x" * length)) for length in (5, 9))
+        job = made.until(made.operations.submit(LOCAL, made.request(items=items)))
+        assert job.state == "finished"
+        assert [output.path for output in job.outputs] == ["0001/seen", "0002/seen"]
+        told = [made.output_of(job, output.path).strip() for output in job.outputs]
+        assert told == ["137", "141"]
