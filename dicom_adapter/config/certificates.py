@@ -14,8 +14,7 @@ from typing import Protocol
 
 from pydantic import ValidationInfo
 
-from dicom_adapter.config import units
-from dicom_adapter.config.values import absolute, from_context
+from dicom_adapter.config.values import file_path
 
 CERTIFICATE, KEY, REVOCATIONS = "CERTIFICATE", "PRIVATE KEY", "X509 CRL"
 
@@ -81,9 +80,7 @@ def pem(label: str) -> Callable[[object, ValidationInfo], Pem]:
     def read(value: object, info: ValidationInfo) -> Pem:
         if isinstance(value, Pem):
             return value
-        if not isinstance(value, str) or not value.strip() or "\0" in value:
-            raise ValueError(f"must be the path of a file, not {units.show(value)}")
-        return _read(absolute(Path(value), from_context(info, "base")), label)
+        return _read(file_path(value, info), label)
 
     return read
 

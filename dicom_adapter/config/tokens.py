@@ -10,8 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import BeforeValidator, InstanceOf, ValidationInfo
 
-from dicom_adapter.config import units
-from dicom_adapter.config.values import Kind, absolute, from_context
+from dicom_adapter.config.values import Kind, file_path
 
 # RFC 7518 section 3.3: nothing shorter may be used.
 _SHORTEST_RSA_KEY = 2048
@@ -67,9 +66,7 @@ def read_token_key(value: object, info: ValidationInfo) -> TokenKey:
 
 
 def _read(value: object, info: ValidationInfo) -> tuple[Path, bytes]:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise ValueError(f"must be the path of a file, not {units.show(value)}")
-    path = absolute(Path(value), from_context(info, "base"))
+    path = file_path(value, info)
     try:
         return path, path.read_bytes()
     except OSError as error:

@@ -146,6 +146,13 @@ def _folder(value: object, info: ValidationInfo) -> Path:
     return path
 
 
+def file_path(value: object, info: ValidationInfo) -> Path:
+    """Gives the path of a file that a key names; it need not be there."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError(f"must be the path of a file, not {units.show(value)}")
+    return absolute(Path(value), from_context(info, "base"))
+
+
 def absolute(path: Path, base: Path | None) -> Path:
     """Makes a path absolute: relative to the configuration's folder, else the working one."""
     try:

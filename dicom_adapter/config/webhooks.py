@@ -20,8 +20,8 @@ from dicom_adapter.config.values import (
     Kind,
     PipelineName,
     PositiveSeconds,
-    absolute,
     check_name,
+    file_path,
     from_context,
     near,
 )
@@ -101,11 +101,10 @@ def read_authorities(value: object, info: ValidationInfo) -> Authorities:
 
 
 def _read(value: object, info: ValidationInfo) -> tuple[Path, str]:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise ValueError(f"must be the path of a file, not {units.show(value)}")
-    if value.strip().startswith(_KEY_PREFIX):
+    if isinstance(value, str) and value.strip().startswith(_KEY_PREFIX):
+        # First: what is told of a value that is no path quotes it.
         raise ValueError("must be the path of a file with the key in it, not the key")
-    path = absolute(Path(value), from_context(info, "base"))
+    path = file_path(value, info)
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST_FILE)
