@@ -4,12 +4,12 @@ A submission is a row of the ledger before its first call, and its id is the req
 a call whose answer was lost is simply made again. The platform's refusal parks it with its files.
 """
 
-import random
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
+from dicom_adapter.backoff import pause_after
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import DicomAdapterError, NotFoundError, UnavailableError, WrongStateError
 from dicom_adapter.ledger import Ledger, instances, submissions
@@ -18,9 +18,6 @@ from dicom_adapter.lifecycle import Role
 from dicom_adapter.model import Caller, JobRequest, StoredInstance, Submission, input_of
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.worker import Worker
-
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 300.0
 
 log = structlog.get_logger()
 
@@ -90,7 +87,7 @@ class Outbox:
             self._client.upload(file, paths[file.instance_id])
 
     def _postpone(self, submission: Submission, error: str) -> None:
-        pause = _pause(submission.attempts)
+        pause = pause_after(submission.attempts)
         with self._ledger.write() as tx:
             submissions.postpone(tx, submission.id, self._clock.now() + pause, error)
         log.warning(
@@ -172,12 +169,6 @@ def request_of(submission: Submission, members: Sequence[StoredInstance]) -> Job
         supersedes=submission.supersedes,
         items=(tuple(input_of(*key, found) for key, found in series.items()),),
     )
-
-
-def _pause(attempts: int) -> timedelta:
-    # Jittered: many adapters must not come back to a restarted platform in step.
-    longest = min(FIRST_PAUSE_SECONDS * 2.0 ** min(attempts, 30), LONGEST_PAUSE_SECONDS)
-    return timedelta(seconds=longest * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
 
 
 def _no_submission(submission_id: str) -> NotFoundError:

@@ -1,12 +1,12 @@
 """Sends what is due to one webhook, until its receiver has taken it or refuses it for good."""
 
-import random
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from http import HTTPStatus
 
 import structlog
 
+from dicom_adapter.backoff import pause_after
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import Webhook
 from dicom_adapter.ledger import Ledger, deliveries
@@ -15,8 +15,6 @@ from dicom_adapter.webhooks.message import headers_of
 from dicom_adapter.webhooks.post import Answer, Poster
 from dicom_adapter.worker import Worker
 
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 300.0
 # Whoever asks for a longer one is asked again all the same.
 LONGEST_WISH = timedelta(days=1)
 # Over a weekend, nobody may be there to start a receiver again.
@@ -161,10 +159,3 @@ def why_of(answer: Answer) -> str:
     is_redirect = HTTPStatus.MULTIPLE_CHOICES <= answer.status < HTTPStatus.BAD_REQUEST
     elsewhere = ": redirects are not followed, configure the address that it names"
     return f"answered {answer.status}{elsewhere if is_redirect else _CURES.get(answer.status, '')}"
-
-
-def pause_after(attempts: int) -> timedelta:
-    """Return how long to wait after so many attempts before the one that has failed now."""
-    # Jittered: many adapters must not come back to a restarted receiver in step.
-    longest = min(FIRST_PAUSE_SECONDS * 2.0 ** min(attempts, 30), LONGEST_PAUSE_SECONDS)
-    return timedelta(seconds=longest * random.uniform(0.5, 1.0))  # noqa: S311 - no secret

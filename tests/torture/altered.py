@@ -12,12 +12,11 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-from dicom_adapter import clock, files
+from dicom_adapter import backoff, clock, files
 from dicom_adapter.cli import main
 from dicom_adapter.ledger import database
 from dicom_adapter.model import Durability
 from dicom_adapter.rpc import client
-from dicom_adapter.submit import outbox
 
 #: Holds how many seconds the wall clock is ahead, in the folder that the service is started in.
 AHEAD = Path("ahead")
@@ -51,8 +50,8 @@ def _hasty(deadline: float) -> None:
     options = {**dict(client.options()), **_RECONNECT}
     client.options = lambda: list(options.items())
     client.CALL_SECONDS = deadline
-    outbox.FIRST_PAUSE_SECONDS = 0.1
-    outbox.LONGEST_PAUSE_SECONDS = 0.5
+    backoff.FIRST_PAUSE_SECONDS = 0.1
+    backoff.LONGEST_PAUSE_SECONDS = 0.5
 
 
 def _no_flush_of_files() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from dicom_adapter.backoff import LONGEST_PAUSE_SECONDS, pause_after
 from dicom_adapter.ledger import control, database, deliveries, events
 from dicom_adapter.model import LOCAL, DeliveryState
 from dicom_adapter.webhooks import outbox
-from dicom_adapter.webhooks.sender import LONGEST_PAUSE_SECONDS, pause_after
 from tests.ledger import make
 from tests.support import PATIENCE
 from tests.webhooks.harness import (
