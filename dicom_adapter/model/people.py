@@ -15,6 +15,22 @@ class Caller:
     role: Role
     project: str | None = None
 
+    def sees(self, project: str) -> bool:
+        """Tell whether what is in a project is there for it."""
+        return self.project in (None, project)
+
+    def check_project(self, project: str) -> None:
+        """Make sure that a project is not another than its own.
+
+        Raises:
+            PermissionDeniedError: it is.
+        """
+        if not self.sees(project):
+            raise PermissionDeniedError(
+                f"{self.name} is let into the project {self.project} alone, not into '{project}': "
+                "use another token"
+            )
+
     def check(self, needed: Role) -> None:
         """Make sure that the role suffices.
 

@@ -18,7 +18,6 @@ from dicom_adapter.config import Retries as PipelineRetries
 from dicom_adapter.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
-    PermissionDeniedError,
     UncertainError,
     WrongStateError,
 )
@@ -135,11 +134,7 @@ class JobOperations:
 
     def _project_for(self, caller: Caller, request: JobRequest) -> str:
         project = request.project or caller.project or DEFAULT_PROJECT
-        if caller.project not in (None, project):
-            raise PermissionDeniedError(
-                f"{caller.name} may make jobs in the project {caller.project} alone, not in "
-                f"'{project}'"
-            )
+        caller.check_project(project)
         self._projects.check(project)
         return project
 

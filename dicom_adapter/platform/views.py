@@ -1,30 +1,21 @@
 """How jobs are looked at: one, many, as they change, and what they print."""
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dicom_adapter.errors import (
-    InvalidArgumentError,
-    NotFoundError,
-    PermissionDeniedError,
-    WrongStateError,
-)
+from dicom_adapter.errors import InvalidArgumentError, NotFoundError, WrongStateError
 from dicom_adapter.ledger import Ledger, events, jobs
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.lifecycle import FRUITFUL, TERMINAL, ItemState
 from dicom_adapter.model import Caller, Event, Job
+from dicom_adapter.model.paging import page_of, token_of
 from dicom_adapter.platform.joblog import LogReader
 from dicom_adapter.platform.queue import JobQueue
 from dicom_adapter.platform.selection import named
 from dicom_adapter.platform.workspace import Workspace, Workspaces
 
-LARGEST_PAGE = 1000
-DEFAULT_PAGE = 100
-# What a page ends with: the number of its last job, which fits into the ledger's integers.
-_TOKEN = re.compile("[0-9]{0,18}")
 # A log grows without a commit, so a follower looks again this often while the job runs.
 FOLLOW_SECONDS = 0.5
 # Of a file that is streamed.
@@ -70,7 +61,7 @@ class JobViews:
         """Return the job that a request id has made; NotFoundError when there is none."""
         with self._ledger.read() as tx:
             found = jobs.of_request(tx, request_id)
-        if found is None or caller.project not in (None, found[0].project):
+        if found is None or not caller.sees(found[0].project):
             raise NotFoundError(f"no job was made by the request id '{request_id}'")
         return found[0]
 
@@ -92,7 +83,7 @@ class JobViews:
             found = [
                 event
                 for event in events.of_subject(tx, job_id)
-                if event.kind == jobs.KIND and caller.project in (None, event.project)
+                if event.kind == jobs.KIND and caller.sees(event.project)
             ]
         if not found:
             raise NotFoundError(f"no job has, or had, the id or name '{id_or_name}'")
@@ -105,22 +96,12 @@ class JobViews:
             PermissionDeniedError: it asks for a project that the caller may not look into.
             InvalidArgumentError: the page size is negative, or the token none that this gave.
         """
-        if page_size < 0:
-            raise InvalidArgumentError("page_size", "must not be negative")
-        if not _TOKEN.fullmatch(token):
-            raise InvalidArgumentError("page_token", "must be the one of the page before")
+        size, before = page_of(page_size, token)
         project = wanted.project or caller.project or ""
-        if caller.project not in (None, project):
-            raise PermissionDeniedError(
-                f"{caller.name} may look into the project {caller.project} alone, not into "
-                f"'{project}'"
-            )
-        size = min(page_size or DEFAULT_PAGE, LARGEST_PAGE)
+        caller.check_project(project)
         with self._ledger.read() as tx:
-            page, after = jobs.listed(
-                tx, replace(wanted, project=project), size, int(token) if token else None
-            )
-        return JobPage(tuple(page), "" if after is None else str(after))
+            page, after = jobs.listed(tx, replace(wanted, project=project), size, before)
+        return JobPage(tuple(page), token_of(after))
 
     def watch(
         self, caller: Caller, id_or_name: str, after_event: int, active: Callable[[], bool]
@@ -161,7 +142,7 @@ class JobViews:
                 # Where no job has moved: of the others' events, none is looked at twice.
                 seen = news[-1].number if news else events.last_number(tx)
             for event in news:
-                if caller.project not in (None, event.project):
+                if not caller.sees(event.project):
                     continue
                 yield Change(event.number, event.subject, found.get(event.subject), event)
             if not news:
@@ -231,14 +212,14 @@ class JobViews:
         return _chunks(path)
 
     def output(self, caller: Caller, id_or_name: str, path: str) -> Iterator[bytes]:
-        """Yield one output of a finished job in chunks; it is named as the job names it.
+        """Yield one output in chunks, named as the job names it, as soon as its item has finished.
 
         Raises:
             NotFoundError: there is no such job, or it has no such output.
-            WrongStateError: the job is not finished, or its outputs were reclaimed; says when.
+            WrongStateError: nothing of it has finished, or its outputs were reclaimed; says when.
         """
         job = self._one(caller, id_or_name)
-        if job.state not in FRUITFUL:
+        if all(item.state != ItemState.FINISHED for item in job.items):
             raise WrongStateError(
                 f"{job.name} is {job.state}: only a job that has finished has outputs"
             )

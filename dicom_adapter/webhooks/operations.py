@@ -1,6 +1,5 @@
 """Shows what webhooks were told and are to be told, and does what people decide of it."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,11 +8,7 @@ from dicom_adapter.errors import InvalidArgumentError, NotFoundError
 from dicom_adapter.ledger import Ledger, deliveries
 from dicom_adapter.lifecycle import Role
 from dicom_adapter.model import Caller, Delivery, DeliveryState
-
-LARGEST_PAGE = 1000
-DEFAULT_PAGE = 100
-# What a page ends with: the number of its last delivery, which fits into the ledger's integers.
-_TOKEN = re.compile("[0-9]{0,18}")
+from dicom_adapter.model.paging import page_of, token_of
 
 
 @dataclass(frozen=True)
@@ -46,16 +41,11 @@ class WebhookOperations:
         unknown = set(states) - set(DeliveryState)
         if unknown:
             raise InvalidArgumentError("states", f"must be of {', '.join(DeliveryState)}")
-        if page_size < 0:
-            raise InvalidArgumentError("page_size", "must not be negative")
-        if not _TOKEN.fullmatch(token):
-            raise InvalidArgumentError("page_token", "must be the one of the page before")
-        size = min(page_size or DEFAULT_PAGE, LARGEST_PAGE)
-        before = int(token) if token else None
+        size, before = page_of(page_size, token)
         wanted = [DeliveryState(state) for state in states]
         with self._ledger.read() as tx:
             page, after = deliveries.listed(tx, wanted, webhook, size, before)
-        return DeliveryPage(tuple(page), "" if after is None else str(after))
+        return DeliveryPage(tuple(page), token_of(after))
 
     def retry(self, caller: Caller, ids: Sequence[str]) -> list[str]:
         """Have messages sent again now and return their ids.

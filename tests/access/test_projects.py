@@ -37,7 +37,7 @@ def test_a_job_is_in_one_project(made: Platform) -> None:
     ]
     with pytest.raises(NotFoundError, match="no project 'x'; there are default, trial"):
         made.submit(project="x")
-    with pytest.raises(PermissionDeniedError, match="in the project trial alone, not in 'default'"):
+    with pytest.raises(PermissionDeniedError, match="the project trial alone, not into 'default'"):
         made.operations.submit(INSIDE, made.request(project="default"))
 
 
