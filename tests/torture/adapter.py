@@ -46,7 +46,7 @@ ae_titles:
 """
 
 
-def wait_until(look: Callable[[], T], seconds: float = 2 * PATIENCE) -> T:
+def wait_until(look: Callable[[], T], seconds: float = PATIENCE) -> T:
     """Return what `look` returns once it is true."""
     deadline = time.monotonic() + seconds
     while not (found := look()):

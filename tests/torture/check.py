@@ -71,7 +71,7 @@ def settle(adapter: Adapter, *, at_once: bool = True) -> None:
 def hand_over(adapter: Adapter) -> None:
     """Have the groups that are open handed over, if the service lives that long."""
     with suppress(UnavailableError), Client(adapter.socket) as client:
-        completed(adapter, client)
+        complete(adapter, client)
 
 
 def is_handled(ledger: Path) -> bool:
@@ -87,15 +87,20 @@ def _unfinished(ledger: Path) -> int:
 
 
 def completed(adapter: Adapter, client: Client) -> bool:
-    """Have every open group handed over; True when every instance had come to one."""
+    """Have every open group handed over once every instance has come to one; else False."""
     if not is_handled(adapter.ledger):
         return False
+    complete(adapter, client)
+    return True
+
+
+def complete(adapter: Adapter, client: Client) -> None:
+    """Have every group handed over that is open now, though more may be about to come to it."""
     with reading(adapter.ledger) as tx:
         groups = [group for (group,) in tx.execute("select id from groups where state = 'open'")]
     # A group that is due meanwhile is handed over without being asked.
     with suppress(grpc.RpcError):
         client.adapter.CompleteGroups(adapter_pb2.ChosenRequest(ids=groups))
-    return True
 
 
 def kept(
