@@ -1,12 +1,110 @@
-"""Reads what a container uses from its control group, of either version of the kernel's."""
+"""The kernel's control groups: reads those of containers, and makes those of host commands."""
 
-from collections.abc import Callable, Mapping
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 ROOT = Path("/sys/fs/cgroup")
 _NANOSECONDS = 1e9
 _MICROSECONDS = 1e6
+# How long killed processes are waited for.
+GRACE_SECONDS = 3.0
+# The kernel tells nobody who does not watch the file when a group has become empty.
+POLL_SECONDS = 0.005
+
+
+class ControlGroup:
+    """A group, of version 2, that all processes of an attempt are in.
+
+    Their children are born into it; neither a session of their own, nor another parent, nor another
+    environment leads out of it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Name one that is there."""
+        self._path = path
+
+    @classmethod
+    def make(cls, name: str) -> Self | None:
+        """Make a group.
+
+        Returns None where the machine gives us none: without version 2, without a part of its tree
+        that is ours to write, or with a kernel before 5.14, which cannot kill a group.
+        """
+        parent = _own_group()
+        if parent is None:
+            return None
+        group = cls(parent / name)
+        try:
+            group._path.mkdir()
+        except OSError:
+            return None
+        if (group._path / "cgroup.kill").exists():
+            return group
+        group.remove()
+        return None
+
+    def entered(self, command: Sequence[str]) -> list[str]:
+        """Return a command that enters the group, and then becomes another one.
+
+        By itself: put there from outside, it would be late, and have left behind outside what a
+        script starts with its first line.
+        """
+        # Of the variables that a shell adds, none is the pipeline's.
+        script = 'echo 0 > "$0"; unset PWD OLDPWD SHLVL; exec "$@"'
+        return ["/bin/sh", "-c", script, str(self._path / "cgroup.procs"), *command]
+
+    @classmethod
+    def named(cls, pattern: str) -> "dict[str, Self]":
+        """Return those that are there, by their names."""
+        parent = _own_group()
+        return {} if parent is None else {path.name: cls(path) for path in parent.glob(pattern)}
+
+    def members(self) -> list[int]:
+        """Return the numbers of the processes that are in it now."""
+        try:
+            return [int(line) for line in (self._path / "cgroup.procs").read_text().split()]
+        except OSError:
+            return []
+
+    def kill(self) -> None:
+        """Kill all of them at once, and those that they are just starting."""
+        with suppress(OSError):
+            (self._path / "cgroup.kill").write_text("1")
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of all that ever were in it; 0 where that is not known."""
+        with suppress(OSError, KeyError, ValueError):
+            return _named(self._path / "cpu.stat")["usage_usec"] / _MICROSECONDS
+        return 0.0
+
+    def end(self) -> int:
+        """Kill what is in it, and wait until nothing is; return how many processes there were."""
+        count = len(self.members())
+        deadline = time.monotonic() + GRACE_SECONDS
+        self.kill()
+        while self.members() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        return count
+
+    def remove(self) -> None:
+        """Remove it; what cannot die, waiting for its disk, keeps it until a later start."""
+        with suppress(OSError):
+            self._path.rmdir()
+
+
+def _own_group() -> Path | None:
+    """Return the group of version 2 that the service is in, if there is one that it may write."""
+    path = _groups_of("self").get("")
+    for line in Path("/proc/self/mounts").read_text("utf-8").splitlines():
+        _source, place, kind, *_ = line.split()
+        if kind == "cgroup2" and path is not None:
+            group = Path(place, path)
+            return group if os.access(group, os.W_OK) else None
+    return None
 
 
 class Meter:

@@ -17,6 +17,7 @@ from dicom_adapter.platform.program import (
     CannotStartError,
     Exit,
     Places,
+    attempt_name,
     exit_in_words,
     gpu_environment,
 )
@@ -60,9 +61,7 @@ class Container:
             CannotStartError: it cannot be made.
         """
         self._runtime, self._job, self._workspace = runtime, job, workspace
-        # Never used again: what is left of one attempt is not in the way of the next.
-        part = f"-{workspace.part}" if workspace.part else ""
-        self._name = f"dicom-adapter-{job.id}-{job.attempts}{part}"
+        self._name = attempt_name(job.id, job.attempts, workspace.part)
         self._user = container_user()
         self._meter: Meter | None = None
         self._ended = threading.Event()

@@ -1,16 +1,18 @@
 """Runs one pipeline, whatever it is: waits for it, measures it, and reads what it tells."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from dicom_adapter.files import is_full
 from dicom_adapter.lifecycle import JobState, Reason
 from dicom_adapter.model import Job, ResourceUse
 from dicom_adapter.platform.container import Container
 from dicom_adapter.platform.joblog import LogPump, LogWriter
-from dicom_adapter.platform.process import HostProcess, end_processes
+from dicom_adapter.platform.process import HostProcess, end_groups, end_processes
 from dicom_adapter.platform.program import Exit, Program, RanAt
 from dicom_adapter.platform.progress import ProgressReader
 from dicom_adapter.platform.remote import RemoteProgram
@@ -91,9 +93,12 @@ class Executor:
         )
 
     @staticmethod
-    def end_processes(place: str) -> int:
-        """End the processes of a job by its manifest, or of all jobs below a folder's path."""
-        return end_processes(place)
+    def end_processes(jobs: Path, job_id: str = "") -> int:
+        """End the processes of an earlier run: of one job, or of all in the folder of jobs.
+
+        Returns how many there were.
+        """
+        return end_groups(jobs, job_id or "*") + end_processes(f"{jobs / job_id}{os.sep}")
 
     def end_container(self, job_id: str) -> int:
         """End the container of a job of an earlier run; return how many there were."""

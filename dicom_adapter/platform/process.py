@@ -1,24 +1,29 @@
 """Runs a command as a process of this machine, in a process group of its own."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from dicom_adapter.model import Job
+from dicom_adapter.platform.cgroup import ControlGroup
 from dicom_adapter.platform.program import (
     MANIFEST_VARIABLE,
     CannotStartError,
     Exit,
     Places,
+    attempt_name,
     exit_in_words,
     gpu_environment,
+    job_of,
 )
 from dicom_adapter.platform.workspace import Workspace
 
@@ -38,21 +43,29 @@ class HostProcess:
             CannotStartError: the command is not there, or cannot be run.
         """
         self._manifest = str(workspace.manifest)
+        name = attempt_name(job.id, job.attempts, workspace.part)
         self._lock = threading.Lock()
         self._max_rss = 0
         places = _places(workspace)
+        command, environment = places.fill(job.command), _environment(places, gpus)
+        self._group = None
+        # What is none is started as it is: then the error says what is wrong with it.
+        if _is_program(command[0], workspace.work, environment["PATH"]):
+            self._group = ControlGroup.make(name)
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the administrator's own command
-                places.fill(job.command),
+                command if self._group is None else self._group.entered(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=workspace.work,
-                env=_environment(places, gpus),
+                env=environment,
                 start_new_session=True,
                 umask=0o077,
             )
         except OSError as error:
+            if self._group is not None:
+                self._group.remove()
             raise CannotStartError(
                 f"the command '{job.command[0]}' cannot be started: {error.strerror}"
             ) from error
@@ -66,8 +79,10 @@ class HostProcess:
         self.ask()
 
     def kill(self) -> None:
-        """Kill the process group."""
+        """Kill all of it, in the process group or not."""
         self._signal(signal.SIGKILL)
+        if self._group is not None:
+            self._group.kill()
 
     def _signal(self, number: signal.Signals) -> None:
         with self._lock:
@@ -79,13 +94,18 @@ class HostProcess:
         """Look at the memory of the process and its children."""
         # Not ru_maxrss: Linux counts the service's own memory in it, as it was before the exec.
         try:
-            process = psutil.Process(self._process.pid)
-            tree = [process, *process.children(recursive=True)]
-            resident = sum(member.memory_info().rss for member in tree)
+            resident = sum(member.memory_info().rss for member in self._members())
         except psutil.NoSuchProcess:
             # One of them has just ended: the next measurement sees the rest.
             return
         self._max_rss = max(self._max_rss, resident)
+
+    def _members(self) -> list[psutil.Process]:
+        entered = [] if self._group is None else self._group.members()
+        if entered:
+            return [psutil.Process(number) for number in entered]
+        first = psutil.Process(self._process.pid)
+        return [first, *first.children(recursive=True)]
 
     def wait(self) -> Exit:
         """Wait for the end of the process, and kill what it has left behind."""
@@ -97,10 +117,26 @@ class HostProcess:
             # Our own wait, not Popen's: it tells what the process and its children have used.
             _, status, usage = os.wait4(self._process.pid, 0)
             code = self._process.returncode = os.waitstatus_to_exitcode(status)
+        cpu_seconds = usage.ru_utime + usage.ru_stime
+        if self._group is not None:
+            self._group.end()
+            # Of those, too, that nobody has waited for.
+            cpu_seconds = max(cpu_seconds, self._group.cpu_seconds())
+            self._group.remove()
         end_processes(self._manifest)
-        return Exit(
-            code, exit_in_words(code), round(usage.ru_utime + usage.ru_stime, 3), self._max_rss
-        )
+        return Exit(code, exit_in_words(code), round(cpu_seconds, 3), self._max_rss)
+
+
+def _is_program(name: str, folder: Path, path: str) -> bool:
+    found = shutil.which(str(folder / name) if os.sep in name else name, path=path)
+    if found is None:
+        return False
+    try:
+        with Path(found).open("rb") as file:
+            # A shell would read anything else as a script of its own.
+            return file.read(4).startswith((b"#!", b"\x7fELF"))
+    except OSError:
+        return False
 
 
 def _places(workspace: Workspace) -> Places:
@@ -126,6 +162,20 @@ def _environment(places: Places, gpus: Sequence[int]) -> Mapping[str, str]:
     }
 
 
+def end_groups(jobs: Path, job_id: str = "*") -> int:
+    """End what an earlier run has left of a job, or of all that have a folder among `jobs`.
+
+    Returns how many processes there were.
+    """
+    found = ControlGroup.named(attempt_name(job_id, "*"))
+    # Other services of this machine may be in the same group as this one.
+    own = [group for name, group in found.items() if (jobs / job_of(name)).exists()]
+    ended = sum(group.end() for group in own)
+    for group in own:
+        group.remove()
+    return ended
+
+
 def end_processes(manifest: str) -> int:
     """Kill every process that was started for a job, or for any job below a folder that ends in /.
 
@@ -134,7 +184,7 @@ def end_processes(manifest: str) -> int:
     """
     ended = 0
     # Again until none is left: one of them may have been starting another.
-    while found := [process for process in psutil.process_iter() if _is_of(process, manifest)]:
+    while found := [process for process in _naming(manifest) if _is_of(process, manifest)]:
         ended += len(found)
         for process in found:
             _kill_process(process)
@@ -144,6 +194,17 @@ def end_processes(manifest: str) -> int:
                 return ended
             time.sleep(POLL_SECONDS)
     return ended
+
+
+def _naming(manifest: str) -> Iterator[psutil.Process]:
+    """Yield the processes in whose environment the manifest is, maybe as a part of another."""
+    wanted = f"{MANIFEST_VARIABLE}={manifest}".encode()
+    for number in psutil.pids():
+        # Read as it is first: to look at every process of a machine closely takes four times as
+        # long, and this is done for each job.
+        with suppress(OSError, psutil.Error):
+            if wanted in Path("/proc", str(number), "environ").read_bytes():
+                yield psutil.Process(number)
 
 
 def _is_of(process: psutil.Process, manifest: str) -> bool:

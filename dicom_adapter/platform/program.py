@@ -9,6 +9,7 @@ from dicom_adapter.errors import DicomAdapterError
 from dicom_adapter.lifecycle import JobState, Reason
 
 MANIFEST_VARIABLE = "DICOM_ADAPTER_JOB"
+_PREFIX = "dicom-adapter-"
 
 
 class CannotStartError(DicomAdapterError):
@@ -98,6 +99,20 @@ class Places:
             "progress": self.progress,
         }
         return [argument.format(**places) for argument in command]
+
+
+def attempt_name(job_id: str, attempt: int | str, item: str = "") -> str:
+    """Return what the machine calls an attempt's processes; it is never used again.
+
+    So what is left of one attempt is not in the way of the next, nor one item in that of another.
+    A `*` for an attempt makes a pattern.
+    """
+    return f"{_PREFIX}{job_id}-{attempt}{item and '-'}{item}"
+
+
+def job_of(name: str) -> str:
+    """Return the id of the job that is in the name of an attempt."""
+    return name.removeprefix(_PREFIX).partition("-")[0]
 
 
 def exit_in_words(code: int) -> str:

@@ -1,6 +1,5 @@
 """Puts right what a crash left: jobs that nobody runs any more, their processes and folders."""
 
-import os
 from datetime import datetime
 from typing import Literal
 
@@ -49,7 +48,7 @@ class Recovery:
 
     def at_start(self) -> None:
         """Put right what an earlier run of this data folder left: nothing in it runs now."""
-        survivors = self._executor.end_processes(f"{self._workspaces.folder}{os.sep}")
+        survivors = self._executor.end_processes(self._workspaces.folder)
         with self._ledger.write() as tx:
             lost = leases.take_over(tx, self._clock.now(), all_held=True)
         for job in lost:
@@ -76,7 +75,7 @@ class Recovery:
             lost = leases.take_over(tx, self._clock.now(), but=own)
         for job in lost:
             # Fenced off already: what it still does cannot change the job.
-            self._executor.end_processes(str(self._workspaces.of(job.job_id).manifest))
+            self._executor.end_processes(self._workspaces.folder, job.job_id)
             self._end_container(job)
             self._settle(job, EXPIRED)
         with self._ledger.read() as tx:
