@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.ledger.schema import job_inputs, job_items
 from dicom_adapter.ledger.schema import jobs as table
 from dicom_adapter.ledger.turns import Rules
-from dicom_adapter.lifecycle import JobState
+from dicom_adapter.lifecycle import ItemState, JobState
 from dicom_adapter.model import InputFile, JobInput, JobRequest, Priority, Resources
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.v1 import jobs_pb2, platform_pb2
@@ -48,6 +48,7 @@ STATES = {"finished": 900, "failed": 80, "cancelled": 15, "invalidated": 5}
 
 CONFIG = f"""
 dicom: {{host: 127.0.0.1, port: 0}}
+grpc: {{listen: null}}
 storage: {{reserve: 0, watermark: 100%}}
 log: {{level: warning}}
 platform: {{max_jobs: {RUNNING}, capacity: {{cpus: 64, memory: 64GiB}}}}
@@ -101,7 +102,7 @@ def _fill(ledger: Ledger, numbers: range) -> None:
     chosen = random.Random(numbers.start)  # noqa: S311 - no secret
     rows = [_row(number, chosen) for number in numbers]
     items = [
-        {"id": f"{row['id']}i", "job_id": row["id"], "position": 0, "state": row["state"]}
+        {"id": f"{row['id']}i", "job_id": row["id"], "position": 0, "state": _item_state(row)}
         for row in rows
     ]
     one = {"position": 0, "study": "1.2", "series": "1.2.3", "range": "all", "instances": 1}
@@ -138,6 +139,13 @@ def _row(number: int, chosen: random.Random) -> dict[str, Any]:
         "started_at": None if waits else at,
         "finished_at": None if waits else at,
     }
+
+
+def _item_state(row: Mapping[str, Any]) -> ItemState:
+    """Return what the one item of a job is: one of an invalidated job has finished."""
+    if row["state"] == JobState.INVALIDATED:
+        return ItemState.FINISHED
+    return ItemState(row["state"])
 
 
 def _filters() -> dict[str, JobFilter]:

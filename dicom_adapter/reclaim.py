@@ -22,6 +22,8 @@ from dicom_adapter.worker import Worker
 PER_TRANSACTION = 100
 # The disk fills without telling anybody, so it is looked at this often while something could go.
 LOOK_AGAIN = timedelta(seconds=60)
+# It is woken by every job that ends: what a hundred of them have left goes together.
+REST = timedelta(seconds=1)
 # A platform's copy of an upload is linked into its job; this long for the other jobs of its group.
 KEEP_UPLOADS = timedelta(days=1)
 # So long `webhooks list` shows what was sent, or was given up.
@@ -50,7 +52,7 @@ class Reclaimer:
         self._ledger = ledger
         self._clock = clock
         self._pressed = False
-        self._worker = Worker("reclaimer", self._work, clock)
+        self._worker = Worker("reclaimer", self._work, clock, rest=REST)
 
     def _go_by(self, storage: StorageSettings, keep: Keep) -> None:
         self._storage = storage

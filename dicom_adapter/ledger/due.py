@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from dicom_adapter.ledger.jobs import get
 from dicom_adapter.ledger.queue import move
@@ -14,11 +14,28 @@ from dicom_adapter.model import Job
 
 CURE = "give its platform more room, or the pipeline a longer queue_timeout, and retry it"
 
+# Asked whenever a job might start: made once, each costs a quarter.
+_WAITS = jobs.c.state == JobState.IN_QUEUE
+_OVERDUE = (
+    select(jobs.c.id).where(_WAITS, jobs.c.expires_at <= bindparam("at")).order_by(jobs.c.seq)
+)
+_NEXT_EXPIRY = (
+    select(jobs.c.expires_at)
+    .where(_WAITS, jobs.c.expires_at.is_not(None))
+    .order_by(jobs.c.expires_at)
+    .limit(1)
+)
+_NEXT_READY = (
+    select(jobs.c.ready_at)
+    .where(_WAITS, jobs.c.ready_at > bindparam("at"))
+    .order_by(jobs.c.ready_at)
+    .limit(1)
+)
+
 
 def overdue(tx: Connection, at: datetime) -> list[str]:
     """Return the ids of the jobs that have waited longer than their pipelines let them."""
-    query = select(jobs.c.id).where(jobs.c.state == JobState.IN_QUEUE, jobs.c.expires_at <= at)
-    return list(tx.scalars(query.order_by(jobs.c.seq)))
+    return list(tx.scalars(_OVERDUE, {"at": at}))
 
 
 def expire(tx: Connection, job_id: str, *, at: datetime) -> Job:
@@ -45,19 +62,8 @@ def expire(tx: Connection, job_id: str, *, at: datetime) -> Job:
 
 def next_due(tx: Connection, at: datetime) -> datetime | None:
     """Return when the first of the jobs that wait expires, or may run again; None for none."""
-    found = (
-        _first(tx, jobs.c.expires_at, jobs.c.expires_at.is_not(None)),
-        _first(tx, jobs.c.ready_at, jobs.c.ready_at > at),
-    )
+    found = (tx.scalar(_NEXT_EXPIRY), tx.scalar(_NEXT_READY, {"at": at}))
     return min(filter(None, found), default=None)
-
-
-def _first(
-    tx: Connection, moment: Column[datetime], passes: ColumnElement[bool]
-) -> datetime | None:
-    query = select(moment).where(jobs.c.state == JobState.IN_QUEUE, passes)
-    found: datetime | None = tx.scalar(query.order_by(moment).limit(1))
-    return found
 
 
 def back_off(

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import Connection, RowMapping, func, insert, select
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select
 
 from dicom_adapter.ledger.schema import events
 from dicom_adapter.model import Event
@@ -23,18 +23,28 @@ def add(
 ) -> None:
     """Write one event in the transaction of the move that it tells of."""
     tx.execute(
-        insert(events).values(
-            at=at,
-            actor=actor,
-            kind=kind,
-            subject=subject,
-            project=project,
-            action=action,
-            from_state=source,
-            to_state=target,
-            reason=reason,
-        )
+        insert(events),
+        {
+            "at": at,
+            "actor": actor,
+            "kind": kind,
+            "subject": subject,
+            "project": project,
+            "action": action,
+            "from_state": source,
+            "to_state": target,
+            "reason": reason,
+        },
     )
+
+
+# Asked before each job that starts.
+_LAST_OF = (
+    select(events)
+    .where(events.c.subject == bindparam("subject"))
+    .order_by(events.c.seq.desc())
+    .limit(1)
+)
 
 
 def last_number(tx: Connection) -> int:
@@ -56,8 +66,7 @@ def after(tx: Connection, number: int, kind: str, limit: int = 500) -> list[Even
 
 def last_of(tx: Connection, subject: str) -> Event | None:
     """Return the newest event of a subject; None when there is none."""
-    query = select(events).where(events.c.subject == subject).order_by(events.c.seq.desc())
-    row = tx.execute(query.limit(1)).mappings().one_or_none()
+    row = tx.execute(_LAST_OF, {"subject": subject}).mappings().one_or_none()
     return None if row is None else _event(row)
 
 

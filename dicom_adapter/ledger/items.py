@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, case, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, case, insert, select, update
 
 from dicom_adapter.ledger.schema import job_files, job_inputs, job_items
 from dicom_adapter.lifecycle import ENDED_ITEM, ITEMS_GO, Action, ItemState
@@ -34,6 +34,13 @@ class Summary:
     #: Of a job's only item.
     exit_code: int | None
     used: ResourceUse | None
+
+
+_STATE = select(job_items.c.state).where(job_items.c.id == bindparam("item_id"))
+_OF_JOB = (
+    select(job_items).where(job_items.c.job_id == bindparam("of")).order_by(job_items.c.position)
+)
+_WAITING = _OF_JOB.where(job_items.c.state == ItemState.IN_QUEUE).limit(1)
 
 
 def add(
@@ -85,10 +92,7 @@ def _add_inputs(tx: Connection, item_id: str, inputs: Sequence[JobInput]) -> Non
 
 def begin_next(tx: Connection, job_id: str, at: datetime) -> JobItem | None:
     """Begin the first item that waits, and return it; None where none does."""
-    query = select(job_items).where(
-        job_items.c.job_id == job_id, job_items.c.state == ItemState.IN_QUEUE
-    )
-    row = tx.execute(query.order_by(job_items.c.position).limit(1)).mappings().one_or_none()
+    row = tx.execute(_WAITING, {"of": job_id}).mappings().one_or_none()
     if row is None:
         return None
     begun = {**_NOTHING_YET, "state": ItemState.PROCESSING, "started_at": at}
@@ -159,15 +163,12 @@ def reset(tx: Connection, ids: Collection[str]) -> None:
 
 def state_of(tx: Connection, item_id: str) -> ItemState:
     """Return the state of an item."""
-    return ItemState(
-        tx.execute(select(job_items.c.state).where(job_items.c.id == item_id)).scalar_one()
-    )
+    return ItemState(tx.execute(_STATE, {"item_id": item_id}).scalar_one())
 
 
 def summary(tx: Connection, job_id: str) -> Summary:
     """Return what has become of a job's items."""
-    query = select(job_items).where(job_items.c.job_id == job_id).order_by(job_items.c.position)
-    found = [item_of(row) for row in tx.execute(query).mappings()]
+    found = [item_of(row) for row in tx.execute(_OF_JOB, {"of": job_id}).mappings()]
     failed = [item for item in found if item.state == ItemState.FAILED]
     used = [item.used for item in found if item.used is not None]
     error = failed[0].error if failed else ""

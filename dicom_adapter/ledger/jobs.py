@@ -7,12 +7,14 @@ from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
     Connection,
     RowMapping,
     Select,
     and_,
+    bindparam,
     func,
     select,
     update,
@@ -50,6 +52,40 @@ from dicom_adapter.model import (
 KIND = "job"
 OUTPUTS_PER_PAGE = 50_000
 
+# What is asked for every job that is made and runs: made once, each costs a quarter.
+_JOB = select(jobs).where(jobs.c.id == bindparam("job_id"))
+_BY_ID, _BY_NAME = (
+    select(*jobs.c["id", "project"]).where(column == bindparam("named"))
+    for column in (jobs.c.id, jobs.c.name)
+)
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_ITEMS = (
+    select(job_items, job_inputs.c.study, job_inputs.c.series, job_inputs.c.range)
+    .add_columns(job_inputs.c.instances)
+    .join(job_inputs, job_inputs.c.item_id == job_items.c.id)
+    .where(job_items.c.job_id.in_(_IDS))
+    .order_by(job_items.c.position, job_inputs.c.position)
+)
+_STEPS, _OUTPUTS, _SUPERSEDED = (
+    select(table).where(table.c.job_id.in_(_IDS)).order_by(table.c[order])
+    for table, order in (
+        (job_steps, "position"),
+        (job_outputs, "path"),
+        (superseded_outputs, "path"),
+    )
+)
+_INPUTS = (
+    select(job_inputs, job_files.c.instance_id, job_files.c.sop_instance_uid, job_files.c.sha256)
+    .join(job_items, job_items.c.id == job_inputs.c.item_id)
+    .join(
+        job_files,
+        (job_files.c.item_id == job_inputs.c.item_id)
+        & (job_files.c.input_position == job_inputs.c.position),
+    )
+    .where(job_items.c.job_id == bindparam("of"))
+    .order_by(job_items.c.position, job_inputs.c.position, job_files.c.position)
+)
+
 
 @dataclass(frozen=True)
 class JobFilter:
@@ -76,8 +112,8 @@ def get(tx: Connection, id_or_name: str, project: str | None = None) -> Job:
     Raises:
         NotFoundError: there is none.
     """
-    query = select(jobs).where(jobs.c.id == id_of(tx, id_or_name, project))
-    return _with_parts(tx, [tx.execute(query).mappings().one()])[0]
+    found = tx.execute(_JOB, {"job_id": id_of(tx, id_or_name, project)}).mappings().one()
+    return _with_parts(tx, [found])[0]
 
 
 def id_of(tx: Connection, id_or_name: str, project: str | None = None) -> str:
@@ -87,9 +123,8 @@ def id_of(tx: Connection, id_or_name: str, project: str | None = None) -> str:
         NotFoundError: there is none.
     """
     # The id first: a client may have named its job as another's id.
-    for column in (jobs.c.id, jobs.c.name):
-        query = select(*jobs.c["id", "project"]).where(column == id_or_name)
-        found = tx.execute(query).one_or_none()
+    for query in (_BY_ID, _BY_NAME):
+        found = tx.execute(query, {"named": id_or_name}).one_or_none()
         if found is not None and project in (None, found.project):
             return str(found.id)
     raise NotFoundError(f"no job has the id or name '{id_or_name}'")
@@ -137,19 +172,7 @@ def counts(tx: Connection) -> dict[str, int]:
 
 def inputs_of(tx: Connection, job_id: str) -> dict[str, tuple[JobInput, ...]]:
     """Return the inputs of each item of a job, by its id, in order, with their files."""
-    rows = tx.execute(
-        select(
-            job_inputs, job_files.c.instance_id, job_files.c.sop_instance_uid, job_files.c.sha256
-        )
-        .join(job_items, job_items.c.id == job_inputs.c.item_id)
-        .join(
-            job_files,
-            (job_files.c.item_id == job_inputs.c.item_id)
-            & (job_files.c.input_position == job_inputs.c.position),
-        )
-        .where(job_items.c.job_id == job_id)
-        .order_by(job_items.c.position, job_inputs.c.position, job_files.c.position)
-    ).all()
+    rows = tx.execute(_INPUTS, {"of": job_id}).all()
     files: dict[tuple[str, int], tuple[Any, list[InputFile]]] = {}
     for row in rows:
         files.setdefault((row.item_id, row.position), (row, []))[1].append(
@@ -212,15 +235,9 @@ def _with_parts(tx: Connection, rows: Sequence[RowMapping]) -> list[Job]:
     names = _names_of(tx, jobs.c.request_id, [row["supersedes"] for row in rows])
     sources = _names_of(tx, jobs.c.id, [row["rerun_of"] for row in rows])
     items = _items(tx, ids)
-    steps = _by_job(tx, select(job_steps).where(job_steps.c.job_id.in_(ids)), job_steps.c.position)
-    outputs = _by_job(
-        tx, select(job_outputs).where(job_outputs.c.job_id.in_(ids)), job_outputs.c.path
-    )
-    before = _by_job(
-        tx,
-        select(superseded_outputs).where(superseded_outputs.c.job_id.in_(ids)),
-        superseded_outputs.c.path,
-    )
+    steps = _by_job(tx, _STEPS, ids)
+    outputs = _by_job(tx, _OUTPUTS, ids)
+    before = _by_job(tx, _SUPERSEDED, ids)
     return [
         replace(
             _job(row),
@@ -260,24 +277,17 @@ def _names_of(
     return {row[0]: row[1] for row in tx.execute(query)}
 
 
-def _by_job(tx: Connection, query: Select[Any], order: Any) -> dict[str, list[RowMapping]]:  # noqa: ANN401 - a column
+def _by_job(tx: Connection, query: Select[Any], ids: Sequence[str]) -> dict[str, list[RowMapping]]:
     found: dict[str, list[RowMapping]] = {}
-    for row in tx.execute(query.order_by(order)).mappings():
+    for row in tx.execute(query, {"ids": ids}).mappings():
         found.setdefault(row["job_id"], []).append(row)
     return found
 
 
 def _items(tx: Connection, job_ids: Sequence[str]) -> dict[str, tuple[JobItem, ...]]:
-    query = (
-        select(job_items, job_inputs.c.study, job_inputs.c.series, job_inputs.c.range)
-        .add_columns(job_inputs.c.instances)
-        .join(job_inputs, job_inputs.c.item_id == job_items.c.id)
-        .where(job_items.c.job_id.in_(job_ids))
-        .order_by(job_items.c.position, job_inputs.c.position)
-    )
     inputs: dict[str, list[InputSummary]] = {}
     rows: dict[str, RowMapping] = {}
-    for row in tx.execute(query).mappings():
+    for row in tx.execute(_ITEMS, {"ids": job_ids}).mappings():
         rows.setdefault(row["id"], row)
         inputs.setdefault(row["id"], []).append(
             InputSummary(row["study"], row["series"], row["range"], row["instances"])

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, func, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    bindparam,
+    func,
+    literal,
+    select,
+    update,
+)
 
 from dicom_adapter.errors import StaleLeaseError
 from dicom_adapter.ledger.columns import EPOCH, Moment
@@ -20,6 +28,15 @@ from dicom_adapter.model import Job, JobItem
 LEASE = timedelta(seconds=60)
 #: The states in which an attempt holds its job.
 HELD = frozenset({JobState.PROCESSING, JobState.CANCELLING})
+# Asked several times for each attempt: made once, it costs a quarter.
+_RENEW = (
+    update(jobs)
+    .where(jobs.c.lease.in_(bindparam("leases", expanding=True)), jobs.c.state.in_(sorted(HELD)))
+    .values(leased_until=bindparam("new_end"))
+    .returning(jobs.c.lease)
+)
+_HOLD = update(jobs).where(jobs.c.id == bindparam("of")).values(leased_until=bindparam("new_end"))
+_LEASE_OF = select(jobs.c.lease).where(jobs.c.id == bindparam("job_id")).with_for_update()
 
 
 @dataclass(frozen=True)
@@ -53,8 +70,7 @@ def check(tx: Connection, job_id: str, lease: str) -> None:
     Raises:
         StaleLeaseError: it is not.
     """
-    query = select(jobs.c.lease).where(jobs.c.id == job_id).with_for_update()
-    if tx.scalar(query) != lease:
+    if tx.scalar(_LEASE_OF, {"job_id": job_id}) != lease:
         raise StaleLeaseError(
             f"job {job_id} is no longer this attempt's: another has its lease, or it was ended"
         )
@@ -62,13 +78,8 @@ def check(tx: Connection, job_id: str, lease: str) -> None:
 
 def renew(tx: Connection, leases: Sequence[str], at: datetime) -> set[str]:
     """Let leases last from now on, and return those that are still held."""
-    renewed = (
-        update(jobs)
-        .where(jobs.c.lease.in_(leases), jobs.c.state.in_(sorted(HELD)))
-        .values(leased_until=at + LEASE)
-        .returning(jobs.c.lease)
-    )
-    return {lease for lease in tx.scalars(renewed) if lease is not None}
+    renewed = tx.scalars(_RENEW, {"leases": leases, "new_end": at + LEASE})
+    return {lease for lease in renewed if lease is not None}
 
 
 def hold(tx: Connection, job_id: str, lease: str, at: datetime) -> None:
@@ -78,7 +89,7 @@ def hold(tx: Connection, job_id: str, lease: str, at: datetime) -> None:
         StaleLeaseError: it is no longer the job's.
     """
     check(tx, job_id, lease)
-    renew(tx, [lease], at)
+    tx.execute(_HOLD, {"of": job_id, "new_end": at + LEASE})
 
 
 def take_over(

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from dicom_adapter.errors import NotFoundError, WrongStateError
 from dicom_adapter.ledger import events, items, leases
@@ -29,6 +29,17 @@ from dicom_adapter.model import (
 # The highest number that is tried behind a name that is taken.
 HIGHEST_NUMBER = 20
 
+# What every job that runs needs several times: made once, each costs a quarter.
+_OF_JOB = jobs.c.id == bindparam("job_id")
+_MOVED = select(*jobs.c["state", "project", "rules"]).where(_OF_JOB)
+_STATE = select(jobs.c.state).where(_OF_JOB)
+_SET_PHASE = update(jobs).where(_OF_JOB).values(phase=bindparam("new_phase"))
+_SET_STEPS = (
+    update(job_steps)
+    .where(job_steps.c.job_id == bindparam("of"))
+    .values(state=bindparam("new_state"), progress=bindparam("new_progress"))
+)
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -43,34 +54,35 @@ class Origin:
 def add(tx: Connection, job: Job, inputs: Sequence[Sequence[JobInput]], origin: Origin) -> Job:
     """Write a new job with the inputs of its items; a name that is taken gets a number."""
     tx.execute(
-        insert(jobs).values(
-            id=job.id,
-            name=_free_name(tx, job),
-            request_id=origin.request_id,
-            request_sha256=origin.request_sha256,
-            project=job.project,
-            pipeline=job.pipeline,
-            pipeline_version=job.pipeline_version,
-            command=list(job.command),
-            image=job.image,
-            image_id=job.image_id,
-            timeout=job.timeout,
-            state=job.state,
-            priority=job.priority,
-            ae_title=job.ae_title,
-            instances=job.instances,
-            arguments=dict(job.arguments),
-            cancel_policy=job.cancel_policy,
-            rules=asdict(job.rules),
-            expires_at=job.rules.expiry(job.created_at),
-            cpus=job.requested.cpus,
-            memory=job.requested.memory,
-            gpus=job.requested.gpus,
-            created_at=job.created_at,
-            queued_at=job.created_at,
-            supersedes=job.supersedes,
-            rerun_of=job.rerun_of,
-        )
+        insert(jobs),
+        {
+            "id": job.id,
+            "name": _free_name(tx, job),
+            "request_id": origin.request_id,
+            "request_sha256": origin.request_sha256,
+            "project": job.project,
+            "pipeline": job.pipeline,
+            "pipeline_version": job.pipeline_version,
+            "command": list(job.command),
+            "image": job.image,
+            "image_id": job.image_id,
+            "timeout": job.timeout,
+            "state": job.state,
+            "priority": job.priority,
+            "ae_title": job.ae_title,
+            "instances": job.instances,
+            "arguments": dict(job.arguments),
+            "cancel_policy": job.cancel_policy,
+            "rules": asdict(job.rules),
+            "expires_at": job.rules.expiry(job.created_at),
+            "cpus": job.requested.cpus,
+            "memory": job.requested.memory,
+            "gpus": job.requested.gpus,
+            "created_at": job.created_at,
+            "queued_at": job.created_at,
+            "supersedes": job.supersedes,
+            "rerun_of": job.rerun_of,
+        },
     )
     items.add(tx, job.id, job.items, inputs)
     _add_steps(tx, job)
@@ -90,24 +102,28 @@ def add(tx: Connection, job: Job, inputs: Sequence[Sequence[JobInput]], origin: 
 
 
 def _free_name(tx: Connection, job: Job) -> str:
-    for number in range(1, HIGHEST_NUMBER + 1):
-        name = job.name if number == 1 else suffixed_name(job.name, str(number))
-        if tx.scalar(select(jobs.c.seq).where(jobs.c.name == name)) is None:
-            return name
+    numbered = [suffixed_name(job.name, str(number)) for number in range(2, HIGHEST_NUMBER + 1)]
+    names = [job.name, *numbered]
+    taken = set(tx.scalars(select(jobs.c.name).where(jobs.c.name.in_(names))))
     # A client that always sends the same name: looking for a number would take ever longer.
-    return suffixed_name(job.name, job.id[:16])
+    last = suffixed_name(job.name, job.id[:16])
+    return next((name for name in names if name not in taken), last)
 
 
 def _add_steps(tx: Connection, job: Job) -> None:
-    for position, step in enumerate(job.steps):
+    if job.steps:
         tx.execute(
-            insert(job_steps).values(
-                job_id=job.id,
-                position=position,
-                name=step.name,
-                state=step.state,
-                progress=step.progress,
-            )
+            insert(job_steps),
+            [
+                {
+                    "job_id": job.id,
+                    "position": position,
+                    "name": step.name,
+                    "state": step.state,
+                    "progress": step.progress,
+                }
+                for position, step in enumerate(job.steps)
+            ],
         )
 
 
@@ -164,8 +180,7 @@ def move(
         StaleLeaseError: the lease is not the job's any more.
         WrongStateError: the job is in a state where the action is not legal.
     """
-    query = select(*jobs.c["state", "project", "rules"]).where(jobs.c.id == job_id)
-    row = tx.execute(query).one_or_none()
+    row = tx.execute(_MOVED, {"job_id": job_id}).one_or_none()
     if row is None:
         raise NotFoundError(f"no job has the id '{job_id}'")
     source: str = row.state
@@ -239,7 +254,7 @@ def put_back(tx: Connection, job_id: str, *, at: datetime, lease: str, reason: s
 
 def state_of(tx: Connection, job_id: str) -> JobState | None:
     """Return the state of a job; None when there is no such job."""
-    state = tx.scalar(select(jobs.c.state).where(jobs.c.id == job_id))
+    state = tx.scalar(_STATE, {"job_id": job_id})
     return None if state is None else JobState(state)
 
 
@@ -250,7 +265,7 @@ def set_phase(tx: Connection, job_id: str, phase: Phase, *, lease: str) -> None:
         StaleLeaseError: the lease is not the job's any more.
     """
     leases.check(tx, job_id, lease)
-    tx.execute(update(jobs).where(jobs.c.id == job_id, jobs.c.lease == lease).values(phase=phase))
+    tx.execute(_SET_PHASE, {"job_id": job_id, "new_phase": phase})
 
 
 def set_step(tx: Connection, job_id: str, name: str, progress: float, *, lease: str) -> bool:
@@ -283,20 +298,12 @@ def finish_steps(tx: Connection, job_id: str, *, lease: str) -> None:
         StaleLeaseError: the lease is not the job's any more.
     """
     leases.check(tx, job_id, lease)
-    tx.execute(
-        update(job_steps)
-        .where(job_steps.c.job_id == job_id)
-        .values(state=StepState.DONE, progress=1.0)
-    )
+    tx.execute(_SET_STEPS, {"of": job_id, "new_state": StepState.DONE, "new_progress": 1.0})
 
 
 def reset_steps(tx: Connection, job_id: str) -> None:
     """Note that no step has begun."""
-    tx.execute(
-        update(job_steps)
-        .where(job_steps.c.job_id == job_id)
-        .values(state=StepState.WAITING, progress=0.0)
-    )
+    tx.execute(_SET_STEPS, {"of": job_id, "new_state": StepState.WAITING, "new_progress": 0.0})
 
 
 def add_outputs(tx: Connection, job_id: str, outputs: Sequence[JobOutput], *, lease: str) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    bindparam,
     func,
     select,
     tuple_,
@@ -36,6 +37,18 @@ _WAITING = (
     .add_columns(jobs.c.cpus, jobs.c.memory, jobs.c.gpus)
     .where(jobs.c.state == JobState.IN_QUEUE)
     .order_by(*jobs.c["project", "pipeline", "priority", "queued_at", "seq"])
+)
+# Asked whenever a job might start: made once, each costs a quarter.
+_FIRST = _WAITING.limit(1)
+_NEXT = _WAITING.where(
+    tuple_(*jobs.c["project", "pipeline", "priority"])
+    > tuple_(bindparam("project"), bindparam("pipeline"), bindparam("priority"))
+).limit(1)
+_RUNNING = (
+    select(jobs.c.pipeline, jobs.c.project, func.count().label("jobs"))
+    .add_columns(*(func.sum(column) for column in (jobs.c.cpus, jobs.c.memory, jobs.c.gpus)))
+    .where(jobs.c.state.in_(sorted(HELD)))
+    .group_by(jobs.c.pipeline, jobs.c.project)
 )
 
 
@@ -99,12 +112,7 @@ class Running:
 
 def running(tx: Connection) -> Running:
     """Return what the jobs hold that run now."""
-    sums = [func.sum(column) for column in (jobs.c.cpus, jobs.c.memory, jobs.c.gpus)]
-    rows = tx.execute(
-        select(jobs.c.pipeline, jobs.c.project, func.count().label("jobs"), *sums)
-        .where(jobs.c.state.in_(sorted(HELD)))
-        .group_by(jobs.c.pipeline, jobs.c.project)
-    ).all()
+    rows = tx.execute(_RUNNING).all()
     held = Resources(*(sum(int(row[column]) for row in rows) for column in (3, 4, 5)))
     of: Counter[Kind] = Counter()
     for row in rows:
@@ -204,12 +212,11 @@ def _lines(tx: Connection) -> Iterator[Row[Any]]:
 
     One step in the index for each, however many jobs wait.
     """
-    line = tuple_(*jobs.c["project", "pipeline", "priority"])
-    row = tx.execute(_WAITING.limit(1)).one_or_none()
+    row = tx.execute(_FIRST).one_or_none()
     while row is not None:
         yield row
-        later = _WAITING.where(line > tuple_(row.project, row.pipeline, row.priority)).limit(1)
-        row = tx.execute(later).one_or_none()
+        line = {"project": row.project, "pipeline": row.pipeline, "priority": row.priority}
+        row = tx.execute(_NEXT, line).one_or_none()
 
 
 def _startable(

@@ -33,6 +33,7 @@ class Heartbeat:
         self._held = held
         self._lost = lost
         self._failing = False
+        self._next: datetime | None = None
         self._worker = Worker("heartbeat", self._renew, clock)
 
     def start(self) -> None:
@@ -52,18 +53,23 @@ class Heartbeat:
         if not held:
             return None
         at = self._clock.now()
+        if self._next is not None and at < self._next <= at + HEARTBEAT:
+            # Whatever was claimed since then has a lease that lasts longer.
+            return self._next
         try:
             with self._ledger.write() as tx:
                 renewed = leases.renew(tx, held, at)
         except UnavailableError:
             self._note(failing=True)
+            self._next = None
             return self._clock.now() + RETRY
         self._note(failing=False)
         taken = set(held) - renewed
         if taken:
             self._lost(taken)
         # From when it was renewed, however long that took.
-        return at + HEARTBEAT
+        self._next = at + HEARTBEAT
+        return self._next
 
     def _note(self, *, failing: bool) -> None:
         if failing and not self._failing:

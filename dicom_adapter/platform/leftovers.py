@@ -13,6 +13,8 @@ from dicom_adapter.worker import Worker
 
 FIRST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(minutes=5)
+# It is woken by every job that ends, most of which no other platform has.
+REST = timedelta(seconds=1)
 WHY = "nobody waits for it any more where it came from"
 
 log = structlog.get_logger()
@@ -25,7 +27,7 @@ class Leftovers:
         self._remotes = remotes
         self._clock = clock
         self._pause = FIRST_PAUSE
-        self._worker = Worker("leftovers", self._work, clock)
+        self._worker = Worker("leftovers", self._work, clock, rest=REST)
 
     def start(self) -> None:
         """Start, with what an earlier run has left."""

@@ -185,6 +185,9 @@ class Scheduler:
         with self._lock:
             # A run that has given its job up already, but has not left its folder.
             leaving = list(self._runs)
+        if len(leaving) >= self._queue.rules.max_jobs:
+            # The next one that ends looks again.
+            return False
         claim = self._queue.claim(but=leaving)
         if claim is None:
             return False
