@@ -23,8 +23,8 @@ def made(tmp_path: Path) -> Iterator[Platform]:
         yield found
 
 
-def test_a_job_is_in_one_project(made: Platform) -> None:
-    """That which is asked for, else the token's own, else the default one; a rerun stays (S95)."""
+def test_s95_a_job_is_in_one_project(made: Platform) -> None:
+    """That which is asked for, else the token's own, else the default one; a rerun stays there."""
     default = made.submit()
     asked = made.submit(project="trial")
     own = made.operations.submit(INSIDE, made.request())
@@ -84,7 +84,7 @@ def test_what_is_elsewhere_is_not_there(made: Platform) -> None:
     assert made.views.history(LOCAL, job.id)[-1].action == "delete"
 
 
-def test_lists_and_watching_show_the_project_alone(made: Platform) -> None:
+def test_r8_lists_and_watching_show_the_project_alone(made: Platform) -> None:
     """Also of jobs that are deleted."""
     mine = made.until(made.submit(project="trial"))
     made.until(made.submit())

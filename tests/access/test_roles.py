@@ -175,7 +175,7 @@ def test_a_role_may_call_what_it_may(served: Served, name: str) -> None:
 
 @pytest.mark.parametrize("name", NEEDED)
 @pytest.mark.parametrize("token", ["", "dat_wrong", "x y"])
-def test_nobody_unknown_calls_anything(served: Served, name: str, token: str) -> None:
+def test_r13_nobody_unknown_calls_anything(served: Served, name: str, token: str) -> None:
     """Over TCP, also from this machine: the answer says what is missing, and does nothing."""
     with (
         Client(served.address, Credentials(token)) as client,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dicom_adapter.lifecycle import JobState
 from dicom_adapter.service import socket_address
 from tests.cli.conftest import Command
 from tests.cli.shell import on_terminal
@@ -77,3 +78,72 @@ def test_a_choice_is_names_or_a_filter(cli: Command, busy: Running, words: str, 
     assert (answer.code, answer.out) == (2, "")
     assert told in answer.err
     assert states(busy) == WAITING
+
+
+#: A job fails while there is a file `bad`, else it runs while there is a file `hold`.
+MANY = """
+dicom: {host: 127.0.0.1, port: 0}
+grpc: {listen: null}
+storage: {reserve: 0, watermark: 100%}
+platform: {max_jobs: 2}
+pipelines:
+  copy:
+    command: [sh, -c, "[ ! -e $0/bad ] || exit 1; while [ -e $0/hold ]; do sleep 0.01; done", HERE]
+    resources: {memory: 1MiB}
+    cancel: drain
+"""
+NAMES = {str(state): f"is-{state.replace('_', '-')}" for state in JobState}
+
+
+@pytest.fixture
+def many(cli: Command, tmp_path: Path) -> Iterator[Running]:
+    """A service with one job in each state, named after that."""
+    with running(tmp_path, MANY.replace("HERE", str(tmp_path))) as service:
+
+        def until(name: str, state: str) -> None:
+            service.wait_for(
+                lambda: [job for job in service.jobs() if (job.name, job.state) == (name, state)]
+            )
+
+        def made(state: str, reached: str) -> None:
+            assert cli("jobs", "rerun", "job-0", "--name", NAMES[state]).code == 0
+            until(NAMES[state], reached)
+
+        submit(socket_address(service.service.settings), tmp_path, 1)
+        until("job-0", "finished")
+        made("finished", "finished")
+        made("invalidated", "finished")
+        cli("jobs", "invalidate", NAMES["invalidated"], "--reason", "wrong plug-in")
+        (tmp_path / "bad").touch()
+        made("failed", "failed")
+        (tmp_path / "bad").unlink()
+        (tmp_path / "hold").touch()
+        made("cancelling", "processing")
+        made("processing", "processing")
+        made("cancelled", "in_queue")
+        made("in_queue", "in_queue")
+        cli("jobs", "cancel", NAMES["cancelling"], NAMES["cancelled"])
+        cli("jobs", "delete", "job-0", "--yes")
+        yield service
+        (tmp_path / "hold").unlink()
+        service.ended_jobs(len(service.jobs()))
+
+
+@pytest.mark.usefixtures("many")
+def test_s48_r15_a_list_hides_no_state(cli: Command) -> None:
+    """Without a filter jobs of every state are listed, and each state can be asked for."""
+    rows = cli("jobs", "list", "--json").rows
+    assert {row["name"]: row["state"] for row in rows} == {NAMES[s]: s for s in NAMES}
+    for state, name in NAMES.items():
+        assert [row["name"] for row in cli("jobs", "list", "--json", "--state", state).rows] == [
+            name
+        ]
+
+
+def test_r10_all_that_has_ended_is_deleted_by_its_states(cli: Command, many: Running) -> None:
+    """Of two states that are named, jobs of both are deleted, and no others."""
+    words = ("jobs", "delete", "--state", "failed", "--state", "finished", "--yes")
+    answer = cli(*words)
+    assert (answer.code, answer.err) == (0, "")
+    assert set(answer.out.splitlines()) == {"is-failed is deleted", "is-finished is deleted"}
+    assert {job.name for job in many.jobs()} == set(NAMES.values()) - {"is-failed", "is-finished"}

@@ -119,7 +119,7 @@ def test_a_request_id_makes_one_job(ledger: Ledger) -> None:
         make.add_job(tx, "request")
 
 
-def test_names_are_never_alike(ledger: Ledger) -> None:
+def test_r16_names_are_never_alike(ledger: Ledger) -> None:
     """Jobs that ask for one name get numbers behind it, and keep the time and 63 characters."""
     long = "brain-tumor-model-" + "p" * 30 + "-20260102030405"
     assert len(long) == 63
@@ -145,7 +145,7 @@ def test_a_job_is_found_by_its_id_and_by_its_name(ledger: Ledger) -> None:
             jobs.get(tx, "third")
 
 
-def test_a_claim_begins_an_attempt(ledger: Ledger) -> None:
+def test_t2_a_claim_begins_an_attempt(ledger: Ledger) -> None:
     """A claim counts, notes its time, and clears what the attempt before left."""
     with ledger.write() as tx:
         job = make.add_job(tx, steps=(JobStep("a", StepState.WAITING, 0.0),))
@@ -334,7 +334,7 @@ def test_any_number_of_ids_can_be_asked_for(ledger: Ledger) -> None:
         assert jobs.known(tx, [job.id, *map(str, range(40_000))]) == {job.id}
 
 
-def test_two_claims_of_one_job_cannot_both_succeed(ledger: Ledger) -> None:
+def test_t2_two_claims_of_one_job_cannot_both_succeed(ledger: Ledger) -> None:
     """A job whose state changed between look and move is left alone."""
     with ledger.write() as tx:
         job = make.add_job(tx)

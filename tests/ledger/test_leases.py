@@ -74,7 +74,7 @@ WORK = (finish, fail, put_back, set_step, set_phase, finish_steps, add_outputs, 
 
 @pytest.mark.parametrize("work", WORK, ids=[work.__name__ for work in WORK])
 @pytest.mark.parametrize("ended", [False, True], ids=["taken", "put-back"])
-def test_a_stale_worker_changes_nothing(
+def test_r13_a_stale_worker_changes_nothing(
     ledger: Ledger, work: Callable[[Connection, str, str], None], *, ended: bool
 ) -> None:
     """What an attempt does after another took its job over, or ended it, is refused as a whole."""
@@ -92,7 +92,7 @@ def test_a_stale_worker_changes_nothing(
         assert make.lease_of(tx, made.id) == ("" if ended else taken.lease)
 
 
-def test_a_claim_holds_a_lease_until_the_job_leaves_processing(ledger: Ledger) -> None:
+def test_t2_r13_a_claim_holds_a_lease_until_the_job_leaves_processing(ledger: Ledger) -> None:
     """Each claim has a token of its own; being cancelled keeps it, every end clears it."""
     with ledger.write() as tx:
         made = make.add_job(tx)

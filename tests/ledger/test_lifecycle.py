@@ -34,7 +34,7 @@ LEGAL = {
 }
 
 
-def test_the_table_has_every_legal_move_and_no_other() -> None:
+def test_s4_the_table_has_every_legal_move_and_no_other() -> None:
     """The moves, and who may make them, are those that were decided; none is in there twice."""
     found = {(m.source or "", str(m.action), m.target or ""): ", ".join(m.who) for m in MOVES}
     assert found == LEGAL

@@ -302,7 +302,7 @@ def test_whatever_moves_jobs_in_whatever_order(moves: type[Moves]) -> None:
 
 
 @pytest.mark.parametrize("state", [*JobState, GONE])
-def test_every_move_is_made_or_refused_in_every_state(moves: type[Moves], state: str) -> None:
+def test_s4_every_move_is_made_or_refused_in_every_state(moves: type[Moves], state: str) -> None:
     """As the table has it: by who may make it, and by an attempt whose lease is not the job's."""
     ways: dict[str, list[str]] = {"in_queue": [], GONE: ["claim", "finish", "delete"]} | {
         "processing": ["claim"],
@@ -373,7 +373,7 @@ class Race:
                 tx.execute(text("UPDATE job_items SET state = 'in_queue'"))
 
 
-def test_cancel_against_claim_exactly_one_wins(quick: Ledger) -> None:
+def test_t2_t3_cancel_against_claim_exactly_one_wins(quick: Ledger) -> None:
     """They meet thousands of times: a job is cancelled without an attempt, or claimed first."""
     with quick.write() as tx:
         race = Race(quick, [make.add_job(tx).id for _ in range(MEETINGS)])

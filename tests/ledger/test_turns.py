@@ -58,7 +58,7 @@ def before(ledger: Ledger, name: str) -> int:
         return turns.before(tx, make.rules(MACHINE), jobs.get(tx, name))
 
 
-def test_the_queue_goes_by_priority_then_by_registration(ledger: Ledger) -> None:
+def test_s45_the_queue_goes_by_priority_then_by_registration(ledger: Ledger) -> None:
     """The most urgent job is taken first; of equal ones, also of one moment, the first made."""
     order = [Priority.NORMAL, Priority.LOWER, Priority.IMMEDIATE, Priority.NORMAL, Priority.HIGHER]
     for number, priority in enumerate(order):
@@ -80,7 +80,7 @@ def test_waiting_is_worth_priority_so_that_nothing_starves(ledger: Ledger) -> No
     assert order == ["normal-3599", "lower", "normal-3600", "normal-3601", "immediate"]
 
 
-def test_a_big_job_does_not_starve_behind_small_ones(ledger: Ledger) -> None:
+def test_r13b_a_big_job_does_not_starve_behind_small_ones(ledger: Ledger) -> None:
     """The first job is waited for, however many small ones would fit; what can never run is not."""
     add(ledger, "never", requested=needing(cpus=5), priority=Priority.HIGHER)
     add(ledger, "runs", requested=needing(cpus=1))

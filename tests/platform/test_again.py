@@ -4,10 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from dicom_adapter.errors import InvalidArgumentError, NotFoundError, WrongStateError
+from dicom_adapter.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    WrongStateError,
+)
 from dicom_adapter.ledger import control, jobs
-from dicom_adapter.lifecycle import CancelPolicy
-from dicom_adapter.model import LOCAL, Job
+from dicom_adapter.lifecycle import CancelPolicy, Role
+from dicom_adapter.model import LOCAL, Caller, Job
 from dicom_adapter.platform.workspace import Workspace
 from tests.platform.harness import SOMEBODY, Platform, platform, sh
 from tests.platform.test_cancel import GATE, actions, cancel, history, running
@@ -40,7 +45,7 @@ def be_good(made: Platform) -> None:
     (made.workspaces.folder / "good").touch()
 
 
-def test_s109_t10_a_failed_job_is_retried_under_its_own_name(tmp_path: Path) -> None:
+def test_s109_s110_t10_a_failed_job_is_retried_under_its_own_name(tmp_path: Path) -> None:
     """Same id, same name, one more attempt; its log goes on, and its history says who."""
     with platform(tmp_path, sh(MOODY, steps=("a",))) as made:
         failed = made.until(made.submit())
@@ -55,6 +60,22 @@ def test_s109_t10_a_failed_job_is_retried_under_its_own_name(tmp_path: Path) -> 
         assert made.log_of(job).count("attempt\n") == 2
         assert actions(made, job) == ["create", "claim", "fail", "retry", "claim", "finish"]
         assert (history(made, job)[3].actor, history(made, job)[3].reason) == ("somebody", "again")
+
+
+def test_s110_s111_a_retry_takes_an_operator(tmp_path: Path) -> None:
+    """Who may only look retries nothing; an operator what has failed, and finished work as well."""
+    viewer, operator = Caller("eve", Role.VIEWER), Caller("ann", Role.OPERATOR)
+    with platform(tmp_path, sh(MOODY)) as made:
+        job = made.until(made.submit())
+        be_good(made)
+        for state in ("failed", "finished"):
+            with pytest.raises(PermissionDeniedError, match="operator"):
+                made.control.retry(viewer, job.id, confirm=True)
+            assert (made.views.get(LOCAL, job.id), job.state) == (job, state)
+            made.control.retry(operator, job.id, confirm=True)
+            job = made.until(job)
+        assert (job.state, job.attempts) == ("finished", 3)
+        assert {one.actor for one in history(made, job) if one.action == "retry"} == {"ann"}
 
 
 def test_t11_a_cancelled_job_is_retried(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def running(made: Platform, pipeline: str = "test") -> Job:
     return job
 
 
-def test_s35_s56_t3_a_job_that_waits_is_cancelled_at_once(tmp_path: Path) -> None:
-    """It has no start, no attempt and no worker (S8), and never starts afterwards."""
+def test_s8_s35_s56_t3_a_job_that_waits_is_cancelled_at_once(tmp_path: Path) -> None:
+    """It has no start, no attempt and no worker, and never starts afterwards."""
     with platform(tmp_path, sh(GATE), max_jobs=1) as made:
         first, waiting = running(made), made.submit()
         job = cancel(made, waiting, "another study")
@@ -87,7 +87,7 @@ while :; do sleep 0.01; done
 """
 
 
-def test_s57_to_s62_t4_t5_a_job_that_runs_is_ended_by_force(tmp_path: Path) -> None:
+def test_s55_s57_to_s62_s112_t4_t5_a_job_that_runs_is_ended_by_force(tmp_path: Path) -> None:
     """Its whole tree is gone within 5 s, with what it wrote; its log stays, the next one starts.
 
     Its processes ignore TERM, are forked away into sessions of their own, start one another anew,
@@ -170,6 +170,23 @@ def test_cancelling_again_changes_nothing(tmp_path: Path) -> None:
         made.until(job)
 
 
+def test_r14_who_waits_for_a_job_waits_while_it_is_cancelling(tmp_path: Path) -> None:
+    """Watching it and following its log go on until it has ended, whatever it ends as."""
+    with platform(tmp_path, sh(f"echo early; {GATE}", cancel=CancelPolicy.DRAIN)) as made:
+        job = running(made)
+        cancel(made, job)
+        changes = made.views.watch(LOCAL, job.id, 0, lambda: True)
+        log = made.views.logs(LOCAL, job.id, follow=True, active=lambda: True)
+        first = next(changes).job
+        assert first is not None
+        assert (first.state, next(log)) == ("cancelling", b"early\n")
+        (made.workspaces.folder / "go").touch()
+        assert b"".join(log) == b"went\n"
+        *_, last = changes
+        assert last.job is not None
+        assert last.job.state == "finished"
+
+
 @pytest.mark.parametrize(("script", "state"), [("true", "finished"), ("exit 1", "failed")])
 def test_s38_s114_what_has_ended_stays_as_it_is(tmp_path: Path, script: str, state: str) -> None:
     """A job in a final state is refused by its state, and nothing of it changes."""
@@ -223,7 +240,7 @@ def test_a_job_that_is_cancelled_before_its_process_begins(
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.01, 0.03])
-def test_cancel_at_any_moment_of_a_short_job(tmp_path: Path, pause: float) -> None:
+def test_r4_cancel_at_any_moment_of_a_short_job(tmp_path: Path, pause: float) -> None:
     """Wherever it hits, the job ends, as cancelled or as what it was, with a history that fits."""
     with platform(tmp_path, sh("echo out > $DICOM_ADAPTER_OUTPUT/out")) as made:
         for _ in range(15):

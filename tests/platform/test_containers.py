@@ -220,7 +220,7 @@ def test_the_record_names_image_content_and_runtime(tmp_path: Path, images: Imag
     assert plain["host"]["container_runtime"] is None
 
 
-def test_a_rerun_runs_the_same_image_again(tmp_path: Path, images: Images) -> None:
+def test_s101_a_rerun_runs_the_same_image_again(tmp_path: Path, images: Images) -> None:
     """Whatever its name means by now; the latest is run where that is wanted."""
     say = ['ENTRYPOINT ["/bin/cat", "/said"]']
     images.build("said", {"said": "old"}, say)

@@ -7,18 +7,21 @@ from enum import StrEnum
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import psutil
 import pytest
 from google.protobuf.json_format import MessageToDict
+from sqlalchemy import text
 
+from dicom_adapter.ledger import queue
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.model import LOCAL, InputFile, JobInput, JobRequest, Priority
 from dicom_adapter.platform.workspace import Workspace
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.v1 import jobs_pb2
-from tests.platform.harness import part10, platform, sh, wait_for_file
+from tests.platform.harness import Platform, part10, platform, sh, wait_for_file
 from tests.submit.servers import ended, serving
 from tests.support import PATIENCE
 
@@ -52,14 +55,14 @@ def submit(client: Client, folder: Path) -> str:
     return client.submit(JobRequest("r-1", "crash", "slow", Priority.NORMAL, "", items))
 
 
-def test_a_killed_service_finishes_its_jobs_after_the_start(tmp_path: Path) -> None:
+def test_r5_a_killed_service_finishes_its_jobs_after_the_start(tmp_path: Path) -> None:
     """After kill -9 in mid-job the next start ends what lived on, and runs the job again.
 
     No job stays processing; the folder of a submission that nobody was told of is swept. What it
     had written before the kill is in its log, and the next attempt's lines follow it.
     """
-    text = CONFIG.replace("FOLDER", str(tmp_path))
-    with serving(tmp_path / "data-1", text) as first:
+    config = CONFIG.replace("FOLDER", str(tmp_path))
+    with serving(tmp_path / "data-1", config) as first:
         with Client(first.grpc) as client:
             job_id = submit(client, tmp_path)
             wait_for_file(tmp_path / "pids")
@@ -73,7 +76,7 @@ def test_a_killed_service_finishes_its_jobs_after_the_start(tmp_path: Path) -> N
     (jobs / ("f" * 32) / "input").mkdir(parents=True)
     assert said.read_text() == "said\n"
     (tmp_path / "pids").unlink()
-    with serving(tmp_path / "data-1", text) as second, Client(second.grpc) as client:
+    with serving(tmp_path / "data-1", config) as second, Client(second.grpc) as client:
         assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in survivors)
         wait_for_file(tmp_path / "pids")
         (tmp_path / "go").touch()
@@ -87,10 +90,10 @@ def test_a_killed_service_finishes_its_jobs_after_the_start(tmp_path: Path) -> N
     assert "jobs of an earlier run were put right" in second.log()
 
 
-def test_a_killed_service_fails_its_jobs_where_it_is_told_to(tmp_path: Path) -> None:
+def test_r5_a_killed_service_fails_its_jobs_where_it_is_told_to(tmp_path: Path) -> None:
     """With `on_lost: fail` a job that kill -9 cut off ends, says why, and is not run again."""
-    text = CONFIG.replace("FOLDER", str(tmp_path)) + "platform: {on_lost: fail}\n"
-    with serving(tmp_path / "data-1", text) as first:
+    config = CONFIG.replace("FOLDER", str(tmp_path)) + "platform: {on_lost: fail}\n"
+    with serving(tmp_path / "data-1", config) as first:
         with Client(first.grpc) as client:
             job_id = submit(client, tmp_path)
             wait_for_file(tmp_path / "pids")
@@ -98,7 +101,7 @@ def test_a_killed_service_fails_its_jobs_where_it_is_told_to(tmp_path: Path) -> 
     survivors = [psutil.Process(int(pid)) for pid in (tmp_path / "pids").read_text().split()]
     folder = first.folder / "data" / "platform" / "jobs" / job_id
     assert (folder / "staging" / "out").exists()
-    with serving(tmp_path / "data-1", text) as second, Client(second.grpc) as client:
+    with serving(tmp_path / "data-1", config) as second, Client(second.grpc) as client:
         job = ended(client, job_id)
         assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in survivors)
         assert {path.name for path in folder.iterdir()} == {"input", "job.json", "log.txt"}
@@ -139,8 +142,49 @@ def die_finishing(folder: Path, moment: Moment) -> None:
         made.until(made.submit(), "never")
 
 
+def die_submitting(folder: Path, *, is_committed: bool) -> None:
+    """Make a job in this process, and kill the process just before its commit, or just after."""
+    add = queue.add
+
+    def add_and_die(*arguments: Any) -> None:  # noqa: ANN401 - passed on
+        add(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def die(_: Platform) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    moment = (
+        patch.object(Platform, "wake", die)
+        if is_committed
+        else patch.object(queue, "add", add_and_die)
+    )
+    with moment, platform(folder, sh(ONCE)) as made:
+        made.submit()
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_r4_a_job_is_made_and_put_into_the_queue_together(
+    tmp_path: Path, *, is_committed: bool
+) -> None:
+    """A power cut leaves nothing of it, or a job that waits, and runs after the next start."""
+    process = get_context("spawn").Process(
+        target=die_submitting, args=(tmp_path,), kwargs={"is_committed": is_committed}
+    )
+    process.start()
+    process.join(PATIENCE)
+    assert process.exitcode == -signal.SIGKILL
+    with platform(tmp_path, sh(ONCE)) as made:
+        found = made.views.listed(LOCAL, JobFilter(), 10, "").jobs
+        assert len(found) == is_committed
+        assert [made.until(job).state for job in found] == ["finished"] * is_committed
+        assert made.workspaces.all_ids() == [job.id for job in found]
+        with made.ledger.read() as tx:
+            told = tx.execute(text("SELECT subject FROM events WHERE action = 'create'"))
+            assert list(told.scalars()) == [job.id for job in found]
+
+
 @pytest.mark.parametrize("moment", Moment)
-def test_outputs_and_state_are_committed_together(tmp_path: Path, moment: Moment) -> None:
+def test_t7_r9_outputs_and_state_are_committed_together(tmp_path: Path, moment: Moment) -> None:
     """A power cut leaves a finished job with its outputs, or one that is run again from nothing."""
     process = get_context("spawn").Process(target=die_finishing, args=(tmp_path, moment))
     process.start()
@@ -158,7 +202,7 @@ def test_outputs_and_state_are_committed_together(tmp_path: Path, moment: Moment
         assert record["finished_at"] == f"{ended.finished_at:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def test_outputs_of_a_job_that_a_crash_cut_off_are_not_its(tmp_path: Path) -> None:
+def test_r9_outputs_of_a_job_that_a_crash_cut_off_are_not_its(tmp_path: Path) -> None:
     """Outputs that were put in place, but not committed, are gone when their job has failed."""
     process = get_context("spawn").Process(
         target=die_finishing, args=(tmp_path, Moment.BEFORE_COMMIT)
@@ -176,9 +220,9 @@ def test_outputs_of_a_job_that_a_crash_cut_off_are_not_its(tmp_path: Path) -> No
 
 def test_everything_on_the_disk_is_the_services_alone(tmp_path: Path) -> None:
     """Folders are 0700 and files 0600 or less; the socket is 0600 in a folder of 0700."""
-    text = CONFIG.replace("FOLDER", str(tmp_path))
+    config = CONFIG.replace("FOLDER", str(tmp_path))
     (tmp_path / "go").touch()
-    with serving(tmp_path / "data-1", text) as served:
+    with serving(tmp_path / "data-1", config) as served:
         data = served.folder / "data"
         with Client(f"unix:{data / 'run' / 'grpc.sock'}") as client:
             ended(client, submit(client, tmp_path))

@@ -229,7 +229,7 @@ def test_s106_what_failed_runs_again_and_the_rest_stays(tmp_path: Path) -> None:
     ],
     ids=["items", "states", "full"],
 )
-def test_s107_s108_finished_items_are_repeated_where_that_is_meant(
+def test_s104_s107_s108_finished_items_are_repeated_where_that_is_meant(
     tmp_path: Path, chosen: dict[str, Any], items_: list[int]
 ) -> None:
     """What they had put out is superseded, and kept; nobody repeats it by mistake."""

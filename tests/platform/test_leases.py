@@ -79,7 +79,7 @@ def left(made: Platform) -> None:
     made.ended.clear()
 
 
-def test_a_run_whose_lease_another_has_drops_its_work(tmp_path: Path) -> None:
+def test_r13_a_run_whose_lease_another_has_drops_its_work(tmp_path: Path) -> None:
     """It neither finishes the job nor touches the folder, which is the other's; one line says so.
 
     When the other's lease has run out as well, the job runs again here.
@@ -202,7 +202,7 @@ def test_a_renewal_that_fails_is_tried_again_and_told_once(
 
 
 @pytest.mark.parametrize("on_lost", ["requeue", "fail"])
-def test_a_job_whose_holder_stopped_renewing_is_taken_over(tmp_path: Path, on_lost: str) -> None:
+def test_r5_a_job_whose_holder_stopped_renewing_is_taken_over(tmp_path: Path, on_lost: str) -> None:
     """When the lease of another has run out, its job is treated as one that a crash left."""
     with platform(tmp_path, sh(GATE), max_jobs=1, on_lost=on_lost) as made:
         own = made.until(made.submit(), "processing")
@@ -227,7 +227,7 @@ def test_a_job_whose_holder_stopped_renewing_is_taken_over(tmp_path: Path, on_lo
         assert ended.error.startswith("whoever ran it stopped renewing its lease; ")
 
 
-def test_a_job_whose_end_cannot_be_recorded_runs_again_without_a_restart(
+def test_r12_a_job_whose_end_cannot_be_recorded_runs_again_without_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault that lets nothing be recorded leaves a lease that runs out; the job is found then."""

@@ -11,36 +11,49 @@ from tests.platform.harness import Platform, platform, sh
 from tests.platform.test_cancel import GATE, cancel, running
 
 
+def stand_of(made: Platform, job_id: str) -> tuple[str, str | None]:
+    """Return a job's state, and how far its attempt is."""
+    job = made.views.get(LOCAL, job_id)
+    return job.state, job.phase
+
+
 def phase_of(made: Platform, job_id: str) -> str | None:
     """Return how far a job's attempt is."""
     return made.views.get(LOCAL, job_id).phase
 
 
-def test_the_phases_of_an_attempt_are_told_in_their_order(
+def test_s6_the_phases_of_an_attempt_are_told_in_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The inputs are prepared, the command executes, the outputs are finalized; then it is over."""
-    seen: list[tuple[str, str | None]] = []
+    """The inputs are prepared, the command executes, the outputs are finalized; then it is over.
+
+    Until then the job is processing, and in no other state.
+    """
+    seen: list[tuple[str, str, str | None]] = []
     prepare, collect = Workspace.prepare, Workspace.collect_outputs
 
     def preparing(
         workspace: Workspace, job: Job, item: JobItem, inputs: Sequence[JobInput]
     ) -> None:
-        seen.append(("prepare", phase_of(made, job.id)))
+        seen.append(("prepare", *stand_of(made, job.id)))
         prepare(workspace, job, item, inputs)
 
     def collecting(workspace: Workspace) -> tuple[JobOutput, ...]:
-        seen.append(("collect", phase_of(made, workspace.folder.name)))
+        seen.append(("collect", *stand_of(made, workspace.folder.name)))
         return collect(workspace)
 
     monkeypatch.setattr(Workspace, "prepare", preparing)
     monkeypatch.setattr(Workspace, "collect_outputs", collecting)
     with platform(tmp_path, sh(GATE)) as made:
         job = running(made)
-        seen.append(("run", phase_of(made, job.id)))
+        seen.append(("run", *stand_of(made, job.id)))
         (made.workspaces.folder / "go").touch()
         ended = made.until(job)
-    assert seen == [("prepare", "preparing"), ("run", "executing"), ("collect", "finalizing")]
+    assert seen == [
+        ("prepare", "processing", "preparing"),
+        ("run", "processing", "executing"),
+        ("collect", "processing", "finalizing"),
+    ]
     assert (job.phase, ended.state, ended.phase) == (None, "finished", None)
 
 

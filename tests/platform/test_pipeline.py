@@ -148,7 +148,7 @@ def test_inputs_cost_no_copy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["other bytes", "gone", "a link", "cut short"])
-def test_broken_input_is_never_run_on(tmp_path: Path, fault: str) -> None:
+def test_s7_s11_t8_broken_input_is_never_run_on(tmp_path: Path, fault: str) -> None:
     """Inputs are checked before each start; one that is not as submitted fails the job."""
     with platform(tmp_path, sh("touch ../../ran")) as made:
         made.scheduler.stop(10)
@@ -203,7 +203,7 @@ def test_what_an_attempt_wrote_beside_its_inputs_is_gone_in_the_next(tmp_path: P
         ),
     ],
 )
-def test_any_other_exit_code_than_0_fails(
+def test_s7_s11_t8_r6_r7_r11_any_other_exit_code_than_0_fails(
     tmp_path: Path, script: str, code: int, error: str
 ) -> None:
     """The error tells the exit code or signal and the last line of the log; nothing is kept."""
@@ -239,7 +239,7 @@ def test_a_command_that_cannot_be_started_is_told(tmp_path: Path, command: str) 
     assert job.error.startswith(f"the command '{command}' cannot be started: ")
 
 
-def test_outputs_are_committed_with_the_state(tmp_path: Path) -> None:
+def test_s7_t7_outputs_are_committed_with_the_state(tmp_path: Path) -> None:
     """Every file that was staged is an output of the finished job, with its size and sha256."""
     script = 'cd "$DICOM_ADAPTER_OUTPUT"; mkdir -p a/b empty; printf x > a/b/é; : > nothing'
     with platform(tmp_path, sh(script)) as made:
@@ -265,7 +265,9 @@ def test_outputs_are_committed_with_the_state(tmp_path: Path) -> None:
         ("cd ..; rm -r staging; ln -s /etc staging", "the output folder itself was removed"),
     ],
 )
-def test_output_that_cannot_be_kept_fails_the_job(tmp_path: Path, script: str, error: str) -> None:
+def test_s7_s11_t8_r7_output_that_cannot_be_kept_fails_the_job(
+    tmp_path: Path, script: str, error: str
+) -> None:
     """Links, pipes and unreadable names are refused, and nothing of the output is kept."""
     with platform(tmp_path, sh(f'cd "$DICOM_ADAPTER_OUTPUT"; touch good; {script}')) as made:
         job = made.until(made.submit())
@@ -276,7 +278,7 @@ def test_output_that_cannot_be_kept_fails_the_job(tmp_path: Path, script: str, e
     assert job.error.startswith(error)
 
 
-def test_a_timeout_ends_the_whole_group(tmp_path: Path) -> None:
+def test_t8_a_timeout_ends_the_whole_group(tmp_path: Path) -> None:
     """A job that runs too long fails, and neither it nor a child of it lives on."""
     script = "(sleep 1000 & echo $! > ../../child; wait) & wait"
     with platform(tmp_path, sh(script, timeout=0.2)) as made:
@@ -315,7 +317,7 @@ def test_nothing_that_a_job_left_behind_lives_on(tmp_path: Path, leave: str) -> 
     assert job.state == "finished"
 
 
-def test_steps_are_told_as_they_run(tmp_path: Path) -> None:
+def test_s54_steps_are_told_as_they_run(tmp_path: Path) -> None:
     """Progress is seen while the job runs; malformed and half lines, unknown steps cost nothing."""
     script = r"""
         report() { printf "$@" >> "$DICOM_ADAPTER_PROGRESS"; }
@@ -367,15 +369,17 @@ def test_what_a_pipeline_does_to_its_own_files_cannot_hurt_the_platform(
         assert made.until(made.submit()).state == "finished"
 
 
-def test_a_step_that_failed_stays_where_it_was(tmp_path: Path) -> None:
-    """A failed job shows how far it came."""
+def test_r11_a_step_that_failed_stays_where_it_was(tmp_path: Path) -> None:
+    """A failed job shows at once how far it came, why it came no further, and when."""
     script = """echo '{"step": "a", "progress": 0.5}' >> "$DICOM_ADAPTER_PROGRESS"; exit 1"""
     with platform(tmp_path, sh(script, steps=("a", "b"))) as made:
         job = made.until(made.submit())
+        assert (job.state, job.finished_at) == ("failed", made.clock.now())
+        assert job.error == "the command ended with exit code 1"
     assert job.steps == (JobStep("a", StepState.RUNNING, 0.5), JobStep("b", StepState.WAITING, 0.0))
 
 
-def test_the_resources_used_are_those_of_the_job(tmp_path: Path) -> None:
+def test_s52_the_resources_used_are_those_of_the_job(tmp_path: Path) -> None:
     """CPU and wall time and memory of the command and its children are measured, not ours."""
     program = tmp_path / "program.py"
     program.write_text(

@@ -37,7 +37,7 @@ def backed_off(made: Platform, job: Job, retried: int) -> Job:
     return found
 
 
-def test_a_job_runs_again_at_its_time_and_not_before(tmp_path: Path) -> None:
+def test_t9_a_job_runs_again_at_its_time_and_not_before(tmp_path: Path) -> None:
     """It waits 10 s, then 20 s, without being polled; others run meanwhile."""
     with platform(tmp_path, patient(), sh("true", "other"), max_jobs=1) as made:
         job = backed_off(made, made.submit(), 1)
@@ -65,6 +65,23 @@ def test_a_job_runs_again_at_its_time_and_not_before(tmp_path: Path) -> None:
         )
         assert second.reason.endswith("attempt 2: the command ended with exit code 75; "
                                       "retry 2 of 3 in 20 s")  # fmt: skip
+
+
+def test_r14_who_waits_for_a_job_waits_between_its_attempts(tmp_path: Path) -> None:
+    """Watching it and following its log go on while it waits for its next attempt."""
+    with platform(tmp_path, patient()) as made:
+        job = backed_off(made, made.submit(), 1)
+        changes = made.views.watch(LOCAL, job.id, 0, lambda: True)
+        log = made.views.logs(LOCAL, job.id, follow=True, active=lambda: True)
+        first = next(changes).job
+        assert first is not None
+        assert (first.reason, next(log)) == ("backoff", b"no licence\n")
+        be_good(made)
+        made.clock.advance(10)
+        assert b"".join(log).endswith(b"no licence\n")
+        *_, last = changes
+        assert last.job is not None
+        assert last.job.state == "finished"
 
 
 def test_the_wait_has_a_cap() -> None:

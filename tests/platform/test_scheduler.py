@@ -35,7 +35,7 @@ def spans(made: Platform, jobs: list[Job]) -> list[tuple[float, float]]:
 TIMED = sh('b=$(date +%s.%N); sleep 0.02; echo $b $(date +%s.%N) > "$DICOM_ADAPTER_OUTPUT/span"')
 
 
-def test_one_job_at_a_time_is_strictly_sequential(tmp_path: Path) -> None:
+def test_s3_s45_one_job_at_a_time_is_strictly_sequential(tmp_path: Path) -> None:
     """With max_jobs 1 no two jobs ever overlap, and they run by priority, then in order."""
     with platform(tmp_path, TIMED, sh(GATE, "gate"), max_jobs=1) as made:
         first = made.until(made.submit("gate"), "processing")
@@ -49,7 +49,7 @@ def test_one_job_at_a_time_is_strictly_sequential(tmp_path: Path) -> None:
     assert all(before[1] <= after[0] for before, after in pairwise(ran))
 
 
-def test_jobs_run_together_as_far_as_max_jobs_allows(tmp_path: Path) -> None:
+def test_s46_jobs_run_together_as_far_as_max_jobs_allows(tmp_path: Path) -> None:
     """Two of three jobs run at once where two may; the third follows by itself."""
     with platform(tmp_path, sh(GATE), max_jobs=2) as made:
         jobs = [made.submit() for _ in range(3)]
@@ -65,7 +65,7 @@ def test_jobs_run_together_as_far_as_max_jobs_allows(tmp_path: Path) -> None:
     [{"cpus": 4}, {"memory": 2048 * MIB}, {"gpus": 1, "cpus": 3}],
     ids=["cpus", "memory", "gpus"],
 )
-def test_a_job_that_does_not_fit_waits_and_nothing_overtakes_it(
+def test_s42_s46_r13b_a_job_that_does_not_fit_waits_and_nothing_overtakes_it(
     tmp_path: Path, big: dict[str, int]
 ) -> None:
     """A big job at the head starts as soon as there is room; a small one behind it waits too."""
@@ -89,7 +89,7 @@ def test_a_job_that_does_not_fit_waits_and_nothing_overtakes_it(
             assert list(claims) == [running.id, waiting.id, small.id]
 
 
-def test_a_drained_job_goes_back_and_finishes_after_the_start(tmp_path: Path) -> None:
+def test_t9_a_drained_job_goes_back_and_finishes_after_the_start(tmp_path: Path) -> None:
     """A stop ends what runs, drops what it staged, and puts it back; the start runs it again."""
     script = 'echo once >> "$DICOM_ADAPTER_OUTPUT/out"; ' + GATE
     with platform(tmp_path, sh(script)) as made:
@@ -119,7 +119,7 @@ def test_a_drained_job_is_not_finished_by_its_exit_code(tmp_path: Path) -> None:
     assert (back.state, back.reason, back.outputs) == ("in_queue", "drain", ())
 
 
-def test_what_a_crash_left_is_put_right(tmp_path: Path) -> None:
+def test_r5_what_a_crash_left_is_put_right(tmp_path: Path) -> None:
     """A job that the ledger has as processing goes back; a submission that was cut off goes."""
     with platform(tmp_path, sh("true")) as made:
         made.scheduler.stop(10)
@@ -137,7 +137,7 @@ def test_what_a_crash_left_is_put_right(tmp_path: Path) -> None:
     assert (ended.state, ended.attempts, ended.outputs) == ("finished", 2, ())
 
 
-def test_a_job_that_a_crash_left_cancelling_is_cancelled(tmp_path: Path) -> None:
+def test_r5_a_job_that_a_crash_left_cancelling_is_cancelled(tmp_path: Path) -> None:
     """Its processes are gone, so the stop is done: it does not run again, and keeps nothing."""
     with platform(tmp_path, sh("true"), on_lost="fail") as made:
         made.scheduler.stop(10)
@@ -173,7 +173,7 @@ def test_what_a_ledger_does_not_know_is_left_where_it_was_started(
     assert [(line["folders"], line["log_level"]) for line in lines] == [(1, "warning")]
 
 
-def test_an_end_is_recorded_once_the_ledger_can_be_written(
+def test_r12_an_end_is_recorded_once_the_ledger_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that is full when a job ends does not leave it processing for ever."""
@@ -200,7 +200,7 @@ def test_an_end_is_recorded_once_the_ledger_can_be_written(
     assert next(refusals, None) is None
 
 
-def test_a_stop_while_the_ledger_is_full_leaves_the_job_to_the_next_start(
+def test_r12_a_stop_while_the_ledger_is_full_leaves_the_job_to_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An end that cannot be recorded before the stop is not lost: the job runs again."""

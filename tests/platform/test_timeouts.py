@@ -13,7 +13,7 @@ from tests.platform.test_cancel import GATE, actions, cancel, history, running
 STEP = """echo '{"step": "a", "progress": 0.1}' >> "$DICOM_ADAPTER_PROGRESS"; sleep 0.2;"""
 
 
-def test_a_job_that_waits_too_long_fails_by_itself(tmp_path: Path) -> None:
+def test_t14_a_job_that_waits_too_long_fails_by_itself(tmp_path: Path) -> None:
     """It ends at its moment, without a poll and without having run; who came later waits on."""
     with platform(tmp_path, sh(GATE, queue_timeout=60), max_jobs=1) as made:
         first, early = running(made), made.submit()

@@ -32,7 +32,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def test_an_open_group_goes_on_after_a_restart(tmp_path: Path) -> None:
+def test_r16_an_open_group_goes_on_after_a_restart(tmp_path: Path) -> None:
     """A group that was open at the stop takes instances again, and keeps deadline and cap."""
     clock = ManualClock()
     with running(tmp_path, MINUTE, clock) as adapter:

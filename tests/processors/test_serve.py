@@ -21,7 +21,7 @@ def rows(folder: Path, *words: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answer.stdout.splitlines()]
 
 
-def test_s82_a_study_becomes_a_job_in_five_seconds(tmp_path: Path) -> None:
+def test_s44_s82_a_study_becomes_a_job_in_five_seconds(tmp_path: Path) -> None:
     """Sent by `send`, a study is a job after the default timeout, and `--json` tells it."""
     file = tmp_path / "dicom-adapter.yaml"
     file.write_text(shipped(ROOT / "config/scenario-2.yaml"), "utf-8")

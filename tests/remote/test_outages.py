@@ -36,7 +36,7 @@ def test_it_is_waited_for_where_it_is_away_from_the_begin(tmp_path: Path) -> Non
         assert only_job(there).state == "finished"
 
 
-def test_it_ends_while_the_way_is_cut(tmp_path: Path) -> None:
+def test_r12_it_ends_while_the_way_is_cut(tmp_path: Path) -> None:
     """Away in the middle, and its end as well: found when the way is mended, each log line once."""
     with far(tmp_path) as there, wire(there) as way, near(tmp_path, way.port) as here:
         here.submit()

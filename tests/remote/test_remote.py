@@ -112,7 +112,7 @@ def test_a_job_that_fails_there_fails_here_with_its_reason(pair: Pair) -> None:
     assert pair.here.log_of(mine).endswith("PATIENT\n")
 
 
-def test_what_waits_there_is_cancelled_there(pair: Pair) -> None:
+def test_s117_s118_what_waits_there_is_cancelled_there(pair: Pair) -> None:
     """A cancellation reaches the queue of the other platform, and its answer is ours."""
     platform = pair.there.client.platform
     platform.PausePlatform(platform_pb2.PausePlatformRequest())
@@ -127,7 +127,7 @@ def test_what_waits_there_is_cancelled_there(pair: Pair) -> None:
     platform.ResumePlatform(platform_pb2.ResumePlatformRequest())
 
 
-def test_what_runs_there_is_ended_there(pair: Pair) -> None:
+def test_s117_s118_what_runs_there_is_ended_there(pair: Pair) -> None:
     """The request goes out, the process there ends, and nothing of an output is left here."""
     mine, its = pair.started("ended")
     cancel(pair.here, mine)
@@ -139,7 +139,7 @@ def test_what_runs_there_is_ended_there(pair: Pair) -> None:
     assert mine.outputs == ()
 
 
-def test_a_cancellation_that_comes_too_late_ends_finished(pair: Pair) -> None:
+def test_s113_s118_t6_a_cancellation_that_comes_too_late_ends_finished(pair: Pair) -> None:
     """The other platform lets it end by itself: it is finished here too, with its outputs."""
     mine, its = pair.started("late", "late")
     cancel(pair.here, mine)
@@ -154,7 +154,7 @@ def test_a_cancellation_that_comes_too_late_ends_finished(pair: Pair) -> None:
     ]
 
 
-def test_what_somebody_cancels_there_is_cancelled_here(pair: Pair) -> None:
+def test_s118_what_somebody_cancels_there_is_cancelled_here(pair: Pair) -> None:
     """Nobody has asked for it here: the other platform's answer is final all the same."""
     mine, its = pair.started("there")
     cancel(pair.there, its)
@@ -163,3 +163,21 @@ def test_what_somebody_cancels_there_is_cancelled_here(pair: Pair) -> None:
         ("processing", "cancelling", "far"),
         ("cancelling", "cancelled", "system"),
     ]
+
+
+def test_s101_a_rerun_runs_there_again(pair: Pair) -> None:
+    """It is another job here and another one there, of the same definition."""
+    first, _ = pair.started("once")
+    (pair.folder / "once.go").touch()
+    first, its_first = pair.become(first, "finished")
+    pair.here.client.jobs.RerunJob(jobs_pb2.RerunJobRequest(job=first.id, name="again"))
+    (pair.folder / "again.go").touch()
+    again = pair.here.until_state("finished", name="again")
+    its_again = pair.there.until_state("finished", name="again")
+    assert (again.rerun_of, again.rules) == (first.name, first.rules)
+    assert again.pipeline_version == first.pipeline_version
+    assert its_again.pipeline_version == its_first.pipeline_version
+    assert len({first.id, its_first.id, again.id, its_again.id}) == 4
+    assert pair.here.output(again, "sub/002/000001.dcm") == pair.here.output(
+        first, "sub/002/000001.dcm"
+    )

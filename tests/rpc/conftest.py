@@ -18,6 +18,7 @@ class Served:
 
     platform: Platform
     client: Client
+    address: str
 
     @property
     def jobs(self) -> list[str]:
@@ -40,11 +41,16 @@ class Served:
 def served(tmp_path: Path) -> Iterator[Served]:
     """A platform with a pipeline that ends at once, one that waits for a file, one that fails."""
     wait = "echo early; until [ -e ../../go ]; do sleep 0.01; done; echo late"
-    pipelines = (sh("echo done"), sh(wait, "wait", steps=("a", "b")), sh("exit 1", "fail"))
+    pipelines = (
+        sh("echo done"),
+        sh(wait, "wait", steps=("a", "b"), description="It waits."),
+        sh("exit 1", "fail"),
+    )
     with platform(tmp_path, *pipelines) as made:
         server = Server(made.served, None, made.access)
         port = server.listen("127.0.0.1:0")
         server.start()
-        with Client(f"127.0.0.1:{port}", made.known_as("somebody")) as client:
-            yield Served(made, client)
+        address = f"127.0.0.1:{port}"
+        with Client(address, made.known_as("somebody")) as client:
+            yield Served(made, client, address)
         server.stop(0)

@@ -16,6 +16,7 @@ from dicom_adapter.ledger import events
 from dicom_adapter.model import LOCAL, Caller, InputFile, JobInput, JobRequest, Priority
 from dicom_adapter.platform.views import JobViews
 from dicom_adapter.rpc import convert, server
+from dicom_adapter.rpc.client import Client
 from dicom_adapter.v1 import jobs_pb2, pipelines_pb2
 from tests.platform.harness import SOMEBODY, wait_for_file
 from tests.rpc.conftest import Served
@@ -37,7 +38,7 @@ def refused(call: Callable[[Any], Any], request: Any) -> tuple[str, str, str]:  
     return error.code().name, error.details(), field
 
 
-def test_a_request_makes_one_job(served: Served) -> None:
+def test_s1_a_request_makes_one_job(served: Served) -> None:
     """The same request again, also after the job has ended, returns the job that it made."""
     request = served.platform.request()
     first = served.client.submit(request)
@@ -46,6 +47,39 @@ def test_a_request_makes_one_job(served: Served) -> None:
     assert served.client.submit(request) == first
     assert served.workspaces == [first]
     assert len(served.jobs) == 1
+
+
+def test_s1_s2_s5_t1_a_job_has_its_id_from_the_first_moment_on(served: Served) -> None:
+    """It waits by the id that the call returned, keeps it to its end, and no other job gets it."""
+    made, client = served.platform, served.client
+    made.platform.pause(LOCAL)
+    job_id = client.submit(made.request("fail"))
+    request = jobs_pb2.GetJobRequest(job=job_id)
+    waiting = client.jobs.GetJob(request)
+    assert (waiting.id, waiting.state) == (job_id, jobs_pb2.JOB_STATE_IN_QUEUE)
+    assert (waiting.attempts, waiting.HasField("started_at")) == (0, False)
+    (move,) = client.jobs.GetJobHistory(request).events
+    assert (move.action, move.from_state, move.to_state) == ("create", "", "in_queue")
+    made.platform.resume(LOCAL)
+    made.control.retry(SOMEBODY, made.until(made.views.get(LOCAL, job_id)).id)
+    ended = made.until(made.views.get(LOCAL, job_id))
+    assert (ended.id, ended.attempts) == (job_id, 2)
+    made.control.delete(SOMEBODY, job_id)
+    others = {client.submit(made.request()) for _ in range(3)}
+    assert (len(others), job_id in others) == (3, False)
+    assert refused(client.jobs.GetJob, request)[0] == "NOT_FOUND"
+
+
+def test_s41_a_job_outlives_the_client_that_made_it(served: Served) -> None:
+    """The call returns before it has ended, its client goes, and another one finds it finished."""
+    with Client(served.address, served.platform.known_as("another")) as client:
+        job_id = client.submit(served.platform.request("wait"))
+        made = served.platform.until(served.platform.views.get(LOCAL, job_id), "processing")
+    (served.platform.workspaces.folder / "go").touch()
+    assert made.finished_at is None
+    changes = served.client.jobs.WatchJobs(jobs_pb2.WatchJobsRequest(job=job_id))
+    *_, last = changes
+    assert (last.job.state, last.job.attempts) == (jobs_pb2.JOB_STATE_FINISHED, 1)
 
 
 def test_a_request_that_comes_many_times_at_once_makes_one_job(served: Served) -> None:
@@ -64,7 +98,9 @@ def test_a_request_that_comes_many_times_at_once_makes_one_job(served: Served) -
     assert len(served.jobs) == 1
 
 
-def test_many_requests_at_once_make_as_many_jobs_with_names_of_their_own(served: Served) -> None:
+def test_r16_many_requests_at_once_make_as_many_jobs_with_names_of_their_own(
+    served: Served,
+) -> None:
     """Jobs that ask for one name within one second get different ones."""
     requests = [served.platform.request(name="A" * 70) for _ in range(12)]
     with ThreadPoolExecutor(12) as pool:
@@ -180,7 +216,7 @@ def _removed_by_hand(served: Served) -> InputFile:
 
 
 @pytest.mark.parametrize("absent", [_unknown, _other_bytes, _removed_by_hand])
-def test_a_missing_instance_fails_the_request_whole(
+def test_t1_a_missing_instance_fails_the_request_whole(
     served: Served, absent: Callable[[Served], InputFile]
 ) -> None:
     """An instance that is not here is FAILED_PRECONDITION; nothing is left on the disk."""
@@ -194,7 +230,7 @@ def test_a_missing_instance_fails_the_request_whole(
     assert (served.workspaces, served.jobs) == ([], [])
 
 
-def test_a_job_is_shown_whole(served: Served) -> None:
+def test_s52_s53_a_job_is_shown_whole(served: Served) -> None:
     """GetJob finds by id and by name, and tells all that is known."""
     request = served.platform.request(arguments={"a": "b"}, priority=Priority.HIGHER)
     job_id = served.client.submit(request)
@@ -202,7 +238,8 @@ def test_a_job_is_shown_whole(served: Served) -> None:
     job = served.client.jobs.GetJob(jobs_pb2.GetJobRequest(job=job_id))
     assert served.client.jobs.GetJob(jobs_pb2.GetJobRequest(job=job.name)) == job
     shown = MessageToDict(job, preserving_proto_field_name=True)
-    assert shown.pop("used").keys() <= {"cpu_seconds", "max_rss_bytes", "wall_seconds"}
+    used = shown.pop("used")
+    assert {"wall_seconds"} <= used.keys() <= {"cpu_seconds", "max_rss_bytes", "wall_seconds"}
     (item,) = shown.pop("items")
     assert shown.pop("item_counts") == {"finished": 1}
     assert shown.pop("executor") == "local"
@@ -443,13 +480,14 @@ def test_a_fault_of_ours_tells_the_caller_nothing(
     assert "DOE" not in told.out + told.err
 
 
-def test_pipelines_are_shown(served: Served) -> None:
+def test_s43_pipelines_are_shown(served: Served) -> None:
     """Pipelines are listed by name, each as it is shown alone; a version is one command."""
     listed = served.client.pipelines.ListPipelines(pipelines_pb2.ListPipelinesRequest()).pipelines
     assert [pipeline.name for pipeline in listed] == ["fail", "test", "wait"]
     request = pipelines_pb2.GetPipelineRequest(name="wait")
     shown = served.client.pipelines.GetPipeline(request)
     assert shown == listed[2]
+    assert [pipeline.description for pipeline in listed] == ["", "", "It waits."]
     assert (shown.cancel_policy, shown.log_size, shown.queue_timeout_seconds) == ("kill", 2**24, 0)
     assert (shown.retries.attempts, shown.limits.HasField("running")) == (0, False)
     assert len({pipeline.version for pipeline in listed}) == 3

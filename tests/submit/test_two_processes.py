@@ -180,7 +180,7 @@ def _wait_for_group(client: Client, instances: int) -> list[str]:
     return [group.id for group in groups]
 
 
-def test_a_platform_that_is_down_is_waited_for(tmp_path: Path) -> None:
+def test_r16_a_platform_that_is_down_is_waited_for(tmp_path: Path) -> None:
     """A submission waits, visible, with growing pauses, and is accepted when the platform is up."""
     port, clock = free_port(), ManualClock()
     with adapter(tmp_path, port, clock) as made:
@@ -319,7 +319,7 @@ def proxied(
 
 
 @pytest.mark.parametrize("loss", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
-def test_a_lost_answer_makes_no_second_job(tmp_path: Path, loss: grpc.StatusCode) -> None:
+def test_r16_a_lost_answer_makes_no_second_job(tmp_path: Path, loss: grpc.StatusCode) -> None:
     """When the connection breaks after the commit the same request is made again: one job."""
     port, clock = free_port(), ManualClock()
     with (
@@ -338,7 +338,7 @@ def test_a_lost_answer_makes_no_second_job(tmp_path: Path, loss: grpc.StatusCode
     assert job.instances == 2
 
 
-def test_what_was_accepted_is_never_submitted_again(tmp_path: Path) -> None:
+def test_r16_what_was_accepted_is_never_submitted_again(tmp_path: Path) -> None:
     """Of three jobs of a group one fails to arrive: only that one is tried again."""
     port, clock = free_port(), ManualClock()
     three = "".join(
