@@ -230,14 +230,22 @@ def test_latest_runs_what_the_pipeline_is_now(tmp_path: Path) -> None:
 
 
 def test_s102_s103_a_rerun_is_allowed_from_every_state(tmp_path: Path) -> None:
-    """Also of a job that waits, runs, failed, or was cancelled or invalidated."""
-    with platform(tmp_path, sh(GATE), sh("exit 1", "fail"), max_jobs=1) as made:
+    """Also of a job that waits, runs or ends, failed, or was cancelled or invalidated."""
+    drained = sh(GATE, cancel=CancelPolicy.DRAIN)
+    with platform(tmp_path, drained, sh("exit 1", "fail"), max_jobs=1) as made:
         failed = made.until(made.submit("fail"))
         runs, waits, cancelled = running(made), made.submit(), cancel(made, made.submit())
         again = [rerun(made, job) for job in (failed, runs, waits, cancelled)]
+        cancelling = cancel(made, runs)
+        again.append(rerun(made, cancelling))
+        assert made.views.get(LOCAL, runs.id) == cancelling
+        assert cancelling.state == "cancelling"
         (made.workspaces.folder / "go").touch()
         ended = [made.until(job).state for job in again]
-        assert ended == ["failed", "finished", "finished", "finished"]
+        assert ended == ["failed", *["finished"] * 4]
+        finished = made.views.get(LOCAL, runs.id)
+        assert made.until(rerun(made, finished)).state == "finished"
+        assert made.views.get(LOCAL, runs.id) == finished
         invalid = made.control.invalidate(SOMEBODY, runs.id, why="wrong")
         assert made.until(rerun(made, invalid)).state == "finished"
         assert made.views.get(LOCAL, runs.id).state == "invalidated"

@@ -198,7 +198,7 @@ def test_s38_s114_what_has_ended_stays_as_it_is(tmp_path: Path, script: str, sta
         assert actions(made, ended)[-1] != "cancel"
 
 
-def test_s40_only_if_queued(tmp_path: Path) -> None:
+def test_s38_s40_only_if_queued(tmp_path: Path) -> None:
     """Who wants to cancel what waits alone is refused where it runs."""
     with platform(tmp_path, sh(GATE), max_jobs=1) as made:
         job, waiting = running(made), made.submit()

@@ -194,10 +194,13 @@ def test_r16_a_platform_that_is_down_is_waited_for(tmp_path: Path) -> None:
         assert made.service.status().attention == (
             "1 submission is waiting for the platform: see `submissions list`",
         )
+        for attempt in (3, 4, 5):
+            clock.advance(300)
+            unsettled(made, attempts=attempt)
         assert len(files(made)) == 1
         with platform(tmp_path, port) as far, Client(far, known(tmp_path)) as client:
             # gRPC itself finds the platform again a little later than it is up.
-            for attempt in range(2, 1000):
+            for attempt in range(5, 1000):
                 clock.advance(300)
                 if not _waits(made, attempt):
                     break
