@@ -13,6 +13,8 @@ FILE_MODE = 0o440
 FOLDER_MODE = 0o700
 #: The errors of a disk that is full: it may have room again later.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: Between two attempts to write to one.
+NO_ROOM_PAUSE_SECONDS = 5.0
 #: A disk with less than that is full: most of what writes to it fails.
 LITTLE = 1024**2
 

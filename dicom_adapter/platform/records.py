@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import structlog
 from sqlalchemy import Connection
 
+from dicom_adapter import files
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import StaleLeaseError, UnavailableError, fingerprint
-from dicom_adapter.files import NO_ROOM
 from dicom_adapter.ledger import Ledger, due, items, jobs, leases, queue
 from dicom_adapter.ledger.leases import Claim
 from dicom_adapter.lifecycle import FRUITFUL, Action, ItemState, JobState, Phase, Reason, roll_up
@@ -24,7 +24,6 @@ from dicom_adapter.platform.workspace import Workspace, Workspaces
 
 LONGEST_ERROR = 500
 LEDGER_PAUSE_SECONDS = 1.0
-NO_ROOM_PAUSE_SECONDS = 5.0
 
 _Made = TypeVar("_Made")
 
@@ -138,7 +137,7 @@ class Records:
             try:
                 write()
             except OSError as error:
-                if error.errno not in NO_ROOM:
+                if error.errno not in files.NO_ROOM:
                     raise
                 log.warning(
                     "the disk has no room for a job; it is tried again",
@@ -148,7 +147,7 @@ class Records:
                 )
             else:
                 return True
-            if self._stopping.wait(NO_ROOM_PAUSE_SECONDS) or self.is_cancelled(claim):
+            if self._stopping.wait(files.NO_ROOM_PAUSE_SECONDS) or self.is_cancelled(claim):
                 return False
 
     def leave(self, claim: Claim) -> JobItem | None:

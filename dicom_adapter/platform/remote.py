@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
+from dicom_adapter import files
 from dicom_adapter.errors import (
     DicomAdapterError,
     NotFoundError,
@@ -17,7 +18,6 @@ from dicom_adapter.errors import (
     UnavailableError,
     WrongStateError,
 )
-from dicom_adapter.files import NO_ROOM
 from dicom_adapter.ledger.remotes import Handed
 from dicom_adapter.lifecycle import TERMINAL, JobState, Reason
 from dicom_adapter.model import (
@@ -41,7 +41,6 @@ LOOK_SECONDS = 1.0
 # After the end of a job, so long its log is waited for.
 LOG_SECONDS = 10.0
 LONGEST_LOG_PAUSE_SECONDS = 2.0
-NO_ROOM_PAUSE_SECONDS = 5.0
 #: Refusals that a new token, or a moment, may end, once the other platform has the item.
 PASSING = (UnauthenticatedError, PermissionDeniedError)
 # What a program is said to have ended with that nobody waits for any more.
@@ -275,10 +274,10 @@ class RemoteProgram:
                     *PASSING,
                 )
             except OSError as error:
-                if error.errno not in NO_ROOM:
+                if error.errno not in files.NO_ROOM:
                     raise
                 self._note_silence(f"no room for an output: {error.strerror}")
-                self._line.rest(NO_ROOM_PAUSE_SECONDS)
+                self._line.rest(files.NO_ROOM_PAUSE_SECONDS)
             else:
                 self._note_answer()
                 return

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from dicom_adapter.platform import records
+from dicom_adapter import files
 from tests.platform.harness import SOMEBODY, platform, sh
 from tests.support import PATIENCE
 
@@ -63,7 +63,7 @@ def test_a_job_that_waits_for_room_can_be_cancelled(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What has filled the disk and ended well waits to be recorded; cancelled, it makes room."""
-    monkeypatch.setattr(records, "NO_ROOM_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(files, "NO_ROOM_PAUSE_SECONDS", 0.05)
     # Where that has no room either, nobody can decide anything.
     (disk / "ledger.db").symlink_to(disk.parent / "ledger.db")
     with capture_logs() as told, platform(disk, sh(f"{FILL}; true"), NEXT, max_jobs=1) as made:

@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 import pytest
 
+from dicom_adapter import files
 from dicom_adapter.errors import NotFoundError, WrongStateError
 from dicom_adapter.ledger import control
 from dicom_adapter.model import LOCAL, InputFile, Job, JobInput
-from dicom_adapter.platform import records
 from dicom_adapter.platform.workspace import Workspace
 from tests.platform.harness import MIB, SOMEBODY, Platform, part10, platform, sh
 from tests.platform.test_cancel import actions
@@ -231,7 +231,7 @@ def test_a_job_waits_with_its_end_for_room_on_the_disk(
 
     monkeypatch.setattr(Workspace, "stage_provenance", refuse)
     if not stopped:
-        monkeypatch.setattr(records, "NO_ROOM_PAUSE_SECONDS", 0.01)
+        monkeypatch.setattr(files, "NO_ROOM_PAUSE_SECONDS", 0.01)
     with platform(tmp_path, sh(SCRIPT)) as made:
         job = made.submit()
         assert full.wait(PATIENCE)

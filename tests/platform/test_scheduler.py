@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, text
 from structlog.testing import capture_logs
 
+from dicom_adapter import files
 from dicom_adapter.config import Capacity
 from dicom_adapter.errors import UnavailableError
 from dicom_adapter.model import LOCAL, Job, Priority
@@ -235,7 +236,7 @@ def test_a_job_waits_for_room_on_the_disk(
 
     monkeypatch.setattr(Workspace, "prepare", refuse)
     if not stopped:
-        monkeypatch.setattr(records, "NO_ROOM_PAUSE_SECONDS", 0.01)
+        monkeypatch.setattr(files, "NO_ROOM_PAUSE_SECONDS", 0.01)
     with platform(tmp_path, sh("true")) as made:
         job = made.submit()
         assert full.wait(PATIENCE)
