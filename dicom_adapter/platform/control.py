@@ -1,6 +1,7 @@
 """What people do to jobs that are there: they cancel, retry, invalidate and delete them."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import structlog
@@ -168,18 +169,19 @@ class JobControl:
             for item in chosen
             if item.state == ItemState.FINISHED
         ]
-        try:
-            with self._ledger.write() as tx:
-                self._queue.check_room(tx, job)
-                control.retry(tx, job, chosen, at=self._clock.now(), actor=caller.name, why=why)
-                found = jobs.get(tx, job.id)
-                # Last: a crash before the commit is seen by the next start.
+        # A crash before the commit, or after it, is seen by the next start.
+        with self._workspaces.superseding(job.id) if done else nullcontext():
+            try:
+                with self._ledger.write() as tx:
+                    self._queue.check_room(tx, job)
+                    control.retry(tx, job, chosen, at=self._clock.now(), actor=caller.name, why=why)
+                    found = jobs.get(tx, job.id)
+                    for part in done:
+                        part.supersede_outputs(job.attempts)
+            except BaseException:
                 for part in done:
-                    part.supersede_outputs(job.attempts)
-        except BaseException:
-            for part in done:
-                part.restore_outputs(job.attempts)
-            raise
+                    part.restore_outputs(job.attempts)
+                raise
         log.info("job is to run again", action="job.retried", job=job.name, by=caller.name)
         self._submitted()
         return found

@@ -145,11 +145,14 @@ class Recovery:
     def _agree_on_outputs(self) -> None:
         """Have outputs lie where the ledger says, where a crash cut a retry off."""
         with self._ledger.read() as tx:
-            ids = jobs.known(tx, self._workspaces.with_superseded())
-            found = [jobs.get(tx, job_id) for job_id in {*ids, *jobs.with_superseded(tx)}]
+            cut_off = self._workspaces.cut_off()
+            ids = {*jobs.known(tx, cut_off), *jobs.with_superseded(tx)}
+            found = [jobs.get(tx, job_id) for job_id in ids]
         for job in found:
             for item in job.items:
                 self._agree_on_item(job, item)
+        for job_id in cut_off:
+            self._workspaces.agreed(job_id)
 
     def _agree_on_item(self, job: Job, item: JobItem) -> None:
         workspace = self._workspaces.of(job.id).of_item(item, len(job.items))

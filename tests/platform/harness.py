@@ -15,7 +15,16 @@ from dicom_adapter.files import LeaveToKernel
 from dicom_adapter.ledger import Ledger, instances
 from dicom_adapter.ledger.turns import Rules
 from dicom_adapter.lifecycle import TERMINAL, Role
-from dicom_adapter.model import LOCAL, Caller, InputFile, Job, JobInput, JobRequest, Priority
+from dicom_adapter.model import (
+    LOCAL,
+    Caller,
+    InputFile,
+    Job,
+    JobInput,
+    JobItem,
+    JobRequest,
+    Priority,
+)
 from dicom_adapter.platform.control import JobControl
 from dicom_adapter.platform.embedded import PlatformOperations
 from dicom_adapter.platform.executor import Executor
@@ -243,3 +252,14 @@ def wait_for_file(path: Path) -> None:
             return
         waiting.wait(0.01)
     raise TimeoutError(f"{path} was not made")
+
+
+def leave_half_retried(made: Platform, job: Job, *items: JobItem) -> None:
+    """Leave what a crash just before the commit of a retry leaves: outputs that were set aside."""
+    with made.workspaces.superseding(job.id):
+        marks = [path for path in made.workspaces.folder.iterdir() if path.is_file()]
+        for item in items or job.items:
+            part = made.workspaces.of(job.id).of_item(item, len(job.items))
+            part.supersede_outputs(job.attempts)
+    for mark in marks:
+        mark.touch()

@@ -14,7 +14,13 @@ from dicom_adapter.ledger import control, jobs
 from dicom_adapter.lifecycle import CancelPolicy, Role
 from dicom_adapter.model import LOCAL, Caller, Job
 from dicom_adapter.platform.workspace import Workspace
-from tests.platform.harness import SOMEBODY, Platform, platform, sh
+from tests.platform.harness import (
+    SOMEBODY,
+    Platform,
+    leave_half_retried,
+    platform,
+    sh,
+)
 from tests.platform.test_cancel import GATE, actions, cancel, history, running
 
 #: Fails until somebody makes the file `good`; its output is another one each time.
@@ -181,7 +187,7 @@ def test_a_retry_that_a_crash_cut_off(tmp_path: Path, *, is_committed: bool) -> 
             with made.ledger.write() as tx:
                 control.retry(tx, job, job.items, at=made.clock.now(), actor="somebody", why="")
         else:
-            made.workspaces.of(job.id).supersede_outputs(job.attempts)
+            leave_half_retried(made, job)
     with platform(tmp_path, sh(MOODY)) as again:
         found = again.until(job)
         if is_committed:

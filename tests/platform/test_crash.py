@@ -183,6 +183,49 @@ def test_r4_a_job_is_made_and_put_into_the_queue_together(
             assert list(told.scalars()) == [job.id for job in found]
 
 
+def die_retrying(folder: Path, *, is_committed: bool) -> None:
+    """Retry a finished job in this process, and kill it just before the commit, or just after."""
+    supersede = Workspace.supersede_outputs
+
+    def supersede_and_die(workspace: Workspace, attempt: int) -> None:
+        supersede(workspace, attempt)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def die(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with platform(folder, sh(ONCE)) as made:
+        job = made.until(made.submit())
+        moment = (
+            patch.object(Path, "unlink", die)
+            if is_committed
+            else patch.object(Workspace, "supersede_outputs", supersede_and_die)
+        )
+        made.scheduler.stop(PATIENCE)
+        with moment:
+            made.control.retry(LOCAL, job.id, confirm=True)
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_t11_a_killed_retry_leaves_the_outputs_where_the_ledger_says(
+    tmp_path: Path, *, is_committed: bool
+) -> None:
+    """A power cut leaves a job that has finished with its outputs, or one that runs again."""
+    process = get_context("spawn").Process(
+        target=die_retrying, args=(tmp_path,), kwargs={"is_committed": is_committed}
+    )
+    process.start()
+    process.join(PATIENCE)
+    assert process.exitcode == -signal.SIGKILL
+    with platform(tmp_path, sh(ONCE)) as made:
+        (job,) = made.views.listed(LOCAL, JobFilter(), 10, "").jobs
+        ended = made.until(job)
+        assert (ended.state, ended.attempts) == ("finished", 2 if is_committed else 1)
+        assert set(ended.superseded_outputs) == ({1} if is_committed else set())
+        assert made.output_of(ended, "out") == "once\n"
+        assert [path.name for path in made.workspaces.folder.iterdir()] == [job.id]
+
+
 @pytest.mark.parametrize("moment", Moment)
 def test_t7_r9_outputs_and_state_are_committed_together(tmp_path: Path, moment: Moment) -> None:
     """A power cut leaves a finished job with its outputs, or one that is run again from nothing."""

@@ -17,7 +17,15 @@ from dicom_adapter.ledger import control, events, items
 from dicom_adapter.lifecycle import ENDED_ITEM, CancelPolicy, ItemState, JobState, roll_up
 from dicom_adapter.model import LOCAL, Job
 from dicom_adapter.platform.selection import Selection
-from tests.platform.harness import SOMEBODY, Platform, part10, platform, sh, wait_for_file
+from tests.platform.harness import (
+    SOMEBODY,
+    Platform,
+    leave_half_retried,
+    part10,
+    platform,
+    sh,
+    wait_for_file,
+)
 
 #: Does what the text of its input says, behind the 132 bytes that a file begins with.
 SCRIPT = 'tail -c +133 "$DICOM_ADAPTER_INPUT"/001/000001.dcm > s; . ./s'
@@ -268,8 +276,7 @@ def test_a_retry_of_items_that_a_crash_cut_off(tmp_path: Path, *, is_committed: 
             with made.ledger.write() as tx:
                 control.retry(tx, job, job.items[1:], at=made.clock.now(), actor="ann", why="")
         else:
-            workspace = made.workspaces.of(job.id).of_item(job.items[1], 2)
-            workspace.supersede_outputs(job.attempts)
+            leave_half_retried(made, job, job.items[1])
     with running(tmp_path) as again:
         found = again.until(job)
         assert (found.state, states(found)) == ("finished", ["finished", "finished"])

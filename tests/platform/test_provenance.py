@@ -17,7 +17,15 @@ from dicom_adapter.errors import NotFoundError, WrongStateError
 from dicom_adapter.ledger import control
 from dicom_adapter.model import LOCAL, InputFile, Job, JobInput
 from dicom_adapter.platform.workspace import Workspace
-from tests.platform.harness import MIB, SOMEBODY, Platform, part10, platform, sh
+from tests.platform.harness import (
+    MIB,
+    SOMEBODY,
+    Platform,
+    leave_half_retried,
+    part10,
+    platform,
+    sh,
+)
 from tests.platform.test_cancel import actions
 from tests.support import PATIENCE
 
@@ -180,7 +188,7 @@ def test_a_record_lies_where_the_ledger_says_after_a_retry_that_a_crash_cut_off(
             with made.ledger.write() as tx:
                 control.retry(tx, job, job.items, at=made.clock.now(), actor="somebody", why="")
         else:
-            made.workspaces.of(job.id).supersede_outputs(job.attempts)
+            leave_half_retried(made, job)
     with platform(tmp_path, sh(SCRIPT)) as again:
         found = again.until(job)
         aside = again.workspaces.of(job.id).superseded / "1.provenance.json"
