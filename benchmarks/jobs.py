@@ -91,7 +91,7 @@ def _ledger(folder: Path) -> None:
         _fill(ledger, range(start, min(start + BATCH, JOBS)))
     print(f"| {JOBS:,} jobs, {WAITING:,} of them waiting | ms |")
     print("| --- | ---: |")
-    for what, wanted in _filters().items():
+    for what, wanted in filters().items():
         _print(f"a page of {PAGE}, {what}", f"{_milliseconds(_listing(ledger, wanted)):.1f}")
     _print("claiming the next job", f"{_milliseconds(_claiming(ledger)):.1f}")
     _print("how many are before the last one", f"{_milliseconds(_standing(ledger)):.1f}")
@@ -148,7 +148,8 @@ def _item_state(row: Mapping[str, Any]) -> ItemState:
     return ItemState(row["state"])
 
 
-def _filters() -> dict[str, JobFilter]:
+def filters() -> dict[str, JobFilter]:
+    """Return the filters that are measured, by what they are."""
     failed = (JobState.FAILED, JobState.CANCELLED)
     return {
         "no filter": JobFilter(),

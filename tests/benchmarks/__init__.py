@@ -1,0 +1,1 @@
+"""Tests of the benchmarks: that each measures what it says, not what it finds."""

@@ -1,0 +1,56 @@
+"""The benchmarks work, with what little they are given here; nothing is timed."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import durability, jobs, ledger
+
+# What was measured, in the last column.
+ROW = re.compile(r"\| -?[0-9.]+( ms| s|% of a core)? \|$")
+NUMBER = re.compile(r"\| +(-?[0-9]+\.?[0-9]*)")
+
+
+def test_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each filter and each claim, and for what the service does and costs."""
+    monkeypatch.chdir(tmp_path)
+    few = {"JOBS": 300, "WAITING": 30, "BATCH": 100, "SHORT": 5, "ROUNDS": 2, "IDLE_SECONDS": 0.1}
+    for name, value in few.items():
+        monkeypatch.setattr(jobs, name, value)
+    jobs.main()
+    told = capsys.readouterr().out
+    rows = [
+        line
+        for line in told.splitlines()
+        if re.search(r"\| [0-9.,]+( ms| s|% of a core)? \|$", line)
+    ]
+    # Each filter, and two of the queue; and seven of the service.
+    assert len(rows) == len(jobs.filters()) + 2 + 7, told
+    assert not list(tmp_path.iterdir())
+
+
+def test_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each size of a commit and each durability, and for each number of studies."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ledger, "INSTANCES", 200)
+    ledger.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 * len(ledger.BATCHES) + len(ledger.STUDIES)
+    assert all(line.endswith(" ms") for line in lines)
+
+
+def test_durability(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each size, with four numbers."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"INSTANCES": 10, "ROUNDS": 1}.items():
+        monkeypatch.setattr(durability, name, value)
+    durability.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [len(NUMBER.findall(line)) for line in lines[2:]] == [4] * len(durability.SIZES)
