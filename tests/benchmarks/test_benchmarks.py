@@ -22,11 +22,7 @@ def test_jobs(
         monkeypatch.setattr(jobs, name, value)
     jobs.main()
     told = capsys.readouterr().out
-    rows = [
-        line
-        for line in told.splitlines()
-        if re.search(r"\| [0-9.,]+( ms| s|% of a core)? \|$", line)
-    ]
+    rows = [line for line in told.splitlines() if ROW.search(line)]
     # Each filter, and two of the queue; and seven of the service.
     assert len(rows) == len(jobs.filters()) + 2 + 7, told
     assert not list(tmp_path.iterdir())
