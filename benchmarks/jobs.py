@@ -306,7 +306,8 @@ def _idle(served: _Served) -> float:
     before = process.cpu_times()
     time.sleep(IDLE_SECONDS)
     after = process.cpu_times()
-    return (after.user + after.system - before.user - before.system) / IDLE_SECONDS
+    # Two sums of the same numbers may differ by less than nothing.
+    return max(0.0, after.user + after.system - before.user - before.system) / IDLE_SECONDS
 
 
 def _wait_for(so: Callable[[], bool]) -> None:
