@@ -18,7 +18,7 @@ import structlog
 from dicom_adapter.access import Access
 from dicom_adapter.audit import AuditTrail
 from dicom_adapter.clock import Clock, SystemClock
-from dicom_adapter.config import AETitle, Change, PlatformSettings, Settings, changes
+from dicom_adapter.config import AETitle, Change, Settings, changes
 from dicom_adapter.datafolder import DataFolder
 from dicom_adapter.errors import DicomAdapterError, StartError, WrongStateError
 from dicom_adapter.files import flush_of, make_folder
@@ -64,14 +64,6 @@ log = structlog.get_logger()
 def socket_address(settings: Settings) -> str:
     """Return the address of the Unix socket that the service of these settings serves."""
     return f"unix:{settings.storage.path / SOCKET}"
-
-
-def credentials_for(platform: PlatformSettings) -> Credentials:
-    """Return what is shown to the platform of these settings."""
-    return Credentials(
-        token="" if platform.token is None else platform.token.secret,
-        ca=None if platform.ca is None else platform.ca.path,
-    )
 
 
 @dataclass(frozen=True)
@@ -288,7 +280,7 @@ class Service:
 
     def _start_adapter(self) -> None:
         platform = self.settings.platform
-        client = Client(self.platform_address, credentials_for(platform))
+        client = Client(self.platform_address, Credentials.of(platform))
         self._running.callback(client.close)
         self._outbox = Outbox(
             self.ledger,

@@ -15,11 +15,12 @@ from dicom_adapter.errors import DicomAdapterError, UnavailableError
 from dicom_adapter.processor.catalogue import Catalogue
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.rpc.credentials import Credentials
-from dicom_adapter.service import EMBEDDED, credentials_for, socket_address
+from dicom_adapter.service import EMBEDDED, socket_address
 
 FAILED = 1
 WRONG_WORDS = 2
 CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
 UNIX = "unix:"
 TOKEN_VARIABLE = "DICOM_ADAPTER_TOKEN"  # noqa: S105 - its name, not its value
 CA_VARIABLE = "DICOM_ADAPTER_CA"
@@ -143,7 +144,7 @@ def connect_platform(config: Path | None, server: str | None, data: Path | None 
     address = settings.platform.address
     if address == EMBEDDED:
         return _open(socket_address(settings), Credentials(), settings)
-    return _open(address, credentials_for(settings.platform), settings)
+    return _open(address, Credentials.of(settings.platform), settings)
 
 
 def _from_environment() -> Credentials:

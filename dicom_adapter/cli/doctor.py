@@ -5,9 +5,9 @@ from dataclasses import asdict
 
 import typer
 
-from dicom_adapter.cli import machine, senders
+from dicom_adapter.cli import elsewhere, machine, senders
 from dicom_adapter.cli.common import (
-    UNIX,
+    ANSWER_SECONDS,
     ConfigOption,
     DataOption,
     JsonOption,
@@ -21,10 +21,8 @@ from dicom_adapter.cli.output import counted, print_json
 from dicom_adapter.config import Settings
 from dicom_adapter.errors import DicomAdapterError, UnavailableError
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import EMBEDDED, credentials_for, socket_address
-from dicom_adapter.v1 import adapter_pb2, pipelines_pb2
-
-ANSWER_SECONDS = 5.0
+from dicom_adapter.service import socket_address
+from dicom_adapter.v1 import adapter_pb2
 
 
 def add_to(app: typer.Typer) -> None:
@@ -85,34 +83,10 @@ def examine(settings: Settings, server: str | None = None) -> Iterator[Finding]:
         yield from senders.rejections(settings, status)
         yield from (Finding("look", "attention", line) for line in status.attention)
     yield from senders.addresses(settings, status)
-    yield from _platform(settings)
+    yield from elsewhere.platforms(settings)
 
 
 def _status(address: str) -> adapter_pb2.Status:
     reach(address)
     with Client(address) as client, client.errors():
         return client.adapter.GetStatus(adapter_pb2.GetStatusRequest(), timeout=ANSWER_SECONDS)
-
-
-def _platform(settings: Settings) -> Iterator[Finding]:
-    address = settings.platform.address
-    if address == EMBEDDED:
-        return
-    try:
-        reach(address)
-        shown = credentials_for(settings.platform)
-        with Client(address, shown) as client, client.errors():
-            answer = client.pipelines.ListPipelines(
-                pipelines_pb2.ListPipelinesRequest(), timeout=ANSWER_SECONDS
-            )
-    except (OSError, DicomAdapterError) as error:
-        why = error.strerror or error if isinstance(error, OSError) else error
-        yield Finding(
-            "bad",
-            "platform",
-            f"{address.removeprefix(UNIX)} does not answer: {why}",
-            "start it, or correct platform.address; submissions wait meanwhile",
-        )
-        return
-    names = ", ".join(sorted(pipeline.name for pipeline in answer.pipelines)) or "none"
-    yield Finding("good", "platform", f"{address} answers; its pipelines: {names}")

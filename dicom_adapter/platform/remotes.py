@@ -49,12 +49,11 @@ class Remotes:
             UnavailableError: the file of its ca cannot be read now.
         """
         found = self.executor(name)
-        token = "" if found.token is None else found.token.secret
-        ca = None if found.ca is None else found.ca.path
+        shown = Credentials.of(found)
         try:
-            return Client(found.address, Credentials(token, ca))
+            return Client(found.address, shown)
         except OSError as error:
-            raise UnavailableError(f"{ca}: {error.strerror}") from error
+            raise UnavailableError(f"{shown.ca}: {error.strerror}") from error
 
     def take(self, job: Job, workspace: Workspace) -> Handed:
         """Return what an attempt waits for: what an earlier one has handed over, or what is to be.

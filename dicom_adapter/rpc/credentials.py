@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import grpc
 
-from dicom_adapter.config import GrpcTlsSettings
+from dicom_adapter.config import Executor, GrpcTlsSettings, PlatformSettings
 
 
 class ServerTls:
@@ -51,6 +51,14 @@ class Credentials:
 
     token: str = field(default="", repr=False)
     ca: Path | None = None
+
+    @classmethod
+    def of(cls, other: PlatformSettings | Executor) -> Self:
+        """Return what is shown to another platform, and trusted, by its settings."""
+        return cls(
+            token="" if other.token is None else other.token.secret,
+            ca=None if other.ca is None else other.ca.path,
+        )
 
     def channel(self, address: str, options: Sequence[tuple[str, Any]]) -> grpc.Channel:
         """Return a new connection; OSError where the file cannot be read."""

@@ -245,6 +245,34 @@ def test_platform_that_answers(cli: Command, tmp_path: Path, work: Work) -> None
     )
 
 
+def test_executors_are_asked(cli: Command, tmp_path: Path, work: Work) -> None:
+    """One that does not answer, or has no such pipeline, keeps no sender out, and is told."""
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        closed = f"127.0.0.1:{holder.getsockname()[1]}"
+    (address,) = work.running.ready.grpc
+    (tmp_path / "token").write_text(work.running.token())
+    text = (
+        CONFIG.partition("pipelines:")[0]
+        + f"""
+executors: {{gone: {{address: "{closed}"}}, there: {{address: "{address}", token: token}}}}
+platform: {{executor: there}}
+pipelines: {{a: {{executor: gone}}, b: {{remote_pipeline: copy}}, c: {{}}}}
+ae_titles: {{FAR: {{settings: {{pipeline-a: a}}}}}}
+"""
+    )
+    answer = examined(cli, tmp_path, text)
+    gone = the(answer, "executor gone", "look")
+    assert gone["found"] == f"{closed} does not answer: Connection refused"
+    assert gone["cure"] == (
+        "start it, or correct executors.gone; jobs that it is to run wait meanwhile"
+    )
+    there = the(answer, "executor there", "good")
+    assert there["found"] == f"{address} answers; its pipelines: copy, fail"
+    lacks = the(answer, "executor there", "look")
+    assert lacks["found"] == f"{address} has no pipeline c, which the pipeline c runs"
+    assert "pipelines.c.remote_pipeline" in lacks["cure"]
+
+
 def remote(address: str, more: str = "") -> str:
     """Return the configuration of an adapter whose platform is elsewhere."""
     return CONFIG.partition("pipelines:")[0] + (
