@@ -160,6 +160,8 @@ def next_turn(
 
 def next_allowance(tx: Connection, rules: Rules, at: datetime) -> datetime | None:
     """Return when the first of those that wait for a daily limit may start a job again."""
+    if all(limits.daily is None for limits in rules.limits.values()):
+        return None
     waits = {kind for line in _lines(tx) for kind in kinds_of(line)}
     found = [_allowed_at(tx, kind, rules.of(kind).daily, at) for kind in waits]
     return min((moment for moment in found if moment is not None), default=None)

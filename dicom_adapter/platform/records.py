@@ -300,16 +300,17 @@ class Records:
         items.end(tx, claim.item.id, state, ending.at, ending.values())
         if state == ItemState.FAILED and job.rules.fail_fast:
             items.cancel_waiting(tx, job.id, ending.at)
-        if queue.state_of(tx, job.id) == JobState.PROCESSING:
+        is_running = queue.state_of(tx, job.id) == JobState.PROCESSING
+        if is_running and len(job.items) > 1:
             following = items.begin_next(tx, job.id, ending.at)
             if following is not None:
                 queue.reset_steps(tx, job.id)
                 queue.set_phase(tx, job.id, Phase.PREPARING, lease=claim.lease)
                 return following
-        self._end_job(tx, claim, ending)
+        self._end_job(tx, claim, ending, is_running=is_running)
         return None
 
-    def _end_job(self, tx: Connection, claim: Claim, ending: Ending) -> None:
+    def _end_job(self, tx: Connection, claim: Claim, ending: Ending, *, is_running: bool) -> None:
         """Move a job, all of whose items have ended, where they say."""
         job, at, found = claim.job, ending.at, items.summary(tx, claim.job.id)
         state = roll_up(found.states, cancelling=False, started=True)
@@ -321,9 +322,8 @@ class Records:
         }
         if found.used is not None:
             values |= asdict(found.used)
-        if state == JobState.FINISHED:
+        if state == JobState.FINISHED and job.steps:
             queue.finish_steps(tx, job.id, lease=claim.lease)
-        is_running = queue.state_of(tx, job.id) == JobState.PROCESSING
         if state == JobState.CANCELLED and is_running:
             # Item by item, or by another platform: nobody here has asked for the job's own end.
             queue.move(
