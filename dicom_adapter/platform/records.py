@@ -172,7 +172,7 @@ class Records:
         The cause is for the history, which must hold nothing of the log; the error may quote it.
         """
         self.hold(claim)
-        self._workspaces.of(claim.job.id).discard_attempt()
+        self._workspace(claim).discard_attempt()
         used = (
             {**asdict(ended.used), "exit_code": ended.exit_code}
             if len(claim.job.items) == 1

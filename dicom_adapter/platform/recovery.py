@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from dicom_adapter.clock import Clock
 from dicom_adapter.ledger import Ledger, due, jobs, leases, queue
 from dicom_adapter.ledger.leases import Lost
-from dicom_adapter.lifecycle import Action, ItemState, JobState, Reason
+from dicom_adapter.lifecycle import ENDED_ITEM, Action, ItemState, JobState, Reason
 from dicom_adapter.model import Job, JobItem
 from dicom_adapter.platform.executor import Executor
 from dicom_adapter.platform.workspace import Workspaces
@@ -88,12 +88,21 @@ class Recovery:
     def _settle(self, job: Lost, why: str) -> None:
         # Before the move: whoever takes the job then has its folder. A crash in between changes
         # nothing, the job is found again.
-        self._workspaces.of(job.job_id).discard_attempt()
+        self._discard_attempt(job)
         with self._ledger.write() as tx:
             state = self._move(tx, job, why)
         log.warning(
             "job was lost with its attempt", action="job.lost", job=job.name, now=state, why=why
         )
+
+    def _discard_attempt(self, job: Lost) -> None:
+        with self._ledger.read() as tx:
+            items = jobs.get(tx, job.job_id).items
+        workspace = self._workspaces.of(job.job_id)
+        for item in items:
+            # What the others have put out stays: they are not run again.
+            if item.state not in ENDED_ITEM:
+                workspace.of_item(item, len(items)).discard_attempt()
 
     def _move(self, tx: Connection, job: Lost, why: str) -> JobState:
         # Looked at here: a person may have asked for its end meanwhile.

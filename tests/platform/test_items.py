@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dicom_adapter.config import Retries
 from dicom_adapter.errors import InvalidArgumentError, WrongStateError
-from dicom_adapter.ledger import control, events, items
+from dicom_adapter.ledger import control, events, items, queue
 from dicom_adapter.lifecycle import ENDED_ITEM, CancelPolicy, ItemState, JobState, roll_up
 from dicom_adapter.model import LOCAL, Job
 from dicom_adapter.platform.selection import Selection
@@ -60,6 +60,20 @@ def until_up(made: Platform) -> None:
 def open_gate(made: Platform) -> None:
     """Let what stands at its gate go on."""
     (made.folder / "platform" / "go").touch()
+
+
+def all_outputs(made: Platform, job: Job) -> list[str]:
+    """Return the files that a job has put out: on the disk, and the ledger says the same."""
+    output = made.workspaces.of(job.id).output
+    found = sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file())
+    assert sorted(told.path for told in job.outputs) == found
+    return found
+
+
+def claim_again(made: Platform, job: Job) -> None:
+    """Leave what a crash leaves: a job that has begun its next item, and nobody runs."""
+    with made.ledger.write() as tx:
+        queue.claim(tx, job.id, made.clock.now())
 
 
 def test_items_run_in_their_order_each_on_its_own(tmp_path: Path) -> None:
@@ -301,6 +315,22 @@ def test_a_stop_keeps_what_has_ended(tmp_path: Path) -> None:
         assert (made.folder / "platform" / "count").read_text() == "x\n" * 4
 
 
+def test_a_crash_keeps_what_has_ended(tmp_path: Path) -> None:
+    """What became of the items before the one that it cut off stays, outputs and record."""
+    with running(tmp_path) as made:
+        job = batch(made, DONE, GATE, DONE)
+        until_up(made)
+        made.scheduler.stop(10)
+        claim_again(made, job)
+        open_gate(made)
+        made.restart()
+        job = made.until(job)
+        assert (job.state, job.attempts) == ("finished", 3)
+        assert all_outputs(made, job) == ["0001/out", "0002/out", "0003/out"]
+        records = sorted((made.workspaces.of(job.id).folder / "provenance").iterdir())
+        assert [path.name for path in records] == ["0001.json", "0002.json", "0003.json"]
+
+
 def test_a_passing_trouble_is_waited_for_with_its_item(tmp_path: Path) -> None:
     """The pipeline's retries hold for an item: what is done already is not done again."""
     retries = Retries(attempts=2, exit_codes=(75,), delay=1)
@@ -312,10 +342,12 @@ def test_a_passing_trouble_is_waited_for_with_its_item(tmp_path: Path) -> None:
         made.ledger.wait_for(lambda: made.views.get(LOCAL, job.id).reason == "backoff", 10)
         waits = made.views.get(LOCAL, job.id)
         assert states(waits) == ["finished", "in_queue"]
+        assert made.output_of(job, "0001/out") == "done\n"
         made.clock.advance(1)
         made.wake()
         job = made.until(job)
         assert (job.state, job.retried) == ("finished", 1)
+        assert all_outputs(made, job) == ["0001/out", "0002/out"]
         assert (made.folder / "platform" / "count").read_text() == "x\n"
 
 
