@@ -169,6 +169,7 @@ class JobControl:
             for item in chosen
             if item.state == ItemState.FINISHED
         ]
+        aside = []
         # A crash before the commit, or after it, is seen by the next start.
         with self._workspaces.superseding(job.id) if done else nullcontext():
             try:
@@ -177,9 +178,11 @@ class JobControl:
                     control.retry(tx, job, chosen, at=self._clock.now(), actor=caller.name, why=why)
                     found = jobs.get(tx, job.id)
                     for part in done:
+                        aside.append(part)
                         part.supersede_outputs(job.attempts)
             except BaseException:
-                for part in done:
+                # These alone: what another retry has set aside meanwhile stays there.
+                for part in aside:
                     part.restore_outputs(job.attempts)
                 raise
         log.info("job is to run again", action="job.retried", job=job.name, by=caller.name)
@@ -219,14 +222,18 @@ class JobControl:
         check_reason(why)
         with self._ledger.read() as tx:
             job = jobs.get(tx, id_or_name, caller.project)
+        is_ours = False
         try:
             with self._ledger.write() as tx:
                 control.remove(tx, job.id, at=self._clock.now(), actor=caller.name, why=why)
+                is_ours = True
                 # Within: nobody can retry it now. Last: a crash before the commit leaves a folder
                 # by whose name the next start knows what was to become of it.
                 self._workspaces.condemn(job.id)
         except BaseException:
-            self._workspaces.pardon(job.id)
+            # Not where another has deleted it meanwhile: its files are just being removed.
+            if is_ours:
+                self._workspaces.pardon(job.id)
             raise
         self._workspaces.remove_condemned(job.id)
         log.info("job deleted", action="job.deleted", job=job.name, by=caller.name)

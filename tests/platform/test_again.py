@@ -1,5 +1,7 @@
 """Running jobs again: under their own names, or as new ones."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from dicom_adapter.errors import (
 from dicom_adapter.ledger import control, jobs
 from dicom_adapter.lifecycle import CancelPolicy, Role
 from dicom_adapter.model import LOCAL, Caller, Job
-from dicom_adapter.platform.workspace import Workspace
+from dicom_adapter.platform.workspace import Workspace, Workspaces
 from tests.platform.harness import (
     SOMEBODY,
     Platform,
@@ -173,6 +175,31 @@ def test_a_retry_that_fails_leaves_all_as_it_was(
             retry(made, job, confirm=True)
         assert made.views.get(LOCAL, job.id) == job
         assert made.output_of(job, "out")
+
+
+def test_of_two_retries_at_once_the_second_leaves_what_the_first_has_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused, and the outputs lie where the first has put them."""
+
+    @contextmanager
+    def overtaken(*_: object) -> Iterator[None]:
+        monkeypatch.undo()
+        retry(made, job, confirm=True)
+        yield
+
+    with platform(tmp_path, sh(MOODY)) as made:
+        be_good(made)
+        job = made.until(made.submit())
+        before = made.output_of(job, "out")
+        made.scheduler.stop(10)
+        monkeypatch.setattr(Workspaces, "superseding", overtaken)
+        with pytest.raises(WrongStateError, match="cannot retry a job that is in_queue"):
+            retry(made, job, confirm=True)
+        place = made.workspaces.of(job.id).superseded / "1" / "out"
+        assert place.read_text() == before
+        made.restart()
+        assert (made.until(job).state, place.read_text()) == ("finished", before)
 
 
 @pytest.mark.parametrize("is_committed", [False, True])

@@ -6,10 +6,11 @@ import pytest
 from sqlalchemy import Connection, select
 
 from dicom_adapter.errors import InvalidArgumentError, NotFoundError, WrongStateError
-from dicom_adapter.ledger import control
+from dicom_adapter.ledger import control, jobs
 from dicom_adapter.ledger.schema import metadata
 from dicom_adapter.lifecycle import TERMINAL
 from dicom_adapter.model import LOCAL, Job
+from dicom_adapter.platform.workspace import Workspaces
 from tests.platform.harness import SOMEBODY, Platform, platform, sh
 from tests.platform.test_cancel import GATE, actions, cancel, history, running
 
@@ -142,6 +143,28 @@ def test_a_deletion_that_fails_leaves_all_as_it_was(
             delete(made, job)
         assert made.output_of(job, "out") == "out\n"
         assert made.log_of(job) == "log\n"
+
+
+def test_of_two_deletions_at_once_the_second_leaves_the_first_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds no job, and brings back nothing of what the first is just removing."""
+
+    def overtaken(workspaces: Workspaces, job_id: str) -> None:
+        with pytest.raises(NotFoundError):
+            delete(made, job)
+        remove(workspaces, job_id)
+
+    def late(*_: object, **__: object) -> Job:
+        return job
+
+    remove = Workspaces.remove_condemned
+    with platform(tmp_path, OUTPUT) as made:
+        job = made.until(made.submit())
+        monkeypatch.setattr(jobs, "get", late)
+        monkeypatch.setattr(Workspaces, "remove_condemned", overtaken)
+        delete(made, job)
+        assert list(made.workspaces.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("is_committed", [False, True])
