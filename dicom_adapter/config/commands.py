@@ -1,5 +1,6 @@
 """Tells whether this machine can run what pipelines name: commands, and container images."""
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,7 +44,8 @@ def _command_problems(
 ) -> Iterator[tuple[KeyPath, str]]:
     for argument in pipeline.command:
         beside = base / argument
-        if not Path(argument).is_absolute() and beside.is_file():
+        # Not `Path.is_file`: it fails for a script in the command that is too long for a name.
+        if not Path(argument).is_absolute() and os.path.isfile(beside):  # noqa: PTH113
             wrong = "is relative, and the command runs in an empty folder"
             yield (*path, "command"), f"'{argument}' {wrong}: write {beside}"
 

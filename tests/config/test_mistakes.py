@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from dicom_adapter.config import Settings
+
 Mistakes = Callable[[str], list[str]]
 
 PIPELINE = "pipelines: {p: {command: [x]}}\n"
@@ -427,6 +429,15 @@ def test_a_script_beside_the_file_is_named_in_full(
         "1: pipelines.count.command: 'count.py' is relative, and the command runs in an empty "
         f"folder: write {tmp_path / 'count.py'}"
     )
+
+
+def test_a_long_script_in_a_command_is_no_mistake(
+    configured: Callable[[str], Settings],
+) -> None:
+    """No file can have such a name, so it is none that lies beside the file."""
+    script = "echo " + 300 * "x"
+    settings = configured(f"pipelines: {{count: {{command: [sh, -c, {script}]}}}}")
+    assert settings.pipelines["count"].command[-1] == script
 
 
 def test_an_unknown_setting_of_a_stranger_is_told(mistakes: Callable[[str], list[str]]) -> None:
