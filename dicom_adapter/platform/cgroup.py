@@ -65,10 +65,15 @@ class ControlGroup:
 
     def members(self) -> list[int]:
         """Return the numbers of the processes that are in it now."""
-        try:
-            return [int(line) for line in (self._path / "cgroup.procs").read_text().split()]
-        except OSError:
-            return []
+        found: list[int] = []
+        for folder in self._folders():
+            with suppress(OSError):
+                found += map(int, (folder / "cgroup.procs").read_text().split())
+        return found
+
+    def _folders(self) -> list[Path]:
+        """Return it with the groups that its processes have made within, the innermost first."""
+        return [Path(place) for place, _, _ in os.walk(self._path, topdown=False)]
 
     def kill(self) -> None:
         """Kill all of them at once, and those that they are just starting."""
@@ -93,7 +98,8 @@ class ControlGroup:
     def remove(self) -> None:
         """Remove it; what cannot die, waiting for its disk, keeps it until a later start."""
         with suppress(OSError):
-            self._path.rmdir()
+            for folder in self._folders():
+                folder.rmdir()
 
 
 def _own_group() -> Path | None:

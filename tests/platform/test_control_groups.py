@@ -83,6 +83,19 @@ def test_s57_what_hides_itself_is_ended_too(tmp_path: Path) -> None:
         assert groups(job.id) == []
 
 
+def test_groups_that_a_command_makes_within_its_own_go_with_it(tmp_path: Path) -> None:
+    """A container runtime does so; none of them stays, nor what is in them."""
+    place = "$(sed -n 's,^[^ ]* \\([^ ]*\\) cgroup2 .*,\\1,p' /proc/mounts)"
+    nested = f"{place}$(sed -n s,^0::,,p /proc/self/cgroup)/inner"
+    script = f"mkdir -p {nested}/deep; (echo 0 > {nested}/cgroup.procs; {HIDDEN}) & sleep 0.5"
+    with platform(tmp_path, sh(script)) as made:
+        job = made.until(made.submit())
+        assert job.state == "finished"
+        assert (made.workspaces.folder / "hidden").exists()
+        # None goes that has a process in it.
+        assert groups(job.id) == []
+
+
 def test_what_a_job_leaves_behind_counts_and_ends(tmp_path: Path) -> None:
     """The processor time of a process that nobody has waited for is the job's, too."""
     busy = f"{sys.executable} -c 'while True: pass'"
