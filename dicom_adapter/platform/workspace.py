@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import file_digest
 from pathlib import Path
+from uuid import uuid4
 
 from dicom_adapter.errors import DicomAdapterError
 from dicom_adapter.files import make_folder, sync_folder
@@ -273,7 +274,8 @@ class Workspaces:
 
         There, to look into the folder of each job would take a second for ten thousand of them.
         """
-        marker = self._marker(job_id)
+        # Of its own: another retry of the job, which is refused, ends before this one.
+        marker = self.folder / f"{job_id}.{uuid4().hex}{_SUPERSEDING}"
         marker.touch()
         sync_folder(self.folder)
         try:
@@ -283,14 +285,12 @@ class Workspaces:
 
     def cut_off(self) -> list[str]:
         """Return the ids of the jobs whose outputs a crash may have left aside."""
-        return self._ending_in(_SUPERSEDING)
+        return [name.partition(".")[0] for name in self._ending_in(_SUPERSEDING)]
 
     def agreed(self, job_id: str) -> None:
         """Note that a job's outputs lie where they should."""
-        self._marker(job_id).unlink(missing_ok=True)
-
-    def _marker(self, job_id: str) -> Path:
-        return self.folder / f"{job_id}{_SUPERSEDING}"
+        for marker in self.folder.glob(f"{job_id}.*{_SUPERSEDING}"):
+            marker.unlink()
 
     def _ending_in(self, suffix: str) -> list[str]:
         return [name.removesuffix(suffix) for name in self._names() if name.endswith(suffix)]
