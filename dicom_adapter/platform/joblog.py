@@ -7,6 +7,7 @@ goes on where they were.
 """
 
 import os
+import re
 import select
 import threading
 import time
@@ -20,6 +21,8 @@ CHUNK = 64 * 1024
 #: So long what is still in the pipe is read once the job's own processes have ended.
 LAST_SECONDS = 0.5
 LONGEST_LINE = 4096
+# What a terminal takes for a colour or a movement (ECMA-48): without its first letter it is text.
+_STYLE = re.compile("\x1b\\[[0-?]*[ -/]*[@-~]")
 
 log = structlog.get_logger()
 
@@ -42,7 +45,7 @@ def last_line(path: Path) -> str:
         with part.open("rb") as stream:
             stream.seek(max(0, part.stat().st_size - LONGEST_LINE))
             end += stream.read()
-    lines = end[-LONGEST_LINE:].decode("utf-8", "replace").splitlines()
+    lines = _STYLE.sub("", end[-LONGEST_LINE:].decode("utf-8", "replace")).splitlines()
     said = ["".join(c if c.isprintable() else " " for c in line).strip() for line in lines]
     return next(filter(None, reversed(said)), "")
 

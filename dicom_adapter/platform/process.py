@@ -1,5 +1,6 @@
 """Runs a command as a process of this machine, in a process group of its own."""
 
+import errno
 import os
 import shutil
 import signal
@@ -31,6 +32,8 @@ from dicom_adapter.platform.workspace import Workspace
 GRACE_SECONDS = 3.0
 # The kernel tells nobody when a process that is not our child has ended.
 POLL_SECONDS = 0.01
+# What the kernel reads of a script's first line.
+_LONGEST_FIRST_LINE = 256
 
 
 class HostProcess:
@@ -68,6 +71,7 @@ class HostProcess:
                 self._group.remove()
             raise CannotStartError(
                 f"the command '{job.command[0]}' cannot be started: {error.strerror}"
+                f"{_cure(error, workspace.work / job.command[0])}"
             ) from error
 
     def ask(self) -> None:
@@ -133,10 +137,21 @@ def _is_program(name: str, folder: Path, path: str) -> bool:
         return False
     try:
         with Path(found).open("rb") as file:
-            # A shell would read anything else as a script of its own.
-            return file.read(4).startswith((b"#!", b"\x7fELF"))
+            start = file.readline(_LONGEST_FIRST_LINE)
     except OSError:
         return False
+    # A shell would read anything else as a script of its own, and tell of a missing interpreter as
+    # of its own.
+    words = start[2:].split() if start.startswith(b"#!") else []
+    return start.startswith(b"\x7fELF") or (bool(words) and Path(os.fsdecode(words[0])).exists())
+
+
+def _cure(error: OSError, program: Path) -> str:
+    if error.errno == errno.ENOENT and program.exists():
+        return ": its first line names an interpreter that is not there"
+    if error.errno == errno.ENOEXEC:
+        return ": a script has to begin with #! and its interpreter, as #!/bin/sh"
+    return ""
 
 
 def _places(workspace: Workspace) -> Places:

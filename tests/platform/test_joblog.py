@@ -179,3 +179,9 @@ def test_the_last_line_is_found_in_a_part_that_has_just_begun(tmp_path: Path) ->
     writer.close()
     assert last_line(tmp_path / "log.txt") == "two"
     assert last_line(tmp_path / "none") == ""
+
+
+def test_the_last_line_is_without_its_colours(tmp_path: Path) -> None:
+    """Neither what switches them on, nor what would be left of that."""
+    (tmp_path / "log.txt").write_bytes(b"one\n\x1b[1;31mno \x1b[4mmemory\x1b[0m\n\x1b[2K\r\n")
+    assert last_line(tmp_path / "log.txt") == "no memory"

@@ -199,7 +199,7 @@ def test_what_an_attempt_wrote_beside_its_inputs_is_gone_in_the_next(tmp_path: P
         (
             "echo first; echo; echo 'no such \033[31mtensor' >&2; echo '   '; exit 1",
             1,
-            "the command ended with exit code 1; the log ends with: no such  [31mtensor",
+            "the command ended with exit code 1; the log ends with: no such tensor",
         ),
     ],
 )
@@ -237,6 +237,32 @@ def test_a_command_that_cannot_be_started_is_told(tmp_path: Path, command: str) 
         job = made.until(made.submit())
     assert (job.state, job.reason, job.exit_code) == ("failed", "pipeline_error", None)
     assert job.error.startswith(f"the command '{command}' cannot be started: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            "#!/no/such/shell\n",
+            "No such file or directory: its first line names an interpreter that",
+        ),
+        (
+            "echo x\n",
+            "Exec format error: a script has to begin with #! and its interpreter, as #!/",
+        ),
+    ],
+)
+def test_a_script_that_cannot_be_started_is_told_with_the_cure(
+    tmp_path: Path, content: str, told: str
+) -> None:
+    """As the kernel tells it, and what is wrong with the script's first line."""
+    script = tmp_path / "script.sh"
+    script.write_text(content, "utf-8")
+    script.chmod(0o755)
+    with platform(tmp_path, Pipeline(name="test", command=(str(script),))) as made:
+        job = made.until(made.submit())
+    assert (job.state, job.reason, job.exit_code) == ("failed", "pipeline_error", None)
+    assert job.error.startswith(f"the command '{script}' cannot be started: {told}")
 
 
 def test_s7_t7_outputs_are_committed_with_the_state(tmp_path: Path) -> None:
