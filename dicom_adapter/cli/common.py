@@ -127,7 +127,7 @@ def connect(config: Path | None, server: str | None, data: Path | None = None) -
         UnavailableError: no service runs for this configuration.
     """
     if server is not None:
-        return _open(server, _from_environment())
+        return _open(server, from_environment())
     settings = read_settings(config, data)
     return _open(socket_address(settings), Credentials(), settings)
 
@@ -139,7 +139,7 @@ def connect_platform(config: Path | None, server: str | None, data: Path | None 
         UnavailableError: it does not answer.
     """
     if server is not None:
-        return _open(server, _from_environment())
+        return _open(server, from_environment())
     settings = read_settings(config, data)
     address = settings.platform.address
     if address == EMBEDDED:
@@ -147,7 +147,7 @@ def connect_platform(config: Path | None, server: str | None, data: Path | None 
     return _open(address, Credentials.of(settings.platform), settings)
 
 
-def _from_environment() -> Credentials:
+def from_environment() -> Credentials:
     """Return what is shown to a server that is named on the command line."""
     ca = os.environ.get(CA_VARIABLE)
     return Credentials(os.environ.get(TOKEN_VARIABLE, ""), Path(ca) if ca else None)

@@ -242,6 +242,8 @@ def _each(client: Client, jobs: Sequence[str], decide: Callable[[str], str]) -> 
             raise
         except DicomAdapterError as error:
             failed = True
-            typer.echo(f"dicom-adapter: {error}", err=True)
+            # Several are refused for the same reason, and few reasons name the job.
+            which = "" if len(jobs) == 1 or job in str(error) else f"{job}: "
+            typer.echo(f"dicom-adapter: {which}{error}", err=True)
     if failed:
         raise typer.Exit(FAILED)

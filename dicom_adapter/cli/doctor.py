@@ -12,6 +12,7 @@ from dicom_adapter.cli.common import (
     DataOption,
     JsonOption,
     ServerOption,
+    from_environment,
     origin,
     reach,
     read_settings,
@@ -21,6 +22,7 @@ from dicom_adapter.cli.output import counted, print_json
 from dicom_adapter.config import Settings
 from dicom_adapter.errors import DicomAdapterError, UnavailableError
 from dicom_adapter.rpc.client import Client
+from dicom_adapter.rpc.credentials import Credentials
 from dicom_adapter.service import socket_address
 from dicom_adapter.v1 import adapter_pb2
 
@@ -63,9 +65,10 @@ def examine(settings: Settings, server: str | None = None) -> Iterator[Finding]:
     yield from machine.descriptors(settings)
     yield from machine.clock(settings)
     address = server or socket_address(settings)
+    shown = from_environment() if server else Credentials()
     status: adapter_pb2.Status | None = None
     try:
-        status = _status(address)
+        status = _status(address, shown)
     except PermissionError:
         yield Finding(
             "look",
@@ -86,7 +89,7 @@ def examine(settings: Settings, server: str | None = None) -> Iterator[Finding]:
     yield from elsewhere.platforms(settings)
 
 
-def _status(address: str) -> adapter_pb2.Status:
+def _status(address: str, shown: Credentials) -> adapter_pb2.Status:
     reach(address)
-    with Client(address) as client, client.errors():
+    with Client(address, shown) as client, client.errors():
         return client.adapter.GetStatus(adapter_pb2.GetStatusRequest(), timeout=ANSWER_SECONDS)

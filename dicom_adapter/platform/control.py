@@ -158,7 +158,7 @@ class JobControl:
             if len(job.items) > 1:
                 what = f"items {', '.join(done)} of {job.name} are finished, and their"
             raise WrongStateError(
-                f"{what} work would be done once more: confirm that this is meant"
+                f"{what} work would be done once more: confirm that this is meant, by --confirm"
             )
         return _as_it_would_be(job, chosen) if dry_run else self._retried(caller, job, chosen, why)
 

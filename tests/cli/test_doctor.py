@@ -245,6 +245,17 @@ def test_platform_that_answers(cli: Command, tmp_path: Path, work: Work) -> None
     )
 
 
+def test_a_service_elsewhere_is_asked_with_the_token_of_the_environment(
+    cli: Command, tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by every other command."""
+    (address,) = work.running.ready.grpc
+    monkeypatch.setenv("DICOM_ADAPTER_TOKEN", work.running.token())
+    (tmp_path / "dicom-adapter.yaml").write_text(CONFIG, "utf-8")
+    answer = cli("doctor", "--json", "--server", address)
+    assert the(answer, "service", "good")["found"].startswith("runs, version ")
+
+
 def test_executors_are_asked(cli: Command, tmp_path: Path, work: Work) -> None:
     """One that does not answer, or has no such pipeline, keeps no sender out, and is told."""
     with socket.create_server(("127.0.0.1", 0)) as holder:

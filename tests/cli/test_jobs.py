@@ -52,7 +52,7 @@ def test_cancel_what_cannot_be_cancelled(cli: Command, busy: Running) -> None:
     assert answer.out == "job-2 is cancelled\n"
     missing, started = answer.err.splitlines()
     assert missing == "dicom-adapter: no job has the id or name 'none'"
-    assert started.startswith("dicom-adapter: the job is processing, and only one in_queue was to")
+    assert started.startswith("dicom-adapter: job-0: the job is processing, and only one in_queue")
     again = cli("jobs", "cancel", "job-2")
     assert (again.code, again.out) == (1, "")
     assert "cannot cancel a job that is cancelled: it must be in_queue or processing" in again.err
@@ -133,7 +133,7 @@ def test_delete(cli: Command, busy: Running, tmp_path: Path) -> None:
     assert "Delete 1 job, with outputs and logs for good?" in shown
     answer = cli("jobs", "delete", "job-1", "job-0", "--yes")
     assert (answer.code, answer.out) == (1, "job-1 is deleted\n")
-    assert "cannot delete a job that is processing" in answer.err
+    assert "dicom-adapter: job-0: cannot delete a job that is processing" in answer.err
     code, shown = on_terminal("jobs", "delete", "job-2", folder=tmp_path, typed="y\n")
     assert (code, [job.name for job in busy.jobs()]) == (0, ["job-0"])
     assert "no job has the id or name 'job-2'" in cli("jobs", "show", "job-2").err
