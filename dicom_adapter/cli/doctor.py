@@ -64,6 +64,7 @@ def examine(settings: Settings, server: str | None = None) -> Iterator[Finding]:
     yield from machine.storage(settings)
     yield from machine.descriptors(settings)
     yield from machine.clock(settings)
+    yield from machine.commands(settings)
     address = server or socket_address(settings)
     shown = from_environment() if server else Credentials()
     status: adapter_pb2.Status | None = None

@@ -19,6 +19,7 @@ from dicom_adapter.cli.output import human_size
 from dicom_adapter.config import Settings
 from dicom_adapter.errors import UnavailableError
 from dicom_adapter.ledger import Ledger, events
+from dicom_adapter.platform.process import search_path
 
 # A clock that is this far behind what the ledger has seen was set back.
 CLOCK_TOLERANCE = timedelta(seconds=5)
@@ -45,6 +46,22 @@ def storage(settings: Settings) -> Iterator[Finding]:
         )
         return
     yield _room(settings, folder)
+
+
+def commands(settings: Settings) -> Iterator[Finding]:
+    """Look at the programs of pipelines that run here as commands: are they there?"""
+    for name, pipeline in settings.pipelines.items():
+        if pipeline.is_remote or pipeline.image is not None:
+            continue
+        program = pipeline.command[0]
+        if shutil.which(program, path=search_path()) is None:
+            # It may be installed later, and keeps no sender out: jobs fail until then.
+            yield Finding(
+                "look",
+                f"pipeline {name}",
+                f"no program of this machine is {program}, so its jobs will fail",
+                f"write its whole path in pipelines.{name}.command, and make it executable",
+            )
 
 
 def _nearest(folder: Path) -> Path:

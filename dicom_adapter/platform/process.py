@@ -169,12 +169,12 @@ def _environment(places: Places, gpus: Sequence[int]) -> Mapping[str, str]:
 
     `python` in a command is the interpreter that the service runs in.
     """
-    folders = [str(Path(sys.executable).parent), "/usr/local/bin", os.defpath]
-    return {
-        **places.environment(),
-        **gpu_environment(gpus),
-        "PATH": os.pathsep.join(folders),
-    }
+    return {**places.environment(), **gpu_environment(gpus), "PATH": search_path()}
+
+
+def search_path() -> str:
+    """Return where a command's program is looked for."""
+    return os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", os.defpath])
 
 
 def end_groups(jobs: Path, job_id: str = "*") -> int:

@@ -256,6 +256,18 @@ def test_a_service_elsewhere_is_asked_with_the_token_of_the_environment(
     assert the(answer, "service", "good")["found"].startswith("runs, version ")
 
 
+@pytest.mark.parametrize("program", ["no-such-program", "/no/such/program", "/", "data"])
+def test_a_command_that_is_not_there(cli: Command, tmp_path: Path, program: str) -> None:
+    """It keeps no sender out, but is to be looked at: its jobs fail."""
+    (tmp_path / "data").write_text("x", "utf-8")
+    named = str(tmp_path / program) if program == "data" else program
+    text = CONFIG.replace("pipelines:\n", f"pipelines:\n  gone: {{command: [{named}]}}\n")
+    answer = examined(cli, tmp_path, text)
+    found = the(answer, "pipeline gone", "look")
+    assert found["found"] == f"no program of this machine is {named}, so its jobs will fail"
+    assert "pipelines.gone.command" in found["cure"]
+
+
 def test_executors_are_asked(cli: Command, tmp_path: Path, work: Work) -> None:
     """One that does not answer, or has no such pipeline, keeps no sender out, and is told."""
     with socket.create_server(("127.0.0.1", 0)) as holder:
