@@ -130,10 +130,17 @@ class Execution:
         except BaseException:
             self._log.finish()
             raise
-        # At once, too: all of a short pipeline's life may lie before the first pause is over.
-        self._program.measure()
         self._waiter = threading.Thread(target=self._reap, name=f"wait {job.name}", daemon=True)
-        self._waiter.start()
+        try:
+            # At once, too: all of a short pipeline's life may lie before the first pause is over.
+            self._program.measure()
+            self._waiter.start()
+        except BaseException:
+            # Nobody else would: of it, nothing is known outside.
+            self._program.kill()
+            self._program.wait()
+            self._log.finish()
+            raise
 
     def wait(self, progress: Callable[[Mapping[str, float]], None]) -> Ended:
         """Wait for the end, as long as the job lets it; tell the steps' progress meanwhile.

@@ -198,7 +198,14 @@ class Scheduler:
         with self._lock:
             self._runs[run.claim.job.id] = run
         self._heartbeat.wake()
-        run.thread.start()
+        try:
+            run.thread.start()
+        except RuntimeError:
+            # The machine gives no more threads; there may be some after the worker's pause.
+            with self._lock:
+                del self._runs[run.claim.job.id]
+            self._records.put_back(run.claim)
+            raise
         return True
 
     def _run(self, run: _Run) -> None:

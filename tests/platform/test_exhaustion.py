@@ -5,10 +5,12 @@ What is too much for the log is in test_joblog, a container's memory in test_con
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from structlog.testing import capture_logs
 
@@ -92,3 +94,47 @@ def test_a_pipeline_that_has_no_memory_says_so(tmp_path: Path) -> None:
             "says so): give the machine more, or run fewer jobs at a time, and retry it"
         )
         assert made.until(after).state == "finished"
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
+    """Have a thread not start, once, as where the machine gives no more; tell of it."""
+    refused = threading.Event()
+    start = threading.Thread.start
+
+    def refusing(thread: threading.Thread) -> None:
+        if thread.name == name and not refused.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refusing)
+    return refused
+
+
+def test_a_job_that_gets_no_thread_runs_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes back into the queue: nothing runs it, and nothing holds its place."""
+    refused = refuse(monkeypatch, "test-test")
+    with platform(tmp_path, sh("true"), max_jobs=1) as made:
+        job = made.submit()
+        assert refused.wait(PATIENCE)
+        made.until(job, "in_queue")
+        made.clock.advance(1)
+        made.wake()
+        job = made.until(job)
+        assert (job.state, job.attempts) == ("finished", 2)
+
+
+def test_a_command_that_gets_no_thread_to_wait_for_it_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job has failed by then: it must not run on."""
+    refuse(monkeypatch, "wait test-test")
+    with platform(tmp_path, sh("exec sleep 1000")) as made:
+        job = made.until(made.submit())
+        assert (job.state, job.reason) == ("failed", "internal")
+        running = [found.info["environ"] or {} for found in psutil.process_iter(["environ"])]
+        assert str(made.workspaces.of(job.id).manifest) not in [
+            environment.get("DICOM_ADAPTER_JOB") for environment in running
+        ]
