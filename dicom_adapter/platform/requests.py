@@ -10,6 +10,8 @@ from dicom_adapter.platform.uploads import check
 
 LONGEST_REQUEST_ID = 128
 MOST_ITEMS = 1000
+# A page of a thousand jobs, with all of them, must fit into one message of gRPC.
+LONGEST_ARGUMENTS = 32 * 1024
 
 
 def check_request(request: JobRequest) -> None:
@@ -20,6 +22,12 @@ def check_request(request: JobRequest) -> None:
         raise InvalidArgumentError("name", "must have a letter or digit")
     if not 0 < len(request.items) <= MOST_ITEMS:
         raise InvalidArgumentError("items", f"must be 1 to {MOST_ITEMS}, not {len(request.items)}")
+    length = sum(len(word.encode()) for pair in request.arguments.items() for word in pair)
+    if length > LONGEST_ARGUMENTS:
+        raise InvalidArgumentError(
+            "arguments",
+            f"must be at most {LONGEST_ARGUMENTS} bytes in all, not {length}: name a file instead",
+        )
     for place, inputs in enumerate(request.items):
         if not inputs:
             raise InvalidArgumentError(f"items[{place}].inputs", "must name at least one series")

@@ -1,5 +1,6 @@
 """Serves the API; each method converts, calls an operation, and converts back."""
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -215,6 +216,24 @@ def _chunks(messages: Iterator[jobs_pb2.UploadInstanceRequest]) -> Iterator[byte
         raise UnavailableError("the upload broke off") from error
 
 
+def _started_pool() -> ThreadPoolExecutor:
+    """Return a pool all of whose threads are there.
+
+    One that it made when a call comes may be one too many for the machine: then gRPC's own thread
+    would end with the error, and no call be answered any more.
+    """
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc")
+    all_there = threading.Barrier(THREADS)
+    try:
+        for running in [pool.submit(all_there.wait) for _ in range(THREADS)]:
+            running.result()
+    except BaseException:
+        # Those that are there must not wait for the others for ever.
+        all_there.abort()
+        raise
+    return pool
+
+
 class Server:
     """A gRPC server of whichever services this process offers, with health and reflection."""
 
@@ -227,7 +246,7 @@ class Server:
         webhooks: WebhookOperations | None = None,
     ) -> None:
         self._server = grpc.server(
-            ThreadPoolExecutor(THREADS, thread_name_prefix="grpc"),
+            _started_pool(),
             interceptors=[Entrance(Callers(access), STREAMS)],
             options=options(),
         )

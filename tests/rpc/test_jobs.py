@@ -17,6 +17,7 @@ from dicom_adapter.model import LOCAL, Caller, InputFile, JobInput, JobRequest, 
 from dicom_adapter.platform.views import JobViews
 from dicom_adapter.rpc import convert, server
 from dicom_adapter.rpc.client import Client
+from dicom_adapter.rpc.server import THREADS
 from dicom_adapter.v1 import jobs_pb2, pipelines_pb2
 from tests.platform.harness import SOMEBODY, wait_for_file
 from tests.rpc.conftest import Served
@@ -192,6 +193,26 @@ def test_a_job_has_some_items_but_not_any_number(served: Served, count: int) -> 
         f"items: must be 1 to 1000, not {count}",
         "items",
     )
+
+
+def test_arguments_are_not_a_way_for_data(served: Served) -> None:
+    """More of them than a list of very many jobs could show is refused; so much is not."""
+    message = convert.to_request(served.platform.request())
+    message.arguments["model"] = "é" * (16 * 1024 - 2)
+    assert refused(served.client.jobs.SubmitJob, message) == (
+        "INVALID_ARGUMENT",
+        "arguments: must be at most 32768 bytes in all, not 32769: name a file instead",
+        "arguments",
+    )
+    message.arguments["model"] = message.arguments["model"][1:]
+    served.client.jobs.SubmitJob(message)
+
+
+def test_every_thread_that_answers_is_there_from_the_start(served: Served) -> None:
+    """So that a machine that has no more threads for a while does not end the answers for good."""
+    names = [thread.name for thread in threading.enumerate()]
+    assert sum(name.startswith("grpc_") for name in names) >= THREADS
+    assert not served.workspaces
 
 
 def test_an_unknown_pipeline_is_not_found(served: Served) -> None:
