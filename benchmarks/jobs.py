@@ -230,7 +230,8 @@ def _serving(folder: Path) -> Iterator[_Served]:
         with Client(f"unix:{folder.resolve()}/data/run/grpc.sock") as client:
             yield _Served(process, client)
     finally:
-        process.kill()
+        # With what it runs; nothing where it was killed.
+        process.terminate()
         process.wait()
         if process.stdout is not None:
             process.stdout.close()

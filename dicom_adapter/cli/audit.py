@@ -16,7 +16,14 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from dicom_adapter.cli.common import ConfigOption, DataOption, ServerOption, connect, group
+from dicom_adapter.cli.common import (
+    LAST_EVENT,
+    ConfigOption,
+    DataOption,
+    ServerOption,
+    connect,
+    group,
+)
 from dicom_adapter.cli.output import counted
 from dicom_adapter.errors import AlreadyExistsError
 from dicom_adapter.rpc.client import Client
@@ -79,7 +86,10 @@ def export(
         typer.Option("--until", metavar="TIME", parser=_moment, help="Before then; UTC."),
     ] = None,
     after: Annotated[
-        int, typer.Option("--after", metavar="N", min=0, help="Only behind the event number N.")
+        int,
+        typer.Option(
+            "--after", metavar="N", min=0, max=LAST_EVENT, help="Only behind the event number N."
+        ),
     ] = 0,
     output: Annotated[
         Path | None,

@@ -19,6 +19,8 @@ from dicom_adapter.service import EMBEDDED, socket_address
 
 FAILED = 1
 WRONG_WORDS = 2
+#: No event has a higher number: it is an int64 of the API.
+LAST_EVENT = 2**63 - 1
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 5.0
 UNIX = "unix:"

@@ -18,6 +18,7 @@ from dicom_adapter.cli.choice import (
     pages,
 )
 from dicom_adapter.cli.common import (
+    LAST_EVENT,
     ConfigOption,
     DataOption,
     JobArgument,
@@ -117,7 +118,13 @@ def _record(client: Client, job: jobs_pb2.Job, item: str) -> Any:  # noqa: ANN40
 def watch_jobs(
     after: Annotated[
         int,
-        typer.Option("--after", metavar="N", min=0, help="Begin behind event N; 0: from now on."),
+        typer.Option(
+            "--after",
+            metavar="N",
+            min=0,
+            max=LAST_EVENT,
+            help="Begin behind event N; 0: from now on.",
+        ),
     ] = 0,
     as_json: JsonOption = False,
     config: ConfigOption = None,

@@ -50,7 +50,7 @@ from dicom_adapter.model import (
 )
 
 KIND = "job"
-OUTPUTS_PER_PAGE = 50_000
+PARTS_PER_PAGE = 50_000
 
 # What is asked for every job that is made and runs: made once, each costs a quarter.
 _JOB = select(jobs).where(jobs.c.id == bindparam("job_id"))
@@ -135,19 +135,23 @@ def listed(
 ) -> tuple[list[Job], int | None]:
     """Return a page of jobs, newest first, and where the next page begins (None: there is none).
 
-    A page is shorter than `limit` where its jobs have very many outputs, but has at least one job.
+    A page is shorter than `limit` where its jobs have very many items and outputs, but has at least
+    one job.
     """
-    produced = select(func.count()).where(job_outputs.c.job_id == jobs.c.id).scalar_subquery()
+    outputs, items = (
+        select(func.count()).where(table.c.job_id == jobs.c.id).scalar_subquery()
+        for table in (job_outputs, job_items)
+    )
     numbers = sorted(_numbers(tx, wanted, limit + 1, before), reverse=True)[: limit + 1]
     query = (
-        select(jobs, produced.label("produced"))
+        select(jobs, (outputs + items).label("parts"))
         .where(jobs.c.seq.in_(numbers))
         .order_by(jobs.c.seq.desc())
     )
     rows = tx.execute(query).mappings().all()
-    sums = accumulate(row["produced"] for row in rows[:limit])
+    sums = accumulate(row["parts"] for row in rows[:limit])
     # A page must fit into one message of gRPC, and into the memory.
-    length = max(1, sum(total <= OUTPUTS_PER_PAGE for total in sums))
+    length = max(1, sum(total <= PARTS_PER_PAGE for total in sums))
     page = _with_parts(tx, rows[:length])
     return page, rows[length - 1]["seq"] if len(rows) > length else None
 

@@ -260,8 +260,8 @@ def test_a_full_last_page_has_no_next(ledger: Ledger) -> None:
 def test_jobs_of_very_many_outputs_make_shorter_pages(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page holds no more outputs than a message may, but always a job; none is left out."""
-    monkeypatch.setattr(jobs, "OUTPUTS_PER_PAGE", 4)
+    """A page holds no more of them than a message may, but always a job; none is left out."""
+    monkeypatch.setattr(jobs, "PARTS_PER_PAGE", 6)
     with ledger.write() as tx:
         made = [make.add_job(tx, request_id=str(number)) for number in range(5)]
         for job, count in zip(made, (1, 6, 2, 2, 1), strict=True):
