@@ -87,9 +87,7 @@ def export(
     ] = None,
     after: Annotated[
         int,
-        typer.Option(
-            "--after", metavar="N", min=0, max=LAST_EVENT, help="Only behind the event number N."
-        ),
+        typer.Option("--after", metavar="N", min=0, help="Only behind the event number N."),
     ] = 0,
     output: Annotated[
         Path | None,
@@ -104,7 +102,7 @@ def export(
     Each is an audit message of DICOM (PS3.15 A.5). Deleted jobs are in it, too.
     """
     request = audit_pb2.ExportEventsRequest(
-        after=after, since=to_timestamp(since), until=to_timestamp(until)
+        after=min(after, LAST_EVENT), since=to_timestamp(since), until=to_timestamp(until)
     )
     with connect(config, server, data) as client, client.errors():
         if output is None:

@@ -122,7 +122,6 @@ def watch_jobs(
             "--after",
             metavar="N",
             min=0,
-            max=LAST_EVENT,
             help="Begin behind event N; 0: from now on.",
         ),
     ] = 0,
@@ -136,7 +135,9 @@ def watch_jobs(
     Each line begins with the number of its event: behind it, `--after` goes on.
     """
     with connect_platform(config, server, data) as client, client.errors():
-        for change in client.jobs.WatchJobs(jobs_pb2.WatchJobsRequest(after_event=after)):
+        for change in client.jobs.WatchJobs(
+            jobs_pb2.WatchJobsRequest(after_event=min(after, LAST_EVENT))
+        ):
             if as_json:
                 job = plain_job(change.job) if change.HasField("job") else None
                 print_json({**plain(change.move), "job_id": change.job_id, "job": job})

@@ -139,12 +139,11 @@ def test_delete(cli: Command, busy: Running, tmp_path: Path) -> None:
     assert "no job has the id or name 'job-2'" in cli("jobs", "show", "job-2").err
 
 
-@pytest.mark.parametrize("words", [("jobs", "watch"), ("audit", "export")])
-def test_no_event_has_such_a_number(cli: Command, words: tuple[str, ...]) -> None:
-    """A number that the API cannot hold is a wrong word, and no fault of ours."""
-    answer = cli(*words, "--after", "9" * 20)
-    assert (answer.code, answer.out) == (2, "")
-    assert "'--after'" in answer.err
+def test_no_event_has_such_a_number(cli: Command, busy: Running) -> None:
+    """Behind a number that the API cannot hold there is nothing, and that is no fault."""
+    assert busy.jobs()
+    answer = cli("audit", "export", "--after", "9" * 20)
+    assert (answer.code, answer.out) == (0, "")
 
 
 def test_watch_goes_on_where_it_ended(tmp_path: Path) -> None:

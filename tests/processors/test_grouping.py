@@ -221,7 +221,7 @@ def test_group_by_a_private_tag(levels: Running) -> None:
 def test_a_late_instance_makes_a_new_group(tmp_path: Path) -> None:
     """What comes once its group was handed over becomes a group, and jobs, of its own."""
     clock = ManualClock()
-    with running(tmp_path, config(title("TEST")), clock) as adapter:
+    with running(tmp_path, config(title("TEST", late="separate")), clock) as adapter:
         send(adapter.port, [make_instance(), make_instance()])
         first = open_group(adapter, 2)
         clock.advance(5)
