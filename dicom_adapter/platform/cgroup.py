@@ -12,8 +12,8 @@ _NANOSECONDS = 1e9
 _MICROSECONDS = 1e6
 # How long killed processes are waited for.
 GRACE_SECONDS = 3.0
-# The kernel tells nobody who does not watch the file when a group has become empty.
-POLL_SECONDS = 0.005
+# The kernel tells nobody when a process that is not our child has ended.
+POLL_SECONDS = 0.01
 
 
 class ControlGroup:

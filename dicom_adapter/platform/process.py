@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from dicom_adapter.model import Job
-from dicom_adapter.platform.cgroup import ControlGroup
+from dicom_adapter.platform.cgroup import GRACE_SECONDS, POLL_SECONDS, ControlGroup
 from dicom_adapter.platform.program import (
     MANIFEST_VARIABLE,
     CannotStartError,
@@ -28,10 +28,6 @@ from dicom_adapter.platform.program import (
 )
 from dicom_adapter.platform.workspace import Workspace
 
-# How long killed processes are waited for.
-GRACE_SECONDS = 3.0
-# The kernel tells nobody when a process that is not our child has ended.
-POLL_SECONDS = 0.01
 # What the kernel reads of a script's first line.
 _LONGEST_FIRST_LINE = 256
 
