@@ -245,8 +245,9 @@ class Server:
         audit: AuditTrail | None = None,
         webhooks: WebhookOperations | None = None,
     ) -> None:
+        self._pool = _started_pool()
         self._server = grpc.server(
-            _started_pool(),
+            self._pool,
             interceptors=[Entrance(Callers(access), STREAMS)],
             options=options(),
         )
@@ -310,3 +311,5 @@ class Server:
         """Refuse new calls, and end those that last longer than `grace` seconds."""
         self._health.enter_graceful_shutdown()
         self._server.stop(grace).wait()
+        # Without waiting: a call that was cut off may not have noticed yet.
+        self._pool.shutdown(wait=False)

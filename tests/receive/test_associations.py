@@ -3,7 +3,7 @@
 import socket
 import threading
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 
@@ -138,8 +138,15 @@ def test_stopping_aborts_what_does_not_end(
         silent.close()
     ends = log.of("association.aborted") + log.of("association.lost")
     assert [line["why"] for line in ends] == ["the service stops"] * 2
-    left = [t.name for t in threading.enumerate() if t.ident not in before and not t.daemon]
-    assert left == []
+
+    def left() -> list[str]:
+        return [t.name for t in threading.enumerate() if t.ident not in before and not t.daemon]
+
+    # The last ones are just ending.
+    deadline = monotonic() + PATIENCE
+    while left() and monotonic() < deadline:
+        sleep(0.01)
+    assert left() == []
 
 
 def test_a_port_in_use_is_told_with_its_cure(tmp_path: Path) -> None:
