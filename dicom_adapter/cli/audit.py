@@ -86,8 +86,7 @@ def export(
         typer.Option("--until", metavar="TIME", parser=_moment, help="Before then; UTC."),
     ] = None,
     after: Annotated[
-        int,
-        typer.Option("--after", metavar="N", min=0, help="Only behind the event number N."),
+        int, typer.Option("--after", metavar="N", min=0, help="Only behind the event number N.")
     ] = 0,
     output: Annotated[
         Path | None,

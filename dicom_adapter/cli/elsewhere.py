@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from dicom_adapter.cli.common import ANSWER_SECONDS, UNIX, reach
-from dicom_adapter.cli.findings import Finding
+from dicom_adapter.cli.findings import Finding, Verdict
 from dicom_adapter.config import Executor, PlatformSettings, Settings
 from dicom_adapter.errors import DicomAdapterError
 from dicom_adapter.rpc.client import Client
@@ -15,39 +15,36 @@ from dicom_adapter.v1 import pipelines_pb2
 def platforms(settings: Settings) -> Iterator[Finding]:
     """Yield whether the platform, where it is not ours, and each executor answer."""
     if settings.platform.address != EMBEDDED:
-        yield _platform(settings.platform)
+        waits = "correct platform.address; submissions wait meanwhile"
+        yield _asked("platform", settings.platform, "bad", waits)[0]
     for name, executor in settings.executors.items():
-        yield from _executor(settings, name, executor)
-
-
-def _platform(platform: PlatformSettings) -> Finding:
-    address = platform.address.removeprefix(UNIX)
-    try:
-        names = _pipelines(platform)
-    except (OSError, DicomAdapterError) as error:
-        return Finding(
-            "bad",
-            "platform",
-            f"{address} does not answer: {_why(error)}",
-            "start it, or correct platform.address; submissions wait meanwhile",
-        )
-    return Finding("good", "platform", _answers(address, names))
-
-
-def _executor(settings: Settings, name: str, executor: Executor) -> Iterator[Finding]:
-    address = executor.address.removeprefix(UNIX)
-    try:
-        names = _pipelines(executor)
-    except (OSError, DicomAdapterError) as error:
         # Studies come in all the same: it keeps no sender out.
-        yield Finding(
-            "look",
-            f"executor {name}",
-            f"{address} does not answer: {_why(error)}",
-            f"start it, or correct executors.{name}; jobs that it is to run wait meanwhile",
-        )
-        return
-    yield Finding("good", f"executor {name}", _answers(address, names))
+        waits = f"correct executors.{name}; jobs that it is to run wait meanwhile"
+        found, names = _asked(f"executor {name}", executor, "look", waits)
+        yield found
+        if names is not None:
+            yield from _missing(settings, name, names)
+
+
+def _asked(
+    subject: str, other: PlatformSettings | Executor, verdict: Verdict, waits: str
+) -> tuple[Finding, list[str] | None]:
+    """Return whether it answers, and its pipelines if it does."""
+    address = other.address.removeprefix(UNIX)
+    try:
+        names = _pipelines(other)
+    except (OSError, DicomAdapterError) as error:
+        why = error.strerror or error if isinstance(error, OSError) else error
+        return Finding(
+            verdict, subject, f"{address} does not answer: {why}", f"start it, or {waits}"
+        ), None
+    told = f"{address} answers; its pipelines: {', '.join(names) or 'none'}"
+    return Finding("good", subject, told), names
+
+
+def _missing(settings: Settings, name: str, names: list[str]) -> Iterator[Finding]:
+    """Yield the pipelines that an executor is to run, and does not have."""
+    address = settings.executors[name].address.removeprefix(UNIX)
     for pipeline in settings.pipelines.values():
         wanted = pipeline.remote_pipeline or pipeline.name
         if pipeline.executor == name and wanted not in names:
@@ -66,11 +63,3 @@ def _pipelines(other: PlatformSettings | Executor) -> list[str]:
             pipelines_pb2.ListPipelinesRequest(), timeout=ANSWER_SECONDS
         )
     return sorted(pipeline.name for pipeline in answer.pipelines)
-
-
-def _answers(address: str, names: list[str]) -> str:
-    return f"{address} answers; its pipelines: {', '.join(names) or 'none'}"
-
-
-def _why(error: OSError | DicomAdapterError) -> str:
-    return str(error.strerror or error if isinstance(error, OSError) else error)
