@@ -68,11 +68,13 @@ HIDDEN = (
     f"env -i setsid {shutil.which('sh')} -c "
     "'trap \"\" TERM; echo $$ > ../../hidden; while :; do sleep 0.05; done' & "
 )
+#: Until that process has said that it is there.
+SEEN = "until [ -s ../../hidden ]; do sleep 0.01; done"
 
 
 def test_s57_what_hides_itself_is_ended_too(tmp_path: Path) -> None:
     """A process in a session of its own, without our environment, is gone with its job."""
-    with platform(tmp_path, sh(f"{HIDDEN} sleep 1; touch ../../up; sleep 1000")) as made:
+    with platform(tmp_path, sh(f"{HIDDEN} {SEEN}; touch ../../up; sleep 1000")) as made:
         job = running(made)
         hidden = psutil.Process(int((made.workspaces.folder / "hidden").read_text("utf-8")))
         assert lives(hidden)
@@ -87,7 +89,7 @@ def test_groups_that_a_command_makes_within_its_own_go_with_it(tmp_path: Path) -
     """A container runtime does so; none of them stays, nor what is in them."""
     place = "$(sed -n 's,^[^ ]* \\([^ ]*\\) cgroup2 .*,\\1,p' /proc/mounts)"
     nested = f"{place}$(sed -n s,^0::,,p /proc/self/cgroup)/inner"
-    script = f"mkdir -p {nested}/deep; (echo 0 > {nested}/cgroup.procs; {HIDDEN}) & sleep 0.5"
+    script = f"mkdir -p {nested}/deep; (echo 0 > {nested}/cgroup.procs; {HIDDEN}) & {SEEN}"
     with platform(tmp_path, sh(script)) as made:
         job = made.until(made.submit())
         assert job.state == "finished"
@@ -98,8 +100,10 @@ def test_groups_that_a_command_makes_within_its_own_go_with_it(tmp_path: Path) -
 
 def test_what_a_job_leaves_behind_counts_and_ends(tmp_path: Path) -> None:
     """The processor time of a process that nobody has waited for is the job's, too."""
-    busy = f"{sys.executable} -c 'while True: pass'"
-    script = f"(env -i setsid {busy} &) ; sleep 1.5"
+    work = "while True:\n  if time.process_time() > 0.6: open('../../worked', 'w')"
+    (tmp_path / "busy.py").write_text(f"import time\n{work}\n", "utf-8")
+    busy = f"(env -i setsid {sys.executable} {tmp_path / 'busy.py'} &)"
+    script = f"{busy}; until [ -e ../../worked ]; do sleep 0.01; done"
     with platform(tmp_path, sh(script)) as made:
         job = made.until(made.submit())
         assert job.state == "finished"

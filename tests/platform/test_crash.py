@@ -3,6 +3,7 @@ import os
 import signal
 import stat
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from hashlib import sha256
 from multiprocessing import get_context
@@ -142,6 +143,14 @@ def die_finishing(folder: Path, moment: Moment) -> None:
         made.until(made.submit(), "never")
 
 
+def kill_in(victim: Callable[..., None], *arguments: object, **named: object) -> None:
+    """Run what kills its own process, in one of its own."""
+    process = get_context("spawn").Process(target=victim, args=arguments, kwargs=named)
+    process.start()
+    process.join(PATIENCE)
+    assert process.exitcode == -signal.SIGKILL
+
+
 def die_submitting(folder: Path, *, is_committed: bool) -> None:
     """Make a job in this process, and kill the process just before its commit, or just after."""
     add = queue.add
@@ -167,12 +176,7 @@ def test_r4_a_job_is_made_and_put_into_the_queue_together(
     tmp_path: Path, *, is_committed: bool
 ) -> None:
     """A power cut leaves nothing of it, or a job that waits, and runs after the next start."""
-    process = get_context("spawn").Process(
-        target=die_submitting, args=(tmp_path,), kwargs={"is_committed": is_committed}
-    )
-    process.start()
-    process.join(PATIENCE)
-    assert process.exitcode == -signal.SIGKILL
+    kill_in(die_submitting, tmp_path, is_committed=is_committed)
     with platform(tmp_path, sh(ONCE)) as made:
         found = made.views.listed(LOCAL, JobFilter(), 10, "").jobs
         assert len(found) == is_committed
@@ -211,12 +215,7 @@ def test_t11_a_killed_retry_leaves_the_outputs_where_the_ledger_says(
     tmp_path: Path, *, is_committed: bool
 ) -> None:
     """A power cut leaves a job that has finished with its outputs, or one that runs again."""
-    process = get_context("spawn").Process(
-        target=die_retrying, args=(tmp_path,), kwargs={"is_committed": is_committed}
-    )
-    process.start()
-    process.join(PATIENCE)
-    assert process.exitcode == -signal.SIGKILL
+    kill_in(die_retrying, tmp_path, is_committed=is_committed)
     with platform(tmp_path, sh(ONCE)) as made:
         (job,) = made.views.listed(LOCAL, JobFilter(), 10, "").jobs
         ended = made.until(job)
@@ -229,10 +228,7 @@ def test_t11_a_killed_retry_leaves_the_outputs_where_the_ledger_says(
 @pytest.mark.parametrize("moment", Moment)
 def test_t7_r9_outputs_and_state_are_committed_together(tmp_path: Path, moment: Moment) -> None:
     """A power cut leaves a finished job with its outputs, or one that is run again from nothing."""
-    process = get_context("spawn").Process(target=die_finishing, args=(tmp_path, moment))
-    process.start()
-    process.join(PATIENCE)
-    assert process.exitcode == -signal.SIGKILL
+    kill_in(die_finishing, tmp_path, moment)
     with platform(tmp_path, sh(ONCE)) as made:
         (job,) = made.views.listed(LOCAL, JobFilter(), 10, "").jobs
         again = moment != Moment.AFTER_COMMIT
