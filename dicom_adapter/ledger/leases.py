@@ -35,7 +35,6 @@ _RENEW = (
     .values(leased_until=bindparam("new_end"))
     .returning(jobs.c.lease)
 )
-_HOLD = update(jobs).where(jobs.c.id == bindparam("of")).values(leased_until=bindparam("new_end"))
 _LEASE_OF = select(jobs.c.lease).where(jobs.c.id == bindparam("job_id")).with_for_update()
 
 
@@ -89,7 +88,7 @@ def hold(tx: Connection, job_id: str, lease: str, at: datetime) -> None:
         StaleLeaseError: it is no longer the job's.
     """
     check(tx, job_id, lease)
-    tx.execute(_HOLD, {"of": job_id, "new_end": at + LEASE})
+    renew(tx, [lease], at)
 
 
 def take_over(

@@ -33,7 +33,11 @@ HIGHEST_NUMBER = 20
 _OF_JOB = jobs.c.id == bindparam("job_id")
 _MOVED = select(*jobs.c["state", "project", "rules"]).where(_OF_JOB)
 _STATE = select(jobs.c.state).where(_OF_JOB)
-_SET_PHASE = update(jobs).where(_OF_JOB).values(phase=bindparam("new_phase"))
+_SET_PHASE = (
+    update(jobs)
+    .where(_OF_JOB, jobs.c.lease == bindparam("held"))
+    .values(phase=bindparam("new_phase"))
+)
 _SET_STEPS = (
     update(job_steps)
     .where(job_steps.c.job_id == bindparam("of"))
@@ -265,7 +269,7 @@ def set_phase(tx: Connection, job_id: str, phase: Phase, *, lease: str) -> None:
         StaleLeaseError: the lease is not the job's any more.
     """
     leases.check(tx, job_id, lease)
-    tx.execute(_SET_PHASE, {"job_id": job_id, "new_phase": phase})
+    tx.execute(_SET_PHASE, {"job_id": job_id, "held": lease, "new_phase": phase})
 
 
 def set_step(tx: Connection, job_id: str, name: str, progress: float, *, lease: str) -> bool:

@@ -243,11 +243,7 @@ def test_t7_r9_outputs_and_state_are_committed_together(tmp_path: Path, moment: 
 
 def test_r9_outputs_of_a_job_that_a_crash_cut_off_are_not_its(tmp_path: Path) -> None:
     """Outputs that were put in place, but not committed, are gone when their job has failed."""
-    process = get_context("spawn").Process(
-        target=die_finishing, args=(tmp_path, Moment.BEFORE_COMMIT)
-    )
-    process.start()
-    process.join(PATIENCE)
+    kill_in(die_finishing, tmp_path, Moment.BEFORE_COMMIT)
     (folder,) = (tmp_path / "platform" / "jobs").iterdir()
     assert (folder / "output" / "out").exists()
     assert (folder / "provenance.json").exists()
