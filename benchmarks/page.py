@@ -12,9 +12,10 @@ from pathlib import Path
 from benchmarks import figures, receivers, walk
 from benchmarks.crowd import Crowds, Latency
 from benchmarks.hostile import Cost
-from benchmarks.receivers import STORESCP
+from benchmarks.receivers import PROCESS_CRASH, STORESCP, TWO_PROCESSES, UNRECORDED
+from benchmarks.series import CT, MR
 from benchmarks.storm import PER_SECOND
-from benchmarks.throughput import CASES, FEW, Case, Rounds
+from benchmarks.throughput import CASES, FEW, NODELAY, Case, Rounds
 from benchmarks.walk import Walked
 
 NAMES = tuple(receivers.ALL)
@@ -76,7 +77,23 @@ def _side_by_side(found: Rounds) -> Iterator[str]:
     yield "DICOM Adapter is measured whole: it answers when file and ledger row are there, with"
     yield "`storage.durability: power-loss` flushed to the disk. storescp and stock pynetdicom"
     yield "flush nothing and keep no index; Orthanc has an index. storescp decodes and encodes what"
-    yield "it stores; stock pynetdicom stores bytes as they came, but not as a Part 10 file."
+    yield "it stores; stock pynetdicom stores bytes as they came, but not as a Part 10 file.\n"
+    yield f"*{UNRECORDED.capitalize()}* is this product's path from the socket to the file, which"
+    yield "hashes and checks as always, but records and groups nothing and loses all that it knew"
+    yield "when it ends: what the whole is slower than this is what keeping the promise costs, and"
+    yield "what this is slower than storescp is what a receiver in Python costs.\n"
+    yield f"Rates, as many times that of {STORESCP}, at 1, 4 and 16 associations:\n"
+    for load in (MR, CT):
+        alone, whole = _ratios(found, load, UNRECORDED), _ratios(found, load, PROCESS_CRASH)
+        yield f"- {load}: receiving alone {alone}; the whole {whole}"
+    yield "\nSo is `dicom.processes` by default 1; two processes, as many times the rate of one:\n"
+    for load in (MR, CT):
+        yield f"- {load}: {_ratios(found, load, TWO_PROCESSES, PROCESS_CRASH)}"
+
+
+def _ratios(found: Rounds, load: str, name: str, other: str = STORESCP) -> str:
+    cases = [NODELAY[load, senders] for senders in (1, 4, 16)]
+    return ", ".join(f"{found.times_as_fast(case, name, other):.2f}" for case in cases)
 
 
 def _table(cell: Callable[[Case, str], str]) -> Iterator[str]:

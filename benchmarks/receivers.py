@@ -114,9 +114,22 @@ def adapter(durability: str, dicom: str = "") -> Start:
     """This product, whole, with a group that is not due while it is measured."""
 
     def start(folder: Path, port: int) -> list[str]:
-        file = folder / "dicom-adapter.yaml"
-        file.write_text(
-            f"""
+        file = _configured(folder, port, durability, dicom)
+        return [sys.executable, "-m", "dicom_adapter", "serve", "--config", str(file)]
+
+    return start
+
+
+def unrecorded(folder: Path, port: int) -> list[str]:
+    """What of this product receives and stores, without ledger and grouping."""
+    file = _configured(folder, port, "process-crash")
+    return [sys.executable, "-m", "benchmarks.unrecorded", str(file)]
+
+
+def _configured(folder: Path, port: int, durability: str, dicom: str = "") -> Path:
+    file = folder / "dicom-adapter.yaml"
+    file.write_text(
+        f"""
 dicom: {{host: 127.0.0.1, port: {port}{dicom and ", "}{dicom}}}
 grpc: {{listen: null}}
 storage: {{reserve: 0, watermark: 100%, durability: {durability}}}
@@ -124,19 +137,21 @@ log: {{level: warning}}
 pipelines: {{none: {{command: ["true"]}}}}
 ae_titles: {{{AE_TITLE}: {{settings: {{pipeline-none: none, timeout: 1h}}}}}}
 """,
-            "utf-8",
-        )
-        return [sys.executable, "-m", "dicom_adapter", "serve", "--config", str(file)]
-
-    return start
+        "utf-8",
+    )
+    return file
 
 
 PROCESS_CRASH, POWER_LOSS = "DICOM Adapter, process-crash", "DICOM Adapter, power-loss"
+TWO_PROCESSES = f"{PROCESS_CRASH}, two processes"
+UNRECORDED = "its receiving alone, no ledger"
 STORESCP, ORTHANC, STOCK = "storescp --fork", "Orthanc", "stock pynetdicom"
-OURS = (PROCESS_CRASH, POWER_LOSS)
+OURS = (PROCESS_CRASH, TWO_PROCESSES, POWER_LOSS, UNRECORDED)
 ALL: Mapping[str, Start] = {
     PROCESS_CRASH: adapter("process-crash"),
+    TWO_PROCESSES: adapter("process-crash", "processes: 2"),
     POWER_LOSS: adapter("power-loss"),
+    UNRECORDED: unrecorded,
     STORESCP: storescp,
     ORTHANC: orthanc,
     STOCK: stock,
