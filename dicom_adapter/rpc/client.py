@@ -13,9 +13,10 @@ from dicom_adapter.model import InputFile, JobRequest, RemoteJob
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.credentials import Credentials
 from dicom_adapter.rpc.status import from_error
-from dicom_adapter.v1 import jobs_pb2
+from dicom_adapter.v1 import jobs_pb2, pipelines_pb2
 from dicom_adapter.v1.adapter_pb2_grpc import AdapterServiceStub
 from dicom_adapter.v1.audit_pb2_grpc import AuditServiceStub
+from dicom_adapter.v1.composition_pb2_grpc import CompositionServiceStub
 from dicom_adapter.v1.jobs_pb2_grpc import JobServiceStub
 from dicom_adapter.v1.pipelines_pb2_grpc import PipelineServiceStub
 from dicom_adapter.v1.platform_pb2_grpc import PlatformServiceStub
@@ -60,6 +61,7 @@ class Client:
         self.platform = PlatformServiceStub(self._channel)
         self.adapter = AdapterServiceStub(self._channel)
         self.audit = AuditServiceStub(self._channel)
+        self.composition = CompositionServiceStub(self._channel)
         self.tokens = TokenServiceStub(self._channel)
         self.webhooks = WebhookServiceStub(self._channel)
 
@@ -122,11 +124,20 @@ class Client:
                 _upload(file, stream, size), timeout=CALL_SECONDS + size / SLOWEST_TRANSFER
             )
 
+    def pipeline(self, name: str) -> pipelines_pb2.Pipeline:
+        """Return what the server can run by this name; raises as `errors` does."""
+        request = pipelines_pb2.GetPipelineRequest(name=name)
+        with self._answered():
+            return self.pipelines.GetPipeline(request, timeout=CALL_SECONDS)
+
     def submit(self, request: JobRequest) -> str:
         """Submit a job and return its id; raises as `errors` does."""
+        return str(self.submitted(request).id)
+
+    def submitted(self, request: JobRequest) -> jobs_pb2.Job:
+        """Submit a job and return it as the API has it; raises as `errors` does."""
         with self._answered():
-            job = self.jobs.SubmitJob(convert.to_request(request), timeout=CALL_SECONDS)
-        return str(job.id)
+            return self.jobs.SubmitJob(convert.to_request(request), timeout=CALL_SECONDS)
 
     def job(self, job_id: str = "", *, request_id: str = "") -> RemoteJob:
         """Return a job, by its id or the request id that made it; raises as `errors` does."""

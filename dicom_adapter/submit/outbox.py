@@ -17,6 +17,7 @@ from dicom_adapter.ledger.instances import Locate
 from dicom_adapter.lifecycle import Role
 from dicom_adapter.model import Caller, JobRequest, StoredInstance, Submission, input_of
 from dicom_adapter.rpc.client import Client
+from dicom_adapter.submit.delivery import upload_missing
 from dicom_adapter.worker import Worker
 
 log = structlog.get_logger()
@@ -69,7 +70,8 @@ class Outbox:
             members = instances.of_submission(tx, submission.id, self._locate)
         request = request_of(submission, members)
         try:
-            self._upload_missing(request, members)
+            paths = {member.id: member.path for member in members}
+            upload_missing(self._client, request, paths)
             job_id = self._client.submit(request)
         except (UnavailableError, WrongStateError) as error:
             # WrongStateError: an upload was reclaimed between the question and the submission.
@@ -80,11 +82,6 @@ class Outbox:
             with self._ledger.write() as tx:
                 submissions.accept(tx, submission.id, job_id, self._clock.now())
             self._accepted()
-
-    def _upload_missing(self, request: JobRequest, members: Sequence[StoredInstance]) -> None:
-        paths = {member.id: member.path for member in members}
-        for file in self._client.missing(request.files):
-            self._client.upload(file, paths[file.instance_id])
 
     def _postpone(self, submission: Submission, error: str) -> None:
         pause = pause_after(submission.attempts)
