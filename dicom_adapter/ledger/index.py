@@ -14,7 +14,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     and_,
-    case,
     delete,
     exists,
     func,
@@ -136,9 +135,13 @@ def _describe(tx: Connection, series: _Series, said: Description) -> None:
 def _count_in(
     tx: Connection, series: _Series, members: Sequence[tuple[StoredInstance, Description]]
 ) -> None:
-    came = [stored.received_at for stored, _ in members]
     table = indexed_series.c
-    first, last = min(came), max(came)
+    before = tx.execute(
+        select(table.instances, table.first_received_at, table.last_received_at).where(_is(series))
+    ).one()
+    came = [stored.received_at for stored, _ in members]
+    if before.instances:
+        came += (before.first_received_at, before.last_received_at)
     tx.execute(
         update(indexed_series)
         .where(_is(series))
@@ -146,12 +149,8 @@ def _count_in(
             instances=table.instances + len(members),
             frames=table.frames + sum(said.frames for _, said in members),
             size=table.size + sum(stored.size for stored, _ in members),
-            first_received_at=case(
-                (table.instances == 0, first), else_=func.min(table.first_received_at, first)
-            ),
-            last_received_at=case(
-                (table.instances == 0, last), else_=func.max(table.last_received_at, last)
-            ),
+            first_received_at=min(came),
+            last_received_at=max(came),
         )
     )
 
