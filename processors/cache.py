@@ -1,6 +1,6 @@
 """The cache processor: keeps what it receives, for people and programs to compose jobs of."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -48,13 +48,13 @@ class CacheProcessor(JobProcessorBase):
         """Make one job per pipeline of a group that is due; its instances stay."""
         make_jobs(self, group)
 
-    def tend(self) -> float | None:
+    def tend(self, now: datetime) -> float | None:
         """Let go of studies that are too old, or too many; return when to look again."""
         keep, quota = self.settings.keep, self.settings.quota
         if keep is None and quota is None:
             return None
-        now, studies = datetime.now(UTC), self.kept_studies()
-        size, next_ = sum(study.size for study in studies), None
+        studies, next_ = self.kept_studies(), None
+        size = sum(study.size for study in studies)
         for study in studies:
             age = (now - study.last_received_at).total_seconds()
             if (keep is not None and age >= keep) or (quota is not None and size > quota):

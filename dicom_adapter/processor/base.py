@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Protocol, final
 
 from pydantic import BaseModel, ConfigDict
@@ -58,7 +58,7 @@ class JobProcessorBase(ABC):
         start()
         handle_instance(instance)     for each instance, after its sender had its answer
         handle_group(group)           when a group that the processor opened is due
-        tend()                        when there is nothing else to do, see there
+        tend(now)                     when there is nothing else to do, see there
         stop()
 
     What a call asks for (`group`, `submit_pipeline_job`, `remove_instances`, `remove_study`) is
@@ -100,12 +100,16 @@ class JobProcessorBase(ABC):
     def handle_group(self, group: InstanceGroup) -> None:  # noqa: B027 - optional on purpose
         """Take a group that is due; without an override its instances are kept."""
 
-    def tend(self) -> float | None:
+    def tend(self, now: datetime) -> float | None:
         """See to what is kept: called at the start, and when instances or groups were handled.
 
         Then, too, when so many seconds have passed as it returned last; None: not before the next
         instance. What it raises is logged, and it is called again after a pause.
+
+        Args:
+            now: The time, as the service has it and what is kept was received by.
         """
+        del now
         return None
 
     def start(self) -> None:  # noqa: B027 - optional on purpose

@@ -37,7 +37,7 @@ class Tending:
         if self._at > now:
             return self._at, None
         asked: list[float | None] = []
-        call = self._calls.make(lambda: asked.append(self._processor.tend()))
+        call = self._calls.make(lambda: asked.append(self._processor.tend(now)))
         error = call.error or self._carried_out(call)
         self._not_before = now + _SHORTEST_PAUSE
         if error is not None:
