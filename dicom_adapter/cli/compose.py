@@ -51,6 +51,7 @@ def compose(
         Order,
         typer.Option(
             "--order",
+            metavar="number|position",
             help="What a range counts: Instance Numbers, or places from 1 along the stack.",
         ),
     ] = Order.NUMBER,
@@ -59,7 +60,8 @@ def compose(
     ] = False,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="What it is called.")] = "",
     priority: Annotated[
-        str, typer.Option("--priority", help="lower, normal, higher or immediate.")
+        str,
+        typer.Option("--priority", metavar="PRIORITY", help="lower, normal, higher or immediate."),
     ] = Priority.NORMAL.label,
     argument: Annotated[
         list[str] | None,
@@ -86,7 +88,7 @@ def compose(
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Make a job of series and studies that are kept, in the order in which they are named."""
+    """Make a job of series and studies that are kept."""
     items = _items(_parts(series or (), study or (), order), each=each)
     with connect(config, server, data) as client, client.errors():
         if preview:

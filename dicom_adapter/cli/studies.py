@@ -27,7 +27,7 @@ PAGE = 500
 ConditionsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEYWORD=VALUE]...",
+        metavar="KEYWORD=VALUE",
         help="What attributes have to be, as 'PatientID=123*' or StudyDate=20260101-20260131; one "
         "that is named twice: either value.",
         show_default=False,
@@ -41,7 +41,7 @@ _SERIES = ("PatientID", "StudyDate", "Modality", "SeriesNumber", "SeriesDescript
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    studies = group("The studies that are kept, for people to make jobs of.")
+    studies = group("The studies that are kept, to make jobs of.")
     studies.command("list")(list_studies)
     studies.command("show")(show_study)
     studies.command("release")(release)
@@ -151,7 +151,7 @@ def list_instances(
 def release(
     studies: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[UID]...", help="Study Instance UIDs.", show_default=False),
+        typer.Argument(metavar="UID", help="Study Instance UIDs.", show_default=False),
     ] = None,
     series: Annotated[
         list[str] | None,
@@ -163,7 +163,7 @@ def release(
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Let studies go: they are removed, once no group and no submission needs them."""
+    """Let studies go; what a group or submission needs stays."""
     wanted = [*(studies or ()), *(series or ())]
     if not wanted:
         raise InvalidArgumentError("UID", "name a study, or a series with --series")

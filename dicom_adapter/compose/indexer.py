@@ -1,5 +1,6 @@
 """Puts what is kept into the index: reads each file once, beside receiving and never before it."""
 
+import time
 from datetime import datetime, timedelta
 
 from dicom_adapter.clock import Clock
@@ -9,10 +10,11 @@ from dicom_adapter.ledger.instances import Locate
 from dicom_adapter.model import Description, StoredInstance
 from dicom_adapter.worker import Worker
 
-# So few at a time, with a rest behind them, take a tenth of a processor while a study comes in: the
-# index is to be late by a moment, not the answers to senders.
+# While instances come, so few in so long take a fortieth of a processor: the index is to be late by
+# a moment, not the answers to senders. Once none has come for a while, it takes all there is.
 INSTANCES_PER_COMMIT = 25
-REST = timedelta(milliseconds=100)
+REST = timedelta(milliseconds=500)
+QUIET_SECONDS = 1.0
 
 
 class Indexer:
@@ -23,13 +25,15 @@ class Indexer:
         self._locate = locate
         self._worker = Worker("indexer", self._work, clock, rest=REST)
         self._clock = clock
+        self._last_came = time.monotonic()
 
     def start(self) -> None:
         """Start with what an earlier run left."""
         self._worker.start()
 
     def wake(self) -> None:
-        """Look for what is to be indexed soon."""
+        """Look for what is to be indexed soon: something came."""
+        self._last_came = time.monotonic()
         self._worker.wake()
 
     def stop(self, timeout: float) -> None:
@@ -37,10 +41,19 @@ class Indexer:
         self._worker.stop(timeout)
 
     def _work(self) -> datetime | None:
+        while self._index_some():
+            if self._worker.stopping:
+                return None
+            if time.monotonic() - self._last_came < QUIET_SECONDS:
+                return self._clock.now()
+        return None
+
+    def _index_some(self) -> bool:
+        """Index what waits for it longest; True when there may be more."""
         with self._ledger.read() as tx:
             waiting = index_search.waiting(tx, INSTANCES_PER_COMMIT, self._locate)
         if not waiting:
-            return None
+            return False
         found: list[tuple[StoredInstance, Description]] = []
         gone = []
         for instance in waiting:
@@ -51,4 +64,4 @@ class Indexer:
                 gone.append(instance.id)
         with self._ledger.write() as tx:
             index.add(tx, found, gone)
-        return None if len(waiting) < INSTANCES_PER_COMMIT else self._clock.now()
+        return len(waiting) == INSTANCES_PER_COMMIT
