@@ -8,11 +8,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import EINVAL
 from io import SEEK_CUR, BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import gdcm
+import structlog
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
@@ -30,7 +32,10 @@ from dicom_adapter.errors import (
     NoPictureError,
     NotFoundError,
     UnavailableError,
+    fingerprint,
 )
+
+log = structlog.get_logger()
 
 #: The largest frame that is decoded, in bytes: more than any detector gives, whose frames have
 #: up to 50 MiB; a slide of pathology is cut into small ones.
@@ -39,7 +44,10 @@ LARGEST_FRAME = 256 * 1024**2
 LARGEST_DEFLATED = 2 * LARGEST_FRAME
 
 PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-DAMAGED = "its pixel data are damaged or incomplete; have the sender send the instance again"
+DAMAGED = (
+    "its pixel data or their description are damaged or incomplete; "
+    "have the sender send the instance again"
+)
 
 
 @dataclass(frozen=True)
@@ -56,28 +64,35 @@ class Frame:
 def read_frame(path: Path, number: int | None = None) -> Frame:
     """Decode one frame, counted from 1 as PS3.3 does; the middle one when none is named.
 
+    Broken files make it raise whatever the libraries do: call it within `in_our_words`.
+
     Raises:
         InvalidArgumentError: There is no such frame.
         NoPictureError: The file holds no picture, or none that can be decoded.
-        NotFoundError: There is no such file.
-        UnavailableError: The file cannot be read, or memory is short.
     """
     _hush()
-    with _in_our_words(path.name), path.open("rb") as file:
+    with path.open("rb") as file:
         dataset = _read_header(file)
         index = _index(dataset, number)
         header = Header(dataset, index)
         _check_decodable(dataset)
         _check_size(header)
         stored = _decode(file, dataset, index)
-        if stored.shape[:2] != (header.integer("Rows", 0), header.integer("Columns", 0)):
-            raise NoPictureError(DAMAGED)
-        return Frame(stored, header)
+    if stored.shape[:2] != (header.integer("Rows", 0), header.integer("Columns", 0)):
+        raise NoPictureError(DAMAGED)
+    return Frame(stored, header)
 
 
 @contextmanager
-def _in_our_words(name: str) -> Iterator[None]:
-    """Turn whatever is raised into our exceptions, which begin with the file's name."""
+def in_our_words(name: str) -> Iterator[None]:
+    """Turn whatever is raised into our exceptions, which begin with the file's name.
+
+    Raises:
+        InvalidArgumentError: As it was raised.
+        NoPictureError: The file holds no picture, or it is broken.
+        NotFoundError: There is no such file.
+        UnavailableError: The file cannot be read, or memory is short.
+    """
     try:
         yield
     except NoPictureError as error:
@@ -87,16 +102,25 @@ def _in_our_words(name: str) -> Iterator[None]:
     except FileNotFoundError:
         raise NotFoundError(f"{name}: is not stored any more; choose another instance") from None
     except OSError as error:
+        if error.errno in (None, EINVAL):
+            # Not the disk's: a library's own, or a place that no file has.
+            raise _broken(name, error) from None
         # Its words would name the whole path.
         raise UnavailableError(
             f"{name}: cannot be read ({type(error).__name__}, {error.errno}); see the storage"
         ) from None
     except MemoryError:
-        raise UnavailableError(f"{name}: not enough memory to decode it; try later") from None
+        raise UnavailableError(f"{name}: not enough memory to draw it; try later") from None
     except InvalidDicomError:
         raise NoPictureError(f"{name}: is no DICOM file; choose an instance") from None
     except Exception as error:  # noqa: BLE001 - decoders raise whatever their libraries do
-        raise NoPictureError(f"{name}: {DAMAGED} ({type(error).__name__})") from None
+        raise _broken(name, error) from None
+
+
+def _broken(name: str, error: Exception) -> NoPictureError:
+    """What to raise instead; the log says where it came from."""
+    log.info("an image is broken", action="picture.broken", file=name, **fingerprint(error))
+    return NoPictureError(f"{name}: {DAMAGED}")
 
 
 def _hush() -> None:
@@ -207,9 +231,18 @@ def _decode(file: BinaryIO, dataset: Dataset, index: int) -> Stored:
     """The frame of that index, and no other one; colour of any kind as RGB."""
     if dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
         return next(iter_pixels(dataset, indices=[index]))
-    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        _check_codestream(file, Header(dataset), index)
-    return next(iter_pixels(file, indices=[index]))
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return next(iter_pixels(file, indices=[index]))
+    _check_codestream(file, Header(dataset), index)
+    try:
+        return next(iter_pixels(file, indices=[index]))
+    except RuntimeError:
+        # So pydicom says that no decoder could do it, whether they cannot or the frame is broken.
+        name = _name(dataset.file_meta.TransferSyntaxUID, "unknown")
+        raise NoPictureError(
+            f"its frame cannot be decoded: damaged, or a kind of {name} without a decoder; "
+            "have the sender send it uncompressed"
+        ) from None
 
 
 def _check_codestream(file: BinaryIO, header: Header, index: int) -> None:

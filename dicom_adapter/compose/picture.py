@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dicom_adapter.compose.frame import read_frame
+from dicom_adapter.compose.frame import in_our_words, read_frame
 from dicom_adapter.compose.orientation import pixel_shape, turns
 from dicom_adapter.compose.shades import shaded
 from dicom_adapter.errors import InvalidArgumentError, NoPictureError, NotFoundError
@@ -102,21 +102,22 @@ def choose(count: int, most: int) -> list[int]:
 
 def _drawn(path: Path, frame: int | None, longest: int, *, is_enlarged: bool) -> Image.Image:
     """The frame, with square pixels and the right way round; its longer side at most `longest`."""
-    decoded = read_frame(path, frame)
-    image = Image.fromarray(shaded(decoded.stored, decoded.header))
-    high, wide = pixel_shape(decoded.header)
-    # Square pixels as small as the shorter side: the longer one is filled up, nothing is lost.
-    unit = min(high, wide)
-    width, height = image.width * wide / unit, image.height * high / unit
-    scale = longest / max(width, height)
-    if not is_enlarged:
-        scale = min(1.0, scale)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    for turn in turns(decoded.header):
-        image = image.transpose(turn)
-    return image
+    with in_our_words(path.name):
+        decoded = read_frame(path, frame)
+        image = Image.fromarray(shaded(decoded.stored, decoded.header))
+        high, wide = pixel_shape(decoded.header)
+        # Square pixels as small as the shorter side: the longer one is filled up, nothing is lost.
+        unit = min(high, wide)
+        width, height = image.width * wide / unit, image.height * high / unit
+        scale = longest / max(width, height)
+        if not is_enlarged:
+            scale = min(1.0, scale)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        for turn in turns(decoded.header):
+            image = image.transpose(turn)
+        return image
 
 
 def _tile(path: Path, number: int, side: int) -> tuple[Image.Image, bool]:
