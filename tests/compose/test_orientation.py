@@ -144,6 +144,8 @@ def test_oblique_planes_are_shown_like_the_nearest(
         (["L", "A"], BOTTOM_LEFT),
         (["RA", "F"], TOP_RIGHT),
         (["AR", "FL"], TOP_RIGHT),
+        # The first letter counts for more than the second: this is nearly axial.
+        (["RF", "PF"], TOP_RIGHT),
         # What says nothing, or cannot be, leaves the picture as it is stored.
         (["", ""], TOP_LEFT),
         (["R", "L"], TOP_LEFT),
@@ -229,6 +231,14 @@ def test_each_frame_has_its_own_orientation_and_spacing(tmp_path: Path, marked: 
     assert first.shape == second.shape == (6, 3)
     assert first[TOP_RIGHT] == second[BOTTOM_LEFT] == 255
     assert first[BOTTOM_LEFT] == second[TOP_RIGHT] == 0
+
+
+def test_frames_may_have_letters_of_their_own(tmp_path: Path, marked: Stored) -> None:
+    """PatientOrientationInFrameSequence has those of projections with many frames."""
+    own = items({"PatientOrientation": ["R", "F"]})
+    groups = items({"PatientOrientationInFrameSequence": own})
+    shared = {"PatientOrientation": ["L", "F"], "SharedFunctionalGroupsSequence": groups}
+    assert corner(tmp_path / "a.dcm", marked, **shared) == TOP_RIGHT
 
 
 def test_slices_of_nuclear_medicine_have_it_with_their_detector(

@@ -300,7 +300,7 @@ def test_a_palette_gives_the_colours(tmp_path: Path) -> None:
         scaled = [(a * scale, b * scale, c * scale) for a, b, c in colours]
         path = write(
             tmp_path / "a.dcm",
-            row(0, 2, 3, 4, 300, dtype="<u2"),
+            row(0, 2, 3, 4, 258, dtype="<u2"),
             **palette(bits, *scaled, first=2),
         )
         assert picture(path)[0].tolist() == wanted
