@@ -1,12 +1,15 @@
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
+from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import (
     HTJ2K,
     MPEG2MPML,
@@ -21,7 +24,7 @@ from dicom_adapter.compose.codestream import stated_size
 from dicom_adapter.compose.picture import render
 from dicom_adapter.errors import NoPictureError, NotFoundError, UnavailableError
 
-from .make import PATIENT, dataset, encapsulated, example, write
+from .make import PATIENT, Stored, dataset, encapsulated, example, write
 
 ONE = np.zeros((8, 8), np.uint8)
 
@@ -172,8 +175,17 @@ def test_headers_that_lie_are_refused(
 @pytest.mark.parametrize(
     ("kind", "uid"), [("JPEG", JPEGBaseline8Bit), ("JPEG2000", JPEG2000Lossless)]
 )
-def test_a_compressed_frame_of_another_size_is_refused(tmp_path: Path, kind: str, uid: UID) -> None:
-    """A decoder would make room for what the frame says, whatever the header says."""
+def test_a_compressed_frame_of_another_size_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, uid: UID
+) -> None:
+    """Before a decoder makes room for what the frame says, whatever the header says."""
+    decoded = []
+
+    def counted(file: BinaryIO, indices: list[int]) -> Iterator[Stored]:
+        decoded.append(indices)
+        return iter_pixels(file, indices=indices)
+
+    monkeypatch.setattr(frame, "iter_pixels", counted)
     image = dataset(ONE)
     image.file_meta.TransferSyntaxUID = uid
     for size, is_right in (((8, 8), True), ((9, 8), False), ((3000, 2000), False)):
@@ -189,6 +201,7 @@ def test_a_compressed_frame_of_another_size_is_refused(tmp_path: Path, kind: str
             render(tmp_path / "a.dcm")
         else:
             assert "damaged" in refusal(tmp_path / "a.dcm")
+    assert len(decoded) == 1
 
 
 def test_codestreams_are_read_as_far_as_they_go() -> None:

@@ -157,12 +157,12 @@ def test_nothing_but_padding_is_black(tmp_path: Path) -> None:
 
 
 def test_few_pixels_that_differ_are_seen(tmp_path: Path) -> None:
-    """A segment smaller than the percentiles' share is white on black."""
+    """Segments smaller than the percentiles' share are told from each other on black."""
     stored = np.zeros((100, 100), np.uint8)
-    stored[50, 50] = 1
+    stored[50, 50:52] = 2, 1
     image = picture(write(tmp_path / "a.dcm", stored))
-    assert image[50, 50] == 255
-    assert image.sum() == 255
+    assert list(image[50, 50:52]) == [255, 128]
+    assert image.sum() == 255 + 128
 
 
 def test_bytes_that_use_their_range_are_shown_as_they_are(tmp_path: Path) -> None:
