@@ -72,13 +72,7 @@ def montage(
     _check("longest", longest, SMALLEST, LARGEST)
     _check("tiles", tiles, 1, MOST_TILES)
     chosen = choose(len(paths), tiles)
-    across = min(columns or math.ceil(math.sqrt(len(chosen))), len(chosen))
-    _check("columns", across, 1, MOST_TILES)
-    down = math.ceil(len(chosen) / across)
-    side = (longest - GAP) // max(across, down) - GAP
-    if side < SMALLEST_TILE:
-        needed = (SMALLEST_TILE + GAP) * max(across, down) + GAP
-        raise InvalidArgumentError("longest", f"is {longest}; so many tiles need {needed} or more")
+    across, down, side = _layout(len(chosen), columns, longest)
     sheet = Image.new("RGB", (across * (side + GAP) + GAP, down * (side + GAP) + GAP))
     drawn = 0
     for place, index in enumerate(chosen):
@@ -89,6 +83,19 @@ def montage(
     if not drawn:
         raise NoPictureError("none of the instances holds a picture; choose images")
     return _png(sheet)
+
+
+def _layout(count: int, columns: int | None, longest: int) -> tuple[int, int, int]:
+    """How many tiles stand side by side, how many rows they make, and how large each of them is."""
+    across = min(columns or math.ceil(math.sqrt(count)), count)
+    _check("columns", across, 1, MOST_TILES)
+    down = math.ceil(count / across)
+    most = max(across, down)
+    side = (longest - GAP) // most - GAP
+    if side < SMALLEST_TILE:
+        needed = (SMALLEST_TILE + GAP) * most + GAP
+        raise InvalidArgumentError("longest", f"is {longest}; so many tiles need {needed} or more")
+    return across, down, side
 
 
 def choose(count: int, most: int) -> list[int]:
