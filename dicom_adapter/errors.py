@@ -10,6 +10,7 @@ DicomAdapterError
 ├── PermissionDeniedError        the caller is known, but may not
 ├── WrongStateError              the thing is there, but its state forbids the move
 │   └── StaleLeaseError          the job is no longer held by the attempt that wants to change it
+├── NoPictureError               an instance holds nothing that can be drawn
 ├── UnavailableError             the peer does not answer now; try again later
 │   ├── UncertainError           not done, but a crash may do it after all
 │   └── FullError                a queue has all that its limit lets in
@@ -87,6 +88,10 @@ class WrongStateError(DicomAdapterError):
 
 class StaleLeaseError(WrongStateError):
     """The job is no longer held by the attempt that wants to change it."""
+
+
+class NoPictureError(DicomAdapterError):
+    """The instance holds no picture, or none that can be decoded and drawn here."""
 
 
 class UnavailableError(DicomAdapterError):

@@ -1,6 +1,7 @@
 """`studies` and `series`: what is kept, for people to make jobs of."""
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +19,9 @@ from dicom_adapter.cli.common import (
     group,
 )
 from dicom_adapter.cli.output import counted, plain, print_rows, print_values
-from dicom_adapter.errors import InvalidArgumentError, NotFoundError
+from dicom_adapter.compose.selection import Order, Whole
+from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, NotFoundError
+from dicom_adapter.pictures.drawing import LONGEST
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
 from dicom_adapter.v1 import composition_pb2 as messages
 
@@ -50,6 +53,7 @@ def add_to(app: typer.Typer) -> None:
     series.command("list")(list_series)
     series.command("show")(show_series)
     series.command("instances")(list_instances)
+    series.command("preview")(preview_series)
     app.add_typer(series, name="series")
 
 
@@ -146,6 +150,46 @@ def list_instances(
         empty="",
         limit=limit,
     )
+
+
+def preview_series(
+    series: Annotated[
+        str, typer.Argument(metavar="UID[:RANGE]", help="A Series Instance UID, and what of it.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The PNG file to write.")
+    ],
+    instance: Annotated[
+        str, typer.Option("--instance", metavar="ID", help="This one alone, by its id.")
+    ] = "",
+    frame: Annotated[
+        int, typer.Option("--frame", metavar="N", help="Its nth frame, from 1; else the middle.")
+    ] = 0,
+    order: Annotated[
+        Order, typer.Option("--order", metavar="number|position", help="What a range counts.")
+    ] = Order.NUMBER,
+    longest: Annotated[
+        int, typer.Option("--longest", metavar="PIXELS", help="The longer side, at most.")
+    ] = LONGEST,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    server: ServerOption = None,
+) -> None:
+    """Draw a series, or one of its instances, as a PNG file."""
+    with connect(config, server, data) as client, client.errors():
+        if instance:
+            one = messages.RenderInstanceRequest(instance_id=instance, frame=frame, longest=longest)
+            drawn = client.composition.RenderInstance(one, timeout=2 * CALL_SECONDS)
+        else:
+            uid, _, wanted = series.partition(":")
+            part = messages.Part(series_instance_uid=uid, range=wanted or Whole.ALL, order=order)
+            chosen = messages.RenderSelectionRequest(parts=[part], longest=longest)
+            drawn = client.composition.RenderSelection(chosen, timeout=2 * CALL_SECONDS)
+    try:
+        output.write_bytes(drawn.png)
+    except OSError as error:
+        raise DicomAdapterError(f"{output}: {error.strerror}: name another file") from error
+    typer.echo(f"{output}")
 
 
 def release(

@@ -36,6 +36,7 @@ from dicom_adapter.model import (
     job_name,
 )
 from dicom_adapter.model.paging import page_of, token_of
+from dicom_adapter.pictures.drawing import LONGEST, Drawing
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.submit.delivery import upload_missing
 from dicom_adapter.v1 import jobs_pb2
@@ -100,6 +101,7 @@ class Composing:
         self._locate = locate
         self._released = released
         self._places = threading.Semaphore(MOST_AT_A_TIME)
+        self._drawing = Drawing()
 
     # What there is
 
@@ -181,6 +183,33 @@ class Composing:
     ) -> Selection:
         found = index_search.members(tx, series.study_uid, series.uid, self._locate)
         return select(found, wanted, order)
+
+    def picture(self, caller: Caller, instance_id: str, frame: int, longest: int) -> bytes:
+        """Return an instance that is kept as a PNG; frame 0 is the middle one.
+
+        Raises:
+            NotFoundError: it is not kept.
+            NoPictureError: it holds no picture, or none that can be decoded.
+            InvalidArgumentError: there is no such frame, or it cannot be that large.
+            PermissionDeniedError: the caller may not.
+        """
+        caller.check_everywhere(Role.VIEWER)
+        with self._ledger.read() as tx:
+            found = index_search.one_member(tx, instance_id, self._locate)
+        if found is None:
+            raise NotFoundError(f"no instance is kept that has the id '{instance_id}'")
+        return self._drawing.instance(found.path, frame or None, longest or LONGEST)
+
+    def montage(self, caller: Caller, parts: Sequence[Part], longest: int) -> bytes:
+        """Return what parts choose as one PNG, also where no job can be made of it.
+
+        Raises as `preview` and `picture` do.
+        """
+        preview = self.preview(caller, [parts], "")
+        chosen = [one.stored.path for each in preview.items[0] for one in each.selection.instances]
+        if not chosen:
+            raise WrongStateError("; ".join(preview.problems))
+        return self._drawing.montage(chosen, longest or LONGEST)
 
     def compose(self, caller: Caller, wanted: Composition) -> jobs_pb2.Job:
         """Make a job of what is chosen, and return it as the platform has it.

@@ -166,6 +166,13 @@ def members(tx: Connection, study: str, series: str, locate: Locate) -> list[Ind
     ]
 
 
+def one_member(tx: Connection, instance_id: str, locate: Locate) -> StoredInstance | None:
+    """Return an instance that is in the index; None where it is not."""
+    query = select(indexed_instances.c.instance_id)
+    ids = tx.scalars(query.where(indexed_instances.c.instance_id == instance_id))
+    return next(iter(instances.known(tx, ids, locate)), None)
+
+
 def _page(
     tx: Connection, query: Select[Any], seq: Column[int], limit: int, before: int | None
 ) -> tuple[Sequence[RowMapping], int | None]:

@@ -52,6 +52,22 @@ class CompositionServicer(composition_pb2_grpc.CompositionServiceServicer):
         found = self._composing.preview(call.caller, _items(request.items), request.pipeline)
         return _preview(found)
 
+    def RenderInstance(  # noqa: N802 - the API's name
+        self, request: messages.RenderInstanceRequest, call: Call
+    ) -> messages.Picture:
+        """Draw one instance."""
+        drawn = self._composing.picture(
+            call.caller, request.instance_id, request.frame, request.longest
+        )
+        return messages.Picture(png=drawn)
+
+    def RenderSelection(  # noqa: N802 - the API's name
+        self, request: messages.RenderSelectionRequest, call: Call
+    ) -> messages.Picture:
+        """Draw what is chosen."""
+        parts = tuple(map(_part, request.parts))
+        return messages.Picture(png=self._composing.montage(call.caller, parts, request.longest))
+
     def ComposeJob(self, request: messages.ComposeJobRequest, call: Call) -> jobs_pb2.Job:  # noqa: N802 - the API's name
         """Make a job of what is chosen."""
         wanted = Composition(

@@ -11,6 +11,7 @@ from dicom_adapter.errors import (
     DicomAdapterError,
     FullError,
     InvalidArgumentError,
+    NoPictureError,
     NotFoundError,
     PermissionDeniedError,
     UnauthenticatedError,
@@ -26,6 +27,7 @@ _CODES: tuple[tuple[type[DicomAdapterError], int], ...] = (
     (UnauthenticatedError, code_pb2.UNAUTHENTICATED),
     (PermissionDeniedError, code_pb2.PERMISSION_DENIED),
     (WrongStateError, code_pb2.FAILED_PRECONDITION),
+    (NoPictureError, code_pb2.FAILED_PRECONDITION),
     (FullError, code_pb2.RESOURCE_EXHAUSTED),
     (UnavailableError, code_pb2.UNAVAILABLE),
 )

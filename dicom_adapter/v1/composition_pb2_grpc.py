@@ -61,6 +61,16 @@ class CompositionServiceStub:
                 request_serializer=dicom__adapter_dot_v1_dot_composition__pb2.PreviewSelectionRequest.SerializeToString,
                 response_deserializer=dicom__adapter_dot_v1_dot_composition__pb2.Preview.FromString,
                 _registered_method=True)
+        self.RenderInstance = channel.unary_unary(
+                '/dicom_adapter.v1.CompositionService/RenderInstance',
+                request_serializer=dicom__adapter_dot_v1_dot_composition__pb2.RenderInstanceRequest.SerializeToString,
+                response_deserializer=dicom__adapter_dot_v1_dot_composition__pb2.Picture.FromString,
+                _registered_method=True)
+        self.RenderSelection = channel.unary_unary(
+                '/dicom_adapter.v1.CompositionService/RenderSelection',
+                request_serializer=dicom__adapter_dot_v1_dot_composition__pb2.RenderSelectionRequest.SerializeToString,
+                response_deserializer=dicom__adapter_dot_v1_dot_composition__pb2.Picture.FromString,
+                _registered_method=True)
         self.ComposeJob = channel.unary_unary(
                 '/dicom_adapter.v1.CompositionService/ComposeJob',
                 request_serializer=dicom__adapter_dot_v1_dot_composition__pb2.ComposeJobRequest.SerializeToString,
@@ -112,6 +122,21 @@ class CompositionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenderInstance(self, request, context):
+        """Draws an instance: its window, its aspect and its orientation as people expect them.
+        FAILED_PRECONDITION where it holds no picture, or none that can be decoded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenderSelection(self, request, context):
+        """Draws a montage of what is chosen: up to 25 of it, evenly, each with its place.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ComposeJob(self, request, context):
         """Makes a job of what is chosen. FAILED_PRECONDITION with the problems that a preview shows;
         ALREADY_EXISTS where a job has the same pipeline and instances, and `force` is not set.
@@ -154,6 +179,16 @@ def add_CompositionServiceServicer_to_server(servicer, server):
                     servicer.PreviewSelection,
                     request_deserializer=dicom__adapter_dot_v1_dot_composition__pb2.PreviewSelectionRequest.FromString,
                     response_serializer=dicom__adapter_dot_v1_dot_composition__pb2.Preview.SerializeToString,
+            ),
+            'RenderInstance': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenderInstance,
+                    request_deserializer=dicom__adapter_dot_v1_dot_composition__pb2.RenderInstanceRequest.FromString,
+                    response_serializer=dicom__adapter_dot_v1_dot_composition__pb2.Picture.SerializeToString,
+            ),
+            'RenderSelection': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenderSelection,
+                    request_deserializer=dicom__adapter_dot_v1_dot_composition__pb2.RenderSelectionRequest.FromString,
+                    response_serializer=dicom__adapter_dot_v1_dot_composition__pb2.Picture.SerializeToString,
             ),
             'ComposeJob': grpc.unary_unary_rpc_method_handler(
                     servicer.ComposeJob,
@@ -302,6 +337,60 @@ class CompositionService:
             '/dicom_adapter.v1.CompositionService/PreviewSelection',
             dicom__adapter_dot_v1_dot_composition__pb2.PreviewSelectionRequest.SerializeToString,
             dicom__adapter_dot_v1_dot_composition__pb2.Preview.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderInstance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dicom_adapter.v1.CompositionService/RenderInstance',
+            dicom__adapter_dot_v1_dot_composition__pb2.RenderInstanceRequest.SerializeToString,
+            dicom__adapter_dot_v1_dot_composition__pb2.Picture.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderSelection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dicom_adapter.v1.CompositionService/RenderSelection',
+            dicom__adapter_dot_v1_dot_composition__pb2.RenderSelectionRequest.SerializeToString,
+            dicom__adapter_dot_v1_dot_composition__pb2.Picture.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,12 @@ class CompositionServiceStub:
     """Returns the instances that are kept of a series, by their numbers."""
     PreviewSelection: _grpc.UnaryUnaryMultiCallable[_composition_pb2.PreviewSelectionRequest, _composition_pb2.Preview]
     """Returns what a job would get, and why there can be none; nothing is made."""
+    RenderInstance: _grpc.UnaryUnaryMultiCallable[_composition_pb2.RenderInstanceRequest, _composition_pb2.Picture]
+    """Draws an instance: its window, its aspect and its orientation as people expect them.
+    FAILED_PRECONDITION where it holds no picture, or none that can be decoded.
+    """
+    RenderSelection: _grpc.UnaryUnaryMultiCallable[_composition_pb2.RenderSelectionRequest, _composition_pb2.Picture]
+    """Draws a montage of what is chosen: up to 25 of it, evenly, each with its place."""
     ComposeJob: _grpc.UnaryUnaryMultiCallable[_composition_pb2.ComposeJobRequest, _jobs_pb2.Job]
     """Makes a job of what is chosen. FAILED_PRECONDITION with the problems that a preview shows;
     ALREADY_EXISTS where a job has the same pipeline and instances, and `force` is not set.
@@ -66,6 +72,12 @@ class CompositionServiceAsyncStub(CompositionServiceStub):
     """Returns the instances that are kept of a series, by their numbers."""
     PreviewSelection: _aio.UnaryUnaryMultiCallable[_composition_pb2.PreviewSelectionRequest, _composition_pb2.Preview]  # type: ignore[assignment]
     """Returns what a job would get, and why there can be none; nothing is made."""
+    RenderInstance: _aio.UnaryUnaryMultiCallable[_composition_pb2.RenderInstanceRequest, _composition_pb2.Picture]  # type: ignore[assignment]
+    """Draws an instance: its window, its aspect and its orientation as people expect them.
+    FAILED_PRECONDITION where it holds no picture, or none that can be decoded.
+    """
+    RenderSelection: _aio.UnaryUnaryMultiCallable[_composition_pb2.RenderSelectionRequest, _composition_pb2.Picture]  # type: ignore[assignment]
+    """Draws a montage of what is chosen: up to 25 of it, evenly, each with its place."""
     ComposeJob: _aio.UnaryUnaryMultiCallable[_composition_pb2.ComposeJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Makes a job of what is chosen. FAILED_PRECONDITION with the problems that a preview shows;
     ALREADY_EXISTS where a job has the same pipeline and instances, and `force` is not set.
@@ -115,6 +127,24 @@ class CompositionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_composition_pb2.Preview, _abc.Awaitable[_composition_pb2.Preview]]:
         """Returns what a job would get, and why there can be none; nothing is made."""
+
+    @_abc_1.abstractmethod
+    def RenderInstance(
+        self,
+        request: _composition_pb2.RenderInstanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_composition_pb2.Picture, _abc.Awaitable[_composition_pb2.Picture]]:
+        """Draws an instance: its window, its aspect and its orientation as people expect them.
+        FAILED_PRECONDITION where it holds no picture, or none that can be decoded.
+        """
+
+    @_abc_1.abstractmethod
+    def RenderSelection(
+        self,
+        request: _composition_pb2.RenderSelectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_composition_pb2.Picture, _abc.Awaitable[_composition_pb2.Picture]]:
+        """Draws a montage of what is chosen: up to 25 of it, evenly, each with its place."""
 
     @_abc_1.abstractmethod
     def ComposeJob(

@@ -65,6 +65,8 @@ NEEDED = {
     "CompositionService.GetSeries": (VIEWER, False),
     "CompositionService.ListInstances": (VIEWER, False),
     "CompositionService.PreviewSelection": (VIEWER, False),
+    "CompositionService.RenderInstance": (VIEWER, False),
+    "CompositionService.RenderSelection": (VIEWER, False),
     "CompositionService.ComposeJob": (OPERATOR, False),
     "CompositionService.ReleaseStudies": (OPERATOR, False),
     "JobService.FindMissingInstances": (OPERATOR, True),

@@ -119,6 +119,20 @@ def test_release_lets_go_and_tells_how_much(cli: Command, kept: Cache) -> None:
     assert cli("studies", "release", "1.2.3", "--yes").code == 1
 
 
+@pytest.mark.usefixtures("kept")
+def test_a_series_is_drawn_to_a_file(cli: Command, tmp_path: Path) -> None:
+    """As a montage, or one of its instances."""
+    file = tmp_path / "out.png"
+    assert cli("series", "preview", "1.2.3.1", "-o", str(file)).out == f"{file}\n"
+    assert file.read_bytes().startswith(b"\x89PNG")
+    first = rows(cli("series", "instances", "1.2.3.1", "--json").out)[0]["id"]
+    words = ("1.2.3.1", "-o", str(file), "--instance", first, "--longest", "32")
+    assert cli("series", "preview", *words).code == 0
+    assert file.read_bytes().startswith(b"\x89PNG")
+    lost = cli("series", "preview", "1.2.3.1", "-o", str(tmp_path / "no" / "out.png"))
+    assert (lost.code, "No such file or directory: name another file" in lost.err) == (1, True)
+
+
 WRONG = (
     ("studies list PatientID", "'PatientID' has no value: write it as 'PatientID=123*'"),
     ("studies list PatientNam=X", "did you mean PatientName?"),

@@ -16,7 +16,7 @@ COMMANDS = (
     "jobs outputs",
     "jobs cancel", "jobs retry", "jobs rerun", "jobs invalidate", "jobs delete",
     "studies list", "studies show", "studies release",
-    "series list", "series show", "series instances", "compose",
+    "series list", "series show", "series instances", "series preview", "compose",
     "pipelines list", "pipelines show",
     "platform show", "platform pause", "platform drain", "platform resume",
     "groups list", "groups complete", "groups discard",

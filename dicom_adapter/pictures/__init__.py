@@ -1,0 +1,1 @@
+"""Pictures of instances, for people to see what they choose."""

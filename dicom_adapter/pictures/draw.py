@@ -1,0 +1,39 @@
+"""The program of the process that draws a picture: told what by its input, PNG is its output.
+
+A decoder that bad data brings down takes nothing along but this process, and one that never ends is
+ended. It is started by `drawing` alone.
+"""
+
+import json
+import resource
+import sys
+from pathlib import Path
+
+from dicom_adapter.errors import DicomAdapterError
+from dicom_adapter.pictures.picture import montage, render
+
+REFUSED = 3
+_CPU_SECONDS = 120
+_MEMORY_BYTES = 4 * 1024**3
+
+
+def main() -> None:
+    """Draw what is asked for; a refusal is told as its kind and its words."""
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    asked = json.load(sys.stdin)
+    paths = [Path(path) for path in asked["paths"]]
+    try:
+        if asked["is_montage"]:
+            drawn = montage(paths, longest=asked["longest"])
+        else:
+            drawn = render(paths[0], frame=asked["frame"], longest=asked["longest"])
+    except DicomAdapterError as error:
+        sys.stdout.write(json.dumps([type(error).__name__, str(error)]))
+        sys.exit(REFUSED)
+    sys.stdout.buffer.write(drawn)
+
+
+if __name__ == "__main__":
+    main()
