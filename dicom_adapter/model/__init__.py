@@ -1,6 +1,7 @@
 """The frozen values that the rooms hand to one another; they know no table, wire or file format."""
 
 from dicom_adapter.lifecycle import ItemState
+from dicom_adapter.model.expressions import Operator, TagCondition
 from dicom_adapter.model.instances import (
     Duplicates,
     GroupState,
@@ -43,6 +44,7 @@ from dicom_adapter.model.jobs import (
     suffixed_name,
 )
 from dicom_adapter.model.people import LOCAL, Caller, Token
+from dicom_adapter.model.requirements import OnMismatch, Orientation, Requirements, Span
 from dicom_adapter.model.service import (
     Disk,
     Disorder,
@@ -85,6 +87,9 @@ __all__ = [
     "JobRequest",
     "JobStep",
     "Keeping",
+    "OnMismatch",
+    "Operator",
+    "Orientation",
     "PlatformState",
     "Priority",
     "QuarantinedInstance",
@@ -92,16 +97,19 @@ __all__ = [
     "Recorded",
     "Rejection",
     "RemoteJob",
+    "Requirements",
     "Resend",
     "ResourceUse",
     "Resources",
     "Retries",
     "RunRules",
     "ServiceStatus",
+    "Span",
     "StepState",
     "StoredInstance",
     "Submission",
     "SubmissionState",
+    "TagCondition",
     "Token",
     "Waiting",
     "input_of",
