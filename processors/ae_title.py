@@ -98,6 +98,7 @@ class AETitleSettings(BaseModel):
     max_wait: Seconds | None = None
     late: Literal["whole-study", "separate"] = "whole-study"
     group_by: Annotated[str, AfterValidator(_group_by)] = "study"
+    on_mismatch: Literal["park", "skip", "fail"] = "park"
 
     @field_validator("max_wait")
     @classmethod
@@ -205,6 +206,7 @@ class AETitleProcessor(JobProcessorBase):
                 priority,
                 group.whole if is_whole else group.instances,
                 supersedes=group.previous if is_whole else None,
+                on_mismatch=self.settings.on_mismatch,
             )
         self.remove_instances(group.instances)
 

@@ -161,11 +161,16 @@ class JobOperations:
         Raises:
             NotFoundError: there is no such job, or no such pipeline any more.
             InvalidArgumentError: the name is the other's, or nothing here knows its series.
-            WrongStateError: its inputs are not here any more.
+            WrongStateError: its inputs are not here any more, or not what its pipeline requires.
         """
         caller.check(role_for(Action.CREATE))
         with self._ledger.read() as tx:
             source = jobs.get(tx, id_or_name, caller.project)
+            if source.is_unfit:
+                raise WrongStateError(
+                    f"the inputs of {source.name} are not what its pipeline requires: `jobs retry "
+                    "--confirm` runs it all the same"
+                )
             inputs = tuple(jobs.inputs_of(tx, source.id).values())
         if name and safe_name(name) == source.name:
             raise InvalidArgumentError("name", f"must be another than the job's own, {source.name}")
@@ -231,8 +236,7 @@ class JobOperations:
             for item, inputs in zip(job.items, request.items, strict=True):
                 workspace.of_item(item, count).take_inputs(inputs, places)
             with self._ledger.write() as tx:
-                self._queue.check_room(tx, job)
-                return queue.add(tx, job, request.items, origin)
+                return self._added(tx, job, request, origin)
         except IntegrityError:
             self._workspaces.remove(job.id)
             earlier = self._earlier(request, origin.request_sha256)
@@ -250,6 +254,15 @@ class JobOperations:
         except BaseException:
             self._workspaces.remove(job.id)
             raise
+
+    def _added(self, tx: Connection, job: Job, request: JobRequest, origin: Origin) -> Job:
+        if not request.unmet:
+            self._queue.check_room(tx, job)
+        made = queue.add(tx, job, request.items, origin)
+        if not request.unmet:
+            return made
+        # In the same transaction: nobody can take it off the queue in between.
+        return queue.refuse(tx, made.id, request.unmet, at=job.created_at)
 
     def _earlier(self, request: JobRequest, digest: str) -> Job | None:
         with self._ledger.read() as tx:

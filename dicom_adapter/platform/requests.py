@@ -1,6 +1,7 @@
 """What a client asks for: whether it can be, and whether it is the same as before."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
 
@@ -12,6 +13,8 @@ LONGEST_REQUEST_ID = 128
 MOST_ITEMS = 1000
 # A page of a thousand jobs, with all of them, must fit into one message of gRPC.
 LONGEST_ARGUMENTS = 32 * 1024
+MOST_UNMET = 100
+LONGEST_UNMET = 1024
 
 
 def check_request(request: JobRequest) -> None:
@@ -28,6 +31,7 @@ def check_request(request: JobRequest) -> None:
             "arguments",
             f"must be at most {LONGEST_ARGUMENTS} bytes in all, not {length}: name a file instead",
         )
+    _check_unmet(request.unmet)
     for place, inputs in enumerate(request.items):
         if not inputs:
             raise InvalidArgumentError(f"items[{place}].inputs", "must name at least one series")
@@ -37,6 +41,13 @@ def check_request(request: JobRequest) -> None:
                 raise InvalidArgumentError(where, "must not be empty")
             for position, file in enumerate(series.files):
                 check(file, f"{where}[{position}]")
+
+
+def _check_unmet(lines: Sequence[str]) -> None:
+    if len(lines) > MOST_UNMET:
+        raise InvalidArgumentError("unmet", f"must be at most {MOST_UNMET} lines")
+    if not all(0 < len(line) <= LONGEST_UNMET for line in lines):
+        raise InvalidArgumentError("unmet", f"must have 1 to {LONGEST_UNMET} characters a line")
 
 
 def digest_of(request: JobRequest, *more: str) -> str:
@@ -49,6 +60,8 @@ def digest_of(request: JobRequest, *more: str) -> str:
         del fields["project"]
     if not request.fail_fast:
         del fields["fail_fast"]
+    # What a client finds of the inputs may change between two tries of one request.
+    del fields["unmet"]
     items = fields.pop("items")
     fields |= {"inputs": items[0]} if len(items) == 1 else {"items": items}
     values = "".join([json.dumps(fields, sort_keys=True, default=str), *more])

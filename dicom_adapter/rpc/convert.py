@@ -29,6 +29,7 @@ from dicom_adapter.model import (
     ResourceUse,
     StepState,
 )
+from dicom_adapter.rpc.convert_requirements import to_requirements
 from dicom_adapter.v1 import audit_pb2, jobs_pb2, pipelines_pb2, platform_pb2
 
 _PRIORITIES: Mapping[Priority, jobs_pb2.Priority.ValueType] = {
@@ -103,6 +104,7 @@ def to_request(request: JobRequest) -> jobs_pb2.SubmitJobRequest:
         arguments=request.arguments,
         supersedes_request_id=request.supersedes or "",
         project=request.project,
+        unmet=request.unmet,
     )
 
 
@@ -123,6 +125,7 @@ def from_request(message: jobs_pb2.SubmitJobRequest) -> JobRequest:
         arguments=dict(message.arguments),
         supersedes=message.supersedes_request_id or None,
         project=message.project,
+        unmet=tuple(message.unmet),
     )
 
 
@@ -359,4 +362,5 @@ def to_pipeline(pipeline: Pipeline, version: str) -> pipelines_pb2.Pipeline:
         ),
         log_size=pipeline.log_size,
         steps=pipeline.steps,
+        requires=None if pipeline.requires is None else to_requirements(pipeline.requires.frozen),
     )
