@@ -13,11 +13,11 @@ def to_requirements(requires: Requirements) -> pipelines_pb2.Requirements:
         body_part=requires.body_part,
         sop_class=requires.sop_class,
         transfer_syntax=requires.transfer_syntax,
-        instances=_to_span(requires.instances),
-        series=_to_span(requires.series),
+        instances=_to_counts(requires.instances),
+        series=_to_counts(requires.series),
         several_patients=requires.several_patients,
-        slice_thickness=_to_span(requires.slice_thickness),
-        slice_spacing=_to_span(requires.slice_spacing),
+        slice_thickness=_to_lengths(requires.slice_thickness),
+        slice_spacing=_to_lengths(requires.slice_spacing),
         orientation=requires.orientation,
         contrast=requires.contrast,
         tags=map(str, requires.tags),
@@ -49,11 +49,18 @@ def from_requirements(message: pipelines_pb2.Requirements) -> Requirements:
         raise DicomAdapterError(f"the pipeline requires what is not known here: {error}") from error
 
 
-def _to_span(span: Span) -> pipelines_pb2.Span | None:
-    return pipelines_pb2.Span(min=span.min, max=span.max) if span.is_limited else None
+def _to_lengths(span: Span) -> pipelines_pb2.LengthSpan | None:
+    return pipelines_pb2.LengthSpan(min=span.min, max=span.max) if span.is_limited else None
 
 
-def _from_span(message: pipelines_pb2.Span) -> Span:
+def _to_counts(span: Span) -> pipelines_pb2.CountSpan | None:
+    if not span.is_limited:
+        return None
+    least, most = (None if limit is None else int(limit) for limit in (span.min, span.max))
+    return pipelines_pb2.CountSpan(min=least, max=most)
+
+
+def _from_span(message: pipelines_pb2.LengthSpan | pipelines_pb2.CountSpan) -> Span:
     return Span(
         message.min if message.HasField("min") else None,
         message.max if message.HasField("max") else None,

@@ -123,8 +123,8 @@ class Retries(_message.Message):
 Global___Retries: _TypeAlias = Retries  # noqa: Y015
 
 @_typing.final
-class Span(_message.Message):
-    """A lowest and a highest number."""
+class LengthSpan(_message.Message):
+    """A lowest and a highest length in millimetres."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -151,7 +151,38 @@ class Span(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min) -> _WhichOneofReturnType__min | None: ...
 
-Global___Span: _TypeAlias = Span  # noqa: Y015
+Global___LengthSpan: _TypeAlias = LengthSpan  # noqa: Y015
+
+@_typing.final
+class CountSpan(_message.Message):
+    """A lowest and a highest number of things."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    min: _builtins.int
+    max: _builtins.int
+    def __init__(
+        self,
+        *,
+        min: _builtins.int | None = ...,
+        max: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "max", b"max", "min", b"min"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "max", b"max", "min", b"min"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
+    _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015
+    _WhichOneofReturnType__min: _TypeAlias = _typing.Literal["min"]  # noqa: Y015
+    _WhichOneofArgType__min: _TypeAlias = _typing.Literal["_min", b"_min"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max) -> _WhichOneofReturnType__max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min) -> _WhichOneofReturnType__min | None: ...
+
+Global___CountSpan: _TypeAlias = CountSpan  # noqa: Y015
 
 @_typing.final
 class Requirements(_message.Message):
@@ -190,17 +221,17 @@ class Requirements(_message.Message):
     @_builtins.property
     def transfer_syntax(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
-    def instances(self) -> Global___Span:
+    def instances(self) -> Global___CountSpan:
         """How many instances a series has, and how many series an item of a job."""
 
     @_builtins.property
-    def series(self) -> Global___Span: ...
+    def series(self) -> Global___CountSpan: ...
     @_builtins.property
-    def slice_thickness(self) -> Global___Span:
-        """Millimetres: of each slice, and between neighbouring ones."""
+    def slice_thickness(self) -> Global___LengthSpan:
+        """Of each slice, and between neighbouring ones."""
 
     @_builtins.property
-    def slice_spacing(self) -> Global___Span: ...
+    def slice_spacing(self) -> Global___LengthSpan: ...
     @_builtins.property
     def orientation(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """axial, sagittal, coronal or oblique."""
@@ -216,11 +247,11 @@ class Requirements(_message.Message):
         body_part: _abc.Iterable[_builtins.str] | None = ...,
         sop_class: _abc.Iterable[_builtins.str] | None = ...,
         transfer_syntax: _abc.Iterable[_builtins.str] | None = ...,
-        instances: Global___Span | None = ...,
-        series: Global___Span | None = ...,
+        instances: Global___CountSpan | None = ...,
+        series: Global___CountSpan | None = ...,
         several_patients: _builtins.bool = ...,
-        slice_thickness: Global___Span | None = ...,
-        slice_spacing: Global___Span | None = ...,
+        slice_thickness: Global___LengthSpan | None = ...,
+        slice_spacing: Global___LengthSpan | None = ...,
         orientation: _abc.Iterable[_builtins.str] | None = ...,
         contrast: _builtins.bool | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
