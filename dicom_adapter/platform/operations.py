@@ -69,6 +69,7 @@ class JobOperations:
         resolver: Resolver,
         locate: Callable[[str], Path],
         submitted: Callable[[], None],
+        ended: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._clock = clock
@@ -80,6 +81,7 @@ class JobOperations:
         self._uploads = uploads
         self._locate = locate
         self._submitted = submitted
+        self._ended = ended
 
     # Instances
 
@@ -218,7 +220,12 @@ class JobOperations:
             instances=job.instances,
             priority=job.priority.label,
         )
-        self._submitted()
+        if job.is_unfit:
+            log.error("job failed: its inputs are not what its pipeline requires",
+                      action="job.failed", job=job.name, reason=job.reason)  # fmt: skip
+            self._ended()
+        else:
+            self._submitted()
         return job
 
     def _make(

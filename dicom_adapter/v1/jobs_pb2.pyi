@@ -877,7 +877,7 @@ class RetryJobRequest(_message.Message):
     reason: _builtins.str
     """Why, for the history."""
     confirm: _builtins.bool
-    """It is meant to repeat finished work."""
+    """It is meant to repeat finished work, or to run on what the pipeline does not take."""
     dry_run: _builtins.bool
     """Change nothing; answer the job as it would be, or the error that there would be."""
     full: _builtins.bool

@@ -532,6 +532,8 @@ def test_s25_what_is_not_met_makes_a_job_that_failed(served: Served) -> None:
     assert served.client.submit(replace(request, unmet=())) == job_id
     assert made.until(made.views.get(LOCAL, job_id)).attempts == 0
     assert len(served.jobs) == 1
+    # Who waits for the end of jobs is told.
+    assert made.ended.is_set()
 
 
 @pytest.mark.parametrize("lines", [[""], ["x" * 1025], ["x"] * 101])
