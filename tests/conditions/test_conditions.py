@@ -178,6 +178,8 @@ def test_slice_spacing_is_that_of_positions(phantom: list[Path]) -> None:
     assert of_phantom(phantom[::-1] + phantom[:3], requires) == []
     (said,) = of_phantom([*phantom[:4], *phantom[5:]], requires)
     assert said == Unmet("1.2.3", "slice_spacing", "4.9 to 5.1 mm", "10 mm")
+    (said,) = of_phantom([*phantom[5:], *phantom[3::-1]], requires)
+    assert said.found == "10 mm"
     (said,) = of_phantom(phantom, replace(ANYONE, slice_spacing=Span(5.1)))
     assert said.found == "5 mm"
     # What is computed of rounded positions is allowed to be a little off.
