@@ -12,7 +12,7 @@ from pydicom.uid import UID
 
 from dicom_adapter.conditions import expressions, geometry
 from dicom_adapter.conditions.frames import PER_FRAME, SHARED, Frame, frames_of, tag_of
-from dicom_adapter.model import Operator, Requirements, Span, TagCondition
+from dicom_adapter.model import Bounds, Operator, Requirements, TagCondition
 
 ABSENT = "absent"
 UNREADABLE = "unreadable"
@@ -138,7 +138,7 @@ def _of_series(requirements: Requirements, series: Series) -> Iterator[Unmet]:
         yield from _tag(uid, condition, frames)
 
 
-def _numbered(uid: str, what: str, count: int, span: Span) -> Iterator[Unmet]:
+def _numbered(uid: str, what: str, count: int, span: Bounds) -> Iterator[Unmet]:
     if span.min is not None and count < span.min:
         yield Unmet(uid, f"min_{what}", f"at least {span.min}", str(count))
     if span.max is not None and count > span.max:
@@ -207,7 +207,7 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
-def _is_within(value: float, span: Span) -> bool:
+def _is_within(value: float, span: Bounds) -> bool:
     # Not the other way around: a value that is no number is within nothing.
     least = span.min is None or value >= span.min - _TOLERANCE
     return least and (span.max is None or value <= span.max + _TOLERANCE)
@@ -217,7 +217,7 @@ def _length(value: float) -> str:
     return f"{value:.5g} mm"
 
 
-def _thickness(uid: str, span: Span, frames: Sequence[Frame]) -> Iterator[Unmet]:
+def _thickness(uid: str, span: Bounds, frames: Sequence[Frame]) -> Iterator[Unmet]:
     if not span.is_limited:
         return
     for frame in frames:
@@ -230,7 +230,7 @@ def _thickness(uid: str, span: Span, frames: Sequence[Frame]) -> Iterator[Unmet]
         return
 
 
-def _spacing(uid: str, span: Span, frames: Sequence[Frame]) -> Iterator[Unmet]:
+def _spacing(uid: str, span: Bounds, frames: Sequence[Frame]) -> Iterator[Unmet]:
     if not span.is_limited:
         return
     gaps = geometry.gaps_of(frames)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from dicom_adapter.conditions.frames import Frame
-from dicom_adapter.model import Orientation
+from dicom_adapter.model import Plane
 
 Vector = tuple[float, float, float]
 
@@ -15,12 +15,12 @@ _NEAR_AXIS = 0.8
 _PARALLEL = 0.999
 # Millimetres: closer than this, two slices lie in one place.
 _SAME_PLACE = 0.01
-_AXES = (Orientation.SAGITTAL, Orientation.CORONAL, Orientation.AXIAL)
+_AXES = (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)
 _COSINES = 6
 _COORDINATES = 3
 
 
-def orientation_of(frame: Frame) -> Orientation | None:
+def orientation_of(frame: Frame) -> Plane | None:
     """Return how a slice lies; None where it does not say so."""
     normal = normal_of(frame)
     if normal is None:
@@ -28,7 +28,7 @@ def orientation_of(frame: Frame) -> Orientation | None:
     # The axes go to the left, to the back and to the head (PS3.3 C.7.6.2.1.1).
     sizes = [abs(component) for component in normal]
     largest = max(sizes)
-    return _AXES[sizes.index(largest)] if largest >= _NEAR_AXIS else Orientation.OBLIQUE
+    return _AXES[sizes.index(largest)] if largest >= _NEAR_AXIS else Plane.OBLIQUE
 
 
 def normal_of(frame: Frame) -> Vector | None:

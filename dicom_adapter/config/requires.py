@@ -11,7 +11,7 @@ from dicom_adapter.config import units
 from dicom_adapter.config.section import Section
 from dicom_adapter.config.sop_classes import StorageClass
 from dicom_adapter.config.values import Flag, Kind, Whole, check_uid, near
-from dicom_adapter.model import Orientation, Span
+from dicom_adapter.model import Bounds, Plane
 from dicom_adapter.model import Requirements as Required
 from dicom_adapter.model.expressions import parse
 
@@ -62,7 +62,7 @@ Codes: TypeAlias = Annotated[tuple[Code, ...], _NotEmpty]
 StorageClasses: TypeAlias = Annotated[tuple[StorageClass, ...], _NotEmpty]
 TransferSyntax: TypeAlias = Annotated[str, AfterValidator(_transfer_syntax), Kind("UID or keyword")]
 TransferSyntaxes: TypeAlias = Annotated[tuple[TransferSyntax, ...], _NotEmpty]
-Orientations: TypeAlias = Annotated[
+Planes: TypeAlias = Annotated[
     tuple[Literal["axial", "sagittal", "coronal", "oblique"], ...], _NotEmpty
 ]
 Expression: TypeAlias = Annotated[str, AfterValidator(_expression), Kind("expression")]
@@ -137,7 +137,7 @@ class Requirements(Section):
     )
     slice_thickness: SliceThickness = SliceThickness()
     slice_spacing: SliceSpacing = SliceSpacing()
-    orientation: Orientations | None = Field(
+    orientation: Planes | None = Field(
         default=None, description="How every slice lies in the patient, one of these."
     )
     contrast: Flag | None = Field(
@@ -163,12 +163,12 @@ class Requirements(Section):
             sop_class=self.sop_class or (),
             transfer_syntax=self.transfer_syntax or (),
             body_part=self.body_part or (),
-            instances=Span(self.min_instances, self.max_instances),
-            series=Span(self.min_series, self.max_series),
+            instances=Bounds(self.min_instances, self.max_instances),
+            series=Bounds(self.min_series, self.max_series),
             several_patients=self.patients == "several",
-            slice_thickness=Span(self.slice_thickness.min, self.slice_thickness.max),
-            slice_spacing=Span(self.slice_spacing.min, self.slice_spacing.max),
-            orientation=tuple(map(Orientation, self.orientation or ())),
+            slice_thickness=Bounds(self.slice_thickness.min, self.slice_thickness.max),
+            slice_spacing=Bounds(self.slice_spacing.min, self.slice_spacing.max),
+            orientation=tuple(map(Plane, self.orientation or ())),
             contrast=self.contrast,
             tags=tuple(map(parse, self.tags)),
         )

@@ -44,7 +44,7 @@ from dicom_adapter.model.jobs import (
     suffixed_name,
 )
 from dicom_adapter.model.people import LOCAL, Caller, Token
-from dicom_adapter.model.requirements import OnMismatch, Orientation, Requirements, Span
+from dicom_adapter.model.requirements import Bounds, OnMismatch, Plane, Requirements
 from dicom_adapter.model.service import (
     Disk,
     Disorder,
@@ -63,6 +63,7 @@ __all__ = [
     "LOCAL",
     "LOCAL_EXECUTOR",
     "WHOLE",
+    "Bounds",
     "Caller",
     "Delivery",
     "DeliveryState",
@@ -89,7 +90,7 @@ __all__ = [
     "Keeping",
     "OnMismatch",
     "Operator",
-    "Orientation",
+    "Plane",
     "PlatformState",
     "Priority",
     "QuarantinedInstance",
@@ -104,7 +105,6 @@ __all__ = [
     "Retries",
     "RunRules",
     "ServiceStatus",
-    "Span",
     "StepState",
     "StoredInstance",
     "Submission",

@@ -6,7 +6,7 @@ from enum import StrEnum
 from dicom_adapter.model.expressions import TagCondition
 
 
-class Orientation(StrEnum):
+class Plane(StrEnum):
     """How the slices of a series lie in the patient."""
 
     AXIAL = "axial"
@@ -27,7 +27,7 @@ class OnMismatch(StrEnum):
 
 
 @dataclass(frozen=True)
-class Span:
+class Bounds:
     """A lowest and a highest value; None where there is none."""
 
     min: float | None = None
@@ -59,14 +59,14 @@ class Requirements:
     #: As it stands in BodyPartExamined; one of these.
     body_part: tuple[str, ...] = ()
     #: How many instances a series has.
-    instances: Span = Span()
+    instances: Bounds = Bounds()
     #: How many series an item of a job has.
-    series: Span = Span()
+    series: Bounds = Bounds()
     several_patients: bool = False
     #: Millimetres.
-    slice_thickness: Span = Span()
+    slice_thickness: Bounds = Bounds()
     #: Millimetres between neighbouring slices.
-    slice_spacing: Span = Span()
-    orientation: tuple[Orientation, ...] = ()
+    slice_spacing: Bounds = Bounds()
+    orientation: tuple[Plane, ...] = ()
     contrast: bool | None = None
     tags: tuple[TagCondition, ...] = ()

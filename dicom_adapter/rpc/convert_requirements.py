@@ -1,7 +1,7 @@
 """What a pipeline requires, as a message and back."""
 
 from dicom_adapter.errors import DicomAdapterError
-from dicom_adapter.model import Orientation, Requirements, Span
+from dicom_adapter.model import Bounds, Plane, Requirements
 from dicom_adapter.model.expressions import parse
 from dicom_adapter.v1 import pipelines_pb2
 
@@ -41,7 +41,7 @@ def from_requirements(message: pipelines_pb2.Requirements) -> Requirements:
             several_patients=message.several_patients,
             slice_thickness=_from_span(message.slice_thickness),
             slice_spacing=_from_span(message.slice_spacing),
-            orientation=tuple(map(Orientation, message.orientation)),
+            orientation=tuple(map(Plane, message.orientation)),
             contrast=message.contrast if message.HasField("contrast") else None,
             tags=tuple(map(parse, message.tags)),
         )
@@ -49,19 +49,19 @@ def from_requirements(message: pipelines_pb2.Requirements) -> Requirements:
         raise DicomAdapterError(f"the pipeline requires what is not known here: {error}") from error
 
 
-def _to_lengths(span: Span) -> pipelines_pb2.LengthSpan | None:
+def _to_lengths(span: Bounds) -> pipelines_pb2.LengthSpan | None:
     return pipelines_pb2.LengthSpan(min=span.min, max=span.max) if span.is_limited else None
 
 
-def _to_counts(span: Span) -> pipelines_pb2.CountSpan | None:
+def _to_counts(span: Bounds) -> pipelines_pb2.CountSpan | None:
     if not span.is_limited:
         return None
     least, most = (None if limit is None else int(limit) for limit in (span.min, span.max))
     return pipelines_pb2.CountSpan(min=least, max=most)
 
 
-def _from_span(message: pipelines_pb2.LengthSpan | pipelines_pb2.CountSpan) -> Span:
-    return Span(
+def _from_span(message: pipelines_pb2.LengthSpan | pipelines_pb2.CountSpan) -> Bounds:
+    return Bounds(
         message.min if message.HasField("min") else None,
         message.max if message.HasField("max") else None,
     )

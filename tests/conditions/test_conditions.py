@@ -10,7 +10,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_adapter.conditions import Series, Unmet, told, unmet, wanted
-from dicom_adapter.model import Orientation, Requirements, Span
+from dicom_adapter.model import Bounds, Plane, Requirements
 from dicom_adapter.model.expressions import parse
 from dicom_adapter.phantom import PhantomSeries, write_series
 
@@ -77,31 +77,31 @@ FILES = [
         "transfer syntax is JPEG2000, required is ExplicitVRLittleEndian or 1.2.3",
     ),
     ("CT_small.dcm", {"body_part": ("CHEST",)}, "body part is absent, required is CHEST"),
-    ("MR_small.dcm", {"slice_thickness": Span(0.8, 0.8)}, None),
+    ("MR_small.dcm", {"slice_thickness": Bounds(0.8, 0.8)}, None),
     (
         "CT_small.dcm",
-        {"slice_thickness": Span(None, 3.0)},
+        {"slice_thickness": Bounds(None, 3.0)},
         "slice thickness is 5 mm, required is at most 3 mm",
     ),
     (
         "MR_small.dcm",
-        {"slice_thickness": Span(1.0, 3.0)},
+        {"slice_thickness": Bounds(1.0, 3.0)},
         "slice thickness is 0.8 mm, required is 1 to 3 mm",
     ),
     (
         "rtplan.dcm",
-        {"slice_thickness": Span(1.0)},
+        {"slice_thickness": Bounds(1.0)},
         "slice thickness is absent, required is at least 1 mm",
     ),
-    ("CT_small.dcm", {"orientation": (Orientation.AXIAL,)}, None),
+    ("CT_small.dcm", {"orientation": (Plane.AXIAL,)}, None),
     (
         "CT_small.dcm",
-        {"orientation": (Orientation.CORONAL,)},
+        {"orientation": (Plane.CORONAL,)},
         "orientation is axial, required is coronal",
     ),
     (
         "rtplan.dcm",
-        {"orientation": (Orientation.AXIAL,)},
+        {"orientation": (Plane.AXIAL,)},
         "orientation is absent, required is axial",
     ),
     ("CT_small.dcm", {"contrast": True}, None),
@@ -110,10 +110,14 @@ FILES = [
     ("MR_small.dcm", {"contrast": False}, None),
     (
         "CT_small.dcm",
-        {"slice_spacing": Span(1.0)},
+        {"slice_spacing": Bounds(1.0)},
         "slice spacing is of a single slice, required is at least 1 mm",
     ),
-    ("CT_small.dcm", {"instances": Span(20)}, "number of instances is 1, required is at least 20"),
+    (
+        "CT_small.dcm",
+        {"instances": Bounds(20)},
+        "number of instances is 1, required is at least 20",
+    ),
     (
         "MR_small.dcm",
         {"tags": (parse("RepetitionTime < 500"),)},
@@ -134,7 +138,7 @@ def test_s25_each_condition_over_real_images(
 
 def test_counts_of_instances_and_series(phantom: list[Path]) -> None:
     """Instances are counted in each series, series in each item."""
-    requires = replace(ANYONE, instances=Span(5, 8), series=Span(2, 2))
+    requires = replace(ANYONE, instances=Bounds(5, 8), series=Bounds(2, 2))
     images = [read(path, requires) for path in phantom]
     one, two, three = (
         Series("1.1", uid, images[:count]) for uid, count in (("1.2", 10), ("1.3", 4), ("1.4", 6))
@@ -173,17 +177,17 @@ def test_series_of_several_patients() -> None:
 
 def test_slice_spacing_is_that_of_positions(phantom: list[Path]) -> None:
     """Neighbours are found by position, in whatever order they come; a gap is a large distance."""
-    requires = replace(ANYONE, slice_spacing=Span(4.9, 5.1))
+    requires = replace(ANYONE, slice_spacing=Bounds(4.9, 5.1))
     assert of_phantom(phantom, requires) == []
     assert of_phantom(phantom[::-1] + phantom[:3], requires) == []
     (said,) = of_phantom([*phantom[:4], *phantom[5:]], requires)
     assert said == Unmet("1.2.3", "slice_spacing", "4.9 to 5.1 mm", "10 mm")
     (said,) = of_phantom([*phantom[5:], *phantom[3::-1]], requires)
     assert said.found == "10 mm"
-    (said,) = of_phantom(phantom, replace(ANYONE, slice_spacing=Span(5.1)))
+    (said,) = of_phantom(phantom, replace(ANYONE, slice_spacing=Bounds(5.1)))
     assert said.found == "5 mm"
     # What is computed of rounded positions is allowed to be a little off.
-    assert of_phantom(phantom, replace(ANYONE, slice_spacing=Span(5.0005, 5.0005))) == []
+    assert of_phantom(phantom, replace(ANYONE, slice_spacing=Bounds(5.0005, 5.0005))) == []
 
 
 def plane(cosines: Sequence[float], position: Sequence[float] = (0, 0, 0)) -> Dataset:
@@ -210,14 +214,14 @@ PLANES = [
 def test_how_a_slice_lies(cosines: tuple[float, ...], lies: str) -> None:
     """The plane is that whose axis the slice is seen along; between them it is oblique."""
     series = [Series("1.1", "1.2.3", [plane(cosines)])]
-    for orientation in Orientation:
+    for orientation in Plane:
         found = unmet(replace(ANYONE, orientation=(orientation,)), series)
         assert [one.found for one in found] == ([] if orientation == lies else [lies])
 
 
 def test_slices_along_an_oblique_axis_and_in_several_planes() -> None:
     """Spacing is measured along the normal; slices that are not parallel have none."""
-    requires = replace(ANYONE, slice_spacing=Span(1.9, 2.1))
+    requires = replace(ANYONE, slice_spacing=Bounds(1.9, 2.1))
     tilted = (1, 0, 0, 0, 0.7071, 0.7071)
     slices = [plane(tilted, (0, -1.4142 * n, 1.4142 * n)) for n in range(4)]
     assert unmet(requires, [Series("1.1", "1.2", slices)]) == []
@@ -272,25 +276,25 @@ def test_frames_of_an_enhanced_image_count_as_slices() -> None:
     """Thickness, spacing, orientation and contrast are looked for in the functional groups."""
     image = enhanced([0, 2, 4, 6], 2.0)
     asked = {
-        "slice_thickness": Span(2, 2),
-        "slice_spacing": Span(2, 2),
-        "orientation": (Orientation.AXIAL,),
+        "slice_thickness": Bounds(2, 2),
+        "slice_spacing": Bounds(2, 2),
+        "orientation": (Plane.AXIAL,),
         "contrast": True,
         "tags": (parse("ExposureModulationType = NONE"), parse("SliceThickness = 2")),
     }
     assert of_image(image, **asked) == []
-    (said,) = of_image(enhanced([0, 2, 6], 2.0), slice_spacing=Span(None, 2))
+    (said,) = of_image(enhanced([0, 2, 6], 2.0), slice_spacing=Bounds(None, 2))
     assert said.found == "4 mm"
-    (said,) = of_image(enhanced([0, 2], None), slice_thickness=Span(None, 2))
+    (said,) = of_image(enhanced([0, 2], None), slice_thickness=Bounds(None, 2))
     assert said.found == "absent"
 
 
 def test_what_a_frame_says_itself_goes_before_what_is_shared() -> None:
     """One frame that is otherwise is enough; and instances are still counted as instances."""
     image = enhanced([0, 2, 4], 2.0, frame_thickness=3.0)
-    (said,) = of_image(image, slice_thickness=Span(None, 2))
+    (said,) = of_image(image, slice_thickness=Bounds(None, 2))
     assert said.found == "3 mm"
-    (said,) = of_image(image, instances=Span(3))
+    (said,) = of_image(image, instances=Bounds(3))
     assert said == Unmet("1.2.3", "min_instances", "at least 3", "1")
 
 
@@ -301,10 +305,10 @@ def test_what_is_wanted_is_all_that_is_looked_at(phantom: list[Path]) -> None:
         sop_class=(MR,),
         transfer_syntax=("1.2.3",),
         body_part=("FOOT",),
-        instances=Span(11),
-        slice_thickness=Span(7),
-        slice_spacing=Span(7),
-        orientation=(Orientation.CORONAL,),
+        instances=Bounds(11),
+        slice_thickness=Bounds(7),
+        slice_spacing=Bounds(7),
+        orientation=(Plane.CORONAL,),
         contrast=True,
         tags=(parse("KVP < 1"), parse("SeriesDescription = x")),
     )

@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 
 from dicom_adapter.config import ProcessorCatalogue, Settings, load
 from dicom_adapter.errors import ConfigError
-from dicom_adapter.model import Operator, Orientation, Requirements, Span, TagCondition
+from dicom_adapter.model import Bounds, Operator, Plane, Requirements, TagCondition
 from tests.certificates import Authority
 
 ROOT = Path(__file__).parents[2]
@@ -172,12 +172,12 @@ def test_every_key_of_the_named_sections(configured: Configure, tmp_path: Path) 
         sop_class=("1.2.840.10008.5.1.4.1.1.2", "1.2.3.4"),
         transfer_syntax=("1.2.840.10008.1.2.1", "1.2.840.10008.1.2"),
         body_part=("CHEST",),
-        instances=Span(20, 500),
-        series=Span(1, 2),
+        instances=Bounds(20, 500),
+        series=Bounds(1, 2),
         several_patients=True,
-        slice_thickness=Span(0.5, 3),
-        slice_spacing=Span(None, 2.5),
-        orientation=(Orientation.AXIAL, Orientation.OBLIQUE),
+        slice_thickness=Bounds(0.5, 3),
+        slice_spacing=Bounds(None, 2.5),
+        orientation=(Plane.AXIAL, Plane.OBLIQUE),
         contrast=False,
         tags=(
             TagCondition(0x0018_0060, "KVP", Operator.MORE_OR_EQUAL, ("100",)),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dicom_adapter.config import Pipeline
 from dicom_adapter.config import Requirements as Declared
 from dicom_adapter.errors import DicomAdapterError, NotFoundError
-from dicom_adapter.model import Orientation, Requirements, Span
+from dicom_adapter.model import Bounds, Plane, Requirements
 from dicom_adapter.model.expressions import parse
 from dicom_adapter.platform.pipelines import Definition
 from dicom_adapter.rpc.client import Client
@@ -31,12 +31,12 @@ REQUIREMENTS = st.builds(
     sop_class=WORDS,
     transfer_syntax=WORDS,
     body_part=WORDS,
-    instances=st.builds(Span, COUNTS, COUNTS),
-    series=st.builds(Span, COUNTS, COUNTS),
+    instances=st.builds(Bounds, COUNTS, COUNTS),
+    series=st.builds(Bounds, COUNTS, COUNTS),
     several_patients=st.booleans(),
-    slice_thickness=st.builds(Span, LENGTHS, LENGTHS),
-    slice_spacing=st.builds(Span, LENGTHS, LENGTHS),
-    orientation=st.lists(st.sampled_from(Orientation)).map(tuple),
+    slice_thickness=st.builds(Bounds, LENGTHS, LENGTHS),
+    slice_spacing=st.builds(Bounds, LENGTHS, LENGTHS),
+    orientation=st.lists(st.sampled_from(Plane)).map(tuple),
     contrast=st.none() | st.booleans(),
     tags=TAGS.map(lambda texts: tuple(map(parse, texts))),
 )
@@ -63,7 +63,7 @@ def test_a_client_asks_what_a_pipeline_requires(tmp_path: Path) -> None:
     with platform(tmp_path, *pipelines) as made, serve(made) as served:
         assert served.client.requirements("test") is None
         assert served.client.requirements("ct") == Requirements(
-            modality=("CT",), instances=Span(20, None)
+            modality=("CT",), instances=Bounds(20, None)
         )
         with pytest.raises(NotFoundError):
             served.client.requirements("none")
