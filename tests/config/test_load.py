@@ -211,6 +211,7 @@ def test_every_key_of_the_named_sections(configured: Configure, tmp_path: Path) 
         "timeout": 60.0,
         "max_wait": 3600.0,
         "group_by": "study",
+        "on_mismatch": "park",
         "pipeline-x": "lung.v2",
     }
     assert found.model_dump()["ae_titles"]["CT 1"]["settings"]["priority"] == "higher"
