@@ -76,6 +76,7 @@ def group(ledger: Ledger, studies: int) -> float:
         locate=Path,
         submitted=lambda: None,
         released=lambda: None,
+        kept=lambda: None,
     )
 
     def grouped() -> bool:

@@ -110,11 +110,15 @@ def stock(folder: Path, port: int) -> list[str]:
     return [sys.executable, "-m", "benchmarks.stock", str(folder), str(port)]
 
 
-def adapter(durability: str, dicom: str = "") -> Start:
-    """This product, whole, with a group that is not due while it is measured."""
+#: Groups what comes, and makes no job while it is measured.
+GROUPING = "settings: {pipeline-none: none, timeout: 1h}"
+
+
+def adapter(durability: str, dicom: str = "", title: str = GROUPING) -> Start:
+    """This product, whole, with one AE title."""
 
     def start(folder: Path, port: int) -> list[str]:
-        file = _configured(folder, port, durability, dicom)
+        file = _configured(folder, port, durability, dicom, title)
         return [sys.executable, "-m", "dicom_adapter", "serve", "--config", str(file)]
 
     return start
@@ -126,7 +130,9 @@ def unrecorded(folder: Path, port: int) -> list[str]:
     return [sys.executable, "-m", "benchmarks.unrecorded", str(file)]
 
 
-def _configured(folder: Path, port: int, durability: str, dicom: str = "") -> Path:
+def _configured(
+    folder: Path, port: int, durability: str, dicom: str = "", title: str = GROUPING
+) -> Path:
     file = folder / "dicom-adapter.yaml"
     file.write_text(
         f"""
@@ -135,7 +141,7 @@ grpc: {{listen: null}}
 storage: {{reserve: 0, watermark: 100%, durability: {durability}}}
 log: {{level: warning}}
 pipelines: {{none: {{command: ["true"]}}}}
-ae_titles: {{{AE_TITLE}: {{settings: {{pipeline-none: none, timeout: 1h}}}}}}
+ae_titles: {{{AE_TITLE}: {{{title}}}}}
 """,
         "utf-8",
     )

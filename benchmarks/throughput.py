@@ -120,7 +120,7 @@ def run(folder: Path, *, rounds: int, part: float) -> Rounds:
                     sizes = {name: case.share(name, part) for name in running}
                     paths = list(islice(rest.get(case.load, iter(())), max(sizes.values())))
                     for name in _turned(list(running), number):
-                        one = _measure(case, paths[: sizes[name]], running[name], part)
+                        one = measure(case, paths[: sizes[name]], running[name], part)
                         found.add(case, name, one)
                         told = f"{one.rate:.1f}/s, {one.cpu:.2f} ms of CPU each"
                         print(f"{case}: {name}: {told}", file=sys.stderr)
@@ -142,7 +142,7 @@ def _turned(names: list[str], by: int) -> list[str]:
     return names[by:] + names[:by]
 
 
-def _measure(case: Case, paths: Sequence[Path], receiver: Receiver, part: float) -> Measured:
+def measure(case: Case, paths: Sequence[Path], receiver: Receiver, part: float) -> Measured:
     """Send a load with every sender at once; time goes on until the last one has its answers."""
     # What was stored before must not be written while this is.
     os.sync()

@@ -18,6 +18,8 @@ import structlog
 from dicom_adapter.access import Access
 from dicom_adapter.audit import AuditTrail
 from dicom_adapter.clock import Clock, SystemClock
+from dicom_adapter.compose.composing import Composing
+from dicom_adapter.compose.indexer import Indexer
 from dicom_adapter.config import AETitle, Change, Settings, changes
 from dicom_adapter.datafolder import DataFolder
 from dicom_adapter.errors import DicomAdapterError, StartError, WrongStateError
@@ -104,6 +106,7 @@ class Service:
         self._upkeep = Upkeep(self._spool, self.ledger, adopted=self._hosts.wake)
         self._overview = Overview(self.ledger, self._spool, self._upkeep, self.clock)
         self._webhooks = WebhookOutbox(self.ledger, self.clock)
+        self._indexer = Indexer(self.ledger, self.clock, self._spool.path_of)
         self._outbox: Outbox | None = None
         self._reclaimer: Reclaimer | None = None
         self._receiving: Receiving | None = None
@@ -130,8 +133,9 @@ class Service:
         operations = None
         if self.settings.platform.address == EMBEDDED:
             operations = self._start_platform()
-        self._grpc = self._start_grpc(operations)
-        self._start_adapter()
+        client = self._open_client()
+        self._grpc = self._start_grpc(operations, client)
+        self._start_adapter(client)
         self._start_reclaimer()
         return Ready(self._start_listener(), self._grpc)
 
@@ -219,11 +223,26 @@ class Service:
         self._reloads.append(platform.reload)
         return platform.operations
 
-    def _start_grpc(self, platform: PlatformOperations | None) -> tuple[str, ...]:
+    def _open_client(self) -> Client:
+        # It connects with its first call, so it may well be one to this service's own socket.
+        client = Client(self.platform_address, Credentials.of(self.settings.platform))
+        self._running.callback(client.close)
+        return client
+
+    def _start_grpc(self, platform: PlatformOperations | None, client: Client) -> tuple[str, ...]:
         access = Access(self.ledger, self.clock, self._projects)
         webhooks = WebhookOperations(self.ledger, self.clock, self._webhooks.wake)
         operations, trail = self._adapter_operations(), AuditTrail(self.ledger)
-        server = Server(platform, operations, access, trail, webhooks)
+        composing = Composing(
+            self.ledger,
+            self.clock,
+            client,
+            locate=self._spool.path_of,
+            released=self._wake_reclaimer,
+        )
+        server = Server(
+            platform, operations, access, audit=trail, webhooks=webhooks, composing=composing
+        )
         path = self._data / SOCKET
         if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
             raise StartError(
@@ -278,10 +297,7 @@ class Service:
         caller.check_everywhere(Role.ADMIN)
         return logged(self._upkeep.check(scrub=scrub))
 
-    def _start_adapter(self) -> None:
-        platform = self.settings.platform
-        client = Client(self.platform_address, Credentials.of(platform))
-        self._running.callback(client.close)
+    def _start_adapter(self, client: Client) -> None:
         self._outbox = Outbox(
             self.ledger,
             self.clock,
@@ -291,6 +307,8 @@ class Service:
         )
         self._outbox.start()
         self._running.callback(self._outbox.stop, THREAD_GRACE)
+        self._indexer.start()
+        self._running.callback(self._indexer.stop, THREAD_GRACE)
         # Twice: a call may take its grace, and the processor's own `stop` after it.
         self._running.callback(self._hosts.stop, 2 * THREAD_GRACE)
         titles = self.settings.ae_titles
@@ -305,6 +323,7 @@ class Service:
             locate=self._spool.path_of,
             submitted=self._wake_outbox,
             released=self._wake_reclaimer,
+            kept=self._indexer.wake,
         )
 
     def _start_reclaimer(self) -> None:

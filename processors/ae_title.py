@@ -4,7 +4,7 @@ import re
 import string
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -92,6 +92,8 @@ class AETitleSettings(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, PipelineName]
+    #: Whether there is nothing to do without a pipeline.
+    needs_pipeline: ClassVar[bool] = True
 
     priority: Literal["lower", "normal", "higher", "immediate"] = "normal"
     timeout: Annotated[Seconds, Field(ge=SHORTEST_TIMEOUT)] = SHORTEST_TIMEOUT
@@ -128,10 +130,12 @@ class AETitleSettings(BaseModel):
             key for key in data if key not in cls.model_fields and not _names_pipeline(str(key))
         ]
         mistakes = [
-            InitErrorDetails(type=_unknown_key(str(key)), loc=(key,), input=data[key])
+            InitErrorDetails(
+                type=_unknown_key(str(key), cls.model_fields), loc=(key,), input=data[key]
+            )
             for key in unknown
         ]
-        if not any(_names_pipeline(str(key)) for key in data):
+        if cls.needs_pipeline and not any(_names_pipeline(str(key)) for key in data):
             mistakes.append(InitErrorDetails(type=_nothing_to_do(), loc=(), input=data))
         known = {key: value for key, value in data.items() if key not in unknown}
         try:
@@ -147,8 +151,8 @@ def _names_pipeline(key: str) -> bool:
     return key.startswith(PIPELINE) and len(key) > len(PIPELINE)
 
 
-def _unknown_key(key: str) -> PydanticCustomError:
-    allowed = tuple(AETitleSettings.model_fields)
+def _unknown_key(key: str, allowed: Iterable[str]) -> PydanticCustomError:
+    allowed = tuple(allowed)
     return PydanticCustomError(
         "unknown_key",
         "is an unknown key{near}; allowed are {allowed} and pipeline-<name>",
@@ -192,26 +196,37 @@ class AETitleProcessor(JobProcessorBase):
         Raises:
             QuarantineInstance: the attribute to group by is absent or empty.
         """
-        key = _key(instance, self.settings.group_by)
+        key = key_of(instance, self.settings.group_by)
         self.group(instance, key, self.settings.timeout, self.settings.max_wait)
 
     def handle_group(self, group: InstanceGroup) -> None:
         """Make one job per pipeline of a group that is due, then let its instances go."""
-        priority = Priority.parse(self.settings.priority)
-        is_whole = self.settings.late == "whole-study"
-        for pipeline in self.settings.pipelines:
-            self.submit_pipeline_job(
-                f"{self.ae_title}-{pipeline}",
-                pipeline,
-                priority,
-                group.whole if is_whole else group.instances,
-                supersedes=group.previous if is_whole else None,
-                on_mismatch=self.settings.on_mismatch,
-            )
+        make_jobs(self, group)
         self.remove_instances(group.instances)
 
 
-def _key(instance: StoredInstance, group_by: str) -> str:
+def make_jobs(processor: JobProcessorBase, group: InstanceGroup) -> None:
+    """Make one job per pipeline of a processor's settings, which are `AETitleSettings`."""
+    settings: AETitleSettings = processor.settings
+    priority = Priority.parse(settings.priority)
+    is_whole = settings.late == "whole-study"
+    for pipeline in settings.pipelines:
+        processor.submit_pipeline_job(
+            f"{processor.ae_title}-{pipeline}",
+            pipeline,
+            priority,
+            group.whole if is_whole else group.instances,
+            supersedes=group.previous if is_whole else None,
+            on_mismatch=settings.on_mismatch,
+        )
+
+
+def key_of(instance: StoredInstance, group_by: str) -> str:
+    """Return what an instance's group has in common.
+
+    Raises:
+        QuarantineInstance: the attribute to group by is absent or empty.
+    """
     if group_by == "study":
         return instance.study_instance_uid
     if group_by == "series":

@@ -15,6 +15,7 @@ from typer.models import CommandInfo
 from dicom_adapter.cli import (
     adapter,
     audit,
+    compose,
     demo,
     doctor,
     fsck,
@@ -24,6 +25,7 @@ from dicom_adapter.cli import (
     run,
     send,
     status,
+    studies,
     tokens,
 )
 from dicom_adapter.cli.common import FAILED, WRONG_WORDS, show_help
@@ -47,7 +49,7 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    first = (run, status, doctor, jobs, platform, adapter)
+    first = (run, status, doctor, jobs, studies, compose, platform, adapter)
     for module in (*first, tokens, audit, fsck, send, demo, passcode):
         module.add_to(app)
     for command in _commands(app):

@@ -18,7 +18,7 @@ from sqlalchemy import (
     update,
 )
 
-from dicom_adapter.ledger import events
+from dicom_adapter.ledger import events, index
 from dicom_adapter.ledger.columns import EPOCH, MICROSECOND, microseconds
 from dicom_adapter.ledger.database import portions
 from dicom_adapter.ledger.prepared import Prepared
@@ -278,6 +278,7 @@ def release(tx: Connection, instance_ids: Iterable[str], at: datetime) -> None:
             .values(state=InstanceState.RELEASED)
         )
         tx.execute(_make_reclaimable(instances.c.id.in_(ids), at))
+        index.forget(tx, ids)
 
 
 def release_settled(tx: Connection, submission_id: str, at: datetime) -> None:

@@ -58,6 +58,8 @@ _BY_ID, _BY_NAME = (
     select(*jobs.c["id", "project"]).where(column == bindparam("named"))
     for column in (jobs.c.id, jobs.c.name)
 )
+# No more of them are named.
+_MOST_DOUBLES = 10
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
 _ITEMS = (
     select(job_items, job_inputs.c.study, job_inputs.c.series, job_inputs.c.range)
@@ -104,6 +106,25 @@ def of_request(tx: Connection, request_id: str) -> tuple[Job, str] | None:
         select(jobs.c.id, jobs.c.request_sha256).where(jobs.c.request_id == request_id)
     ).one_or_none()
     return None if row is None else (get(tx, row.id), row.request_sha256)
+
+
+def doubles(tx: Connection, job: Job, inputs_sha256: str) -> list[tuple[str, str]]:
+    """Return the id and name of each job of its project with the same pipeline and inputs.
+
+    Those that brought nothing, or nothing that is valid, are none.
+    """
+    query = (
+        select(jobs.c.id, jobs.c.name)
+        .where(
+            jobs.c.inputs_sha256 == inputs_sha256,
+            jobs.c.pipeline == job.pipeline,
+            jobs.c.project == job.project,
+            jobs.c.state.not_in([JobState.FAILED, JobState.CANCELLED, JobState.INVALIDATED]),
+        )
+        .order_by(jobs.c.seq)
+        .limit(_MOST_DOUBLES)
+    )
+    return [(row.id, row.name) for row in tx.execute(query)]
 
 
 def get(tx: Connection, id_or_name: str, project: str | None = None) -> Job:

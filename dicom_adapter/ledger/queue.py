@@ -55,7 +55,13 @@ class Origin:
     why: str = ""
 
 
-def add(tx: Connection, job: Job, inputs: Sequence[Sequence[JobInput]], origin: Origin) -> Job:
+def add(
+    tx: Connection,
+    job: Job,
+    inputs: Sequence[Sequence[JobInput]],
+    origin: Origin,
+    inputs_sha256: str = "",
+) -> Job:
     """Write a new job with the inputs of its items; a name that is taken gets a number."""
     tx.execute(
         insert(jobs),
@@ -64,6 +70,7 @@ def add(tx: Connection, job: Job, inputs: Sequence[Sequence[JobInput]], origin: 
             "name": _free_name(tx, job),
             "request_id": origin.request_id,
             "request_sha256": origin.request_sha256,
+            "inputs_sha256": inputs_sha256,
             "project": job.project,
             "pipeline": job.pipeline,
             "pipeline_version": job.pipeline_version,

@@ -185,12 +185,15 @@ jobs = Table(
     moment("inputs_reclaimed_at", nullable=True),
     moment("outputs_reclaimed_at", nullable=True),
     moment("logs_reclaimed_at", nullable=True),
+    # Of its inputs, in order: two jobs with the same work on the same instances.
+    text_column("inputs_sha256", server_default=""),
     sqlite_autoincrement=True,
 )
 Index(
     "ix_jobs_queue",
     *jobs.c["state", "project", "pipeline", "priority", "queued_at", "seq"],
 )
+Index("ix_jobs_inputs", *jobs.c["inputs_sha256", "pipeline"])
 Index("ix_jobs_started", jobs.c.pipeline, jobs.c.started_at)
 Index("ix_jobs_project_started", jobs.c.project, jobs.c.started_at)
 # For what becomes due: whose wait is over.

@@ -320,6 +320,10 @@ class JobRequest:
     project: str = ""
     #: Whether the items behind one that fails are cancelled.
     fail_fast: bool = False
+    #: Make none where a job of the pipeline that counts has the same inputs.
+    refuse_duplicate: bool = False
+    #: Whoever wanted it, where the machine's owner asks for somebody else; empty: who asks.
+    requested_by: str = ""
     #: What the inputs do not meet of what the pipeline requires: with any, the job never runs.
     unmet: tuple[str, ...] = ()
 

@@ -45,7 +45,7 @@ from dicom_adapter.model import (
 from dicom_adapter.platform.pipelines import Definition, PipelineOperations
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.platform.queue import JobQueue
-from dicom_adapter.platform.requests import check_request, digest_of
+from dicom_adapter.platform.requests import check_request, digest_of, inputs_digest
 from dicom_adapter.platform.resolving import Resolver
 from dicom_adapter.platform.uploads import Uploads
 from dicom_adapter.platform.workspace import BrokenInputError, Sources, Workspaces
@@ -129,8 +129,10 @@ class JobOperations:
         earlier = self._earlier(request, digest)
         if earlier is not None:
             return earlier
-        # The adapter calls as this machine; what came in by an AE title is that one's doing.
-        actor = request.ae_title if caller == LOCAL and request.ae_title else caller.name
+        # The adapter calls as this machine; what came in by an AE title is that one's doing, and
+        # what was composed that of whoever did.
+        asked = request.requested_by or request.ae_title
+        actor = asked if caller == LOCAL and asked else caller.name
         origin = Origin(request.request_id, digest, actor)
         return self._made(request, self._pipelines.definition(request.pipeline), origin)
 
@@ -238,12 +240,12 @@ class JobOperations:
     ) -> Job:
         job = _new_job(request, definition, self._clock.now(), source)
         workspace, places = self._workspaces.of(job.id), {**self._places(request.files), **own}
-        count = len(request.items)
+        count, digest = len(request.items), inputs_digest(request.items)
         try:
             for item, inputs in zip(job.items, request.items, strict=True):
                 workspace.of_item(item, count).take_inputs(inputs, places)
             with self._ledger.write() as tx:
-                return self._added(tx, job, request, origin)
+                return self._added(tx, job, request, origin, digest)
         except IntegrityError:
             self._workspaces.remove(job.id)
             earlier = self._earlier(request, origin.request_sha256)
@@ -262,10 +264,14 @@ class JobOperations:
             self._workspaces.remove(job.id)
             raise
 
-    def _added(self, tx: Connection, job: Job, request: JobRequest, origin: Origin) -> Job:
+    def _added(
+        self, tx: Connection, job: Job, request: JobRequest, origin: Origin, digest: str
+    ) -> Job:
         if not request.unmet:
             self._queue.check_room(tx, job)
-        made = queue.add(tx, job, request.items, origin)
+        if request.refuse_duplicate:
+            _refuse_duplicate(jobs.doubles(tx, job, digest))
+        made = queue.add(tx, job, request.items, origin, digest)
         if not request.unmet:
             return made
         # In the same transaction: nobody can take it off the queue in between.
@@ -283,6 +289,15 @@ class JobOperations:
                 "request: use an id of its own for each"
             )
         return job
+
+
+def _refuse_duplicate(doubles: Sequence[tuple[str, str]]) -> None:
+    if doubles:
+        told = ", ".join(f"{name} ({job_id})" for job_id, name in doubles)
+        raise AlreadyExistsError(
+            f"the same pipeline has the same instances already in {told}: ask for a second job by "
+            "--force, where it is meant"
+        )
 
 
 def _new_job(request: JobRequest, definition: Definition, now: datetime, source: Job | None) -> Job:

@@ -2,12 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal, Protocol, final
 
 from pydantic import BaseModel, ConfigDict
 
-from dicom_adapter.model import InstanceGroup, Priority, StoredInstance
+from dicom_adapter.model import InstanceGroup, KeptStudy, Priority, StoredInstance
 
 
 class NoSettings(BaseModel):
@@ -43,6 +43,13 @@ class Core(Protocol):
     def remove_instances(self, instances: Iterable[StoredInstance]) -> None:
         """Let instances go."""
 
+    def kept_studies(self) -> Sequence[KeptStudy]:
+        """Return what is kept."""
+        ...
+
+    def remove_study(self, study_instance_uid: str) -> None:
+        """Let a study go."""
+
 
 class JobProcessorBase(ABC):
     """Decides what becomes of the instances that an AE title receives.
@@ -53,21 +60,25 @@ class JobProcessorBase(ABC):
         start()
         handle_instance(instance)     for each instance, after its sender had its answer
         handle_group(group)           when a group that the processor opened is due
+        tend(now)                     when there is nothing else to do, see there
         stop()
 
-    What a call asks for (`group`, `submit_pipeline_job`, `remove_instances`) is committed together
-    when it returns, and not at all when it raises. A call that raises is repeated with growing
-    pauses; after the fifth time the instance goes to quarantine, the group is parked, and people
-    see both. After a crash, a call that was not committed is made again. `QuarantineInstance`,
-    raised from `handle_instance`, sets the instance aside at once.
+    What a call asks for (`group`, `submit_pipeline_job`, `remove_instances`, `remove_study`) is
+    committed together when it returns, and not at all when it raises. A call that raises is
+    repeated with growing pauses; after the fifth time the instance goes to quarantine, the group is
+    parked, and people see both. After a crash, a call that was not committed is made again.
+    `QuarantineInstance`, raised from `handle_instance`, sets the instance aside at once.
 
     Attributes:
         name: What the processor is called in configuration and logs.
         Settings: The pydantic model of its settings; the configuration is checked against it.
+        keeps: True where its instances stay until they are let go: then people find them in the
+            index, and compose jobs of them.
     """
 
     name: ClassVar[str]
     Settings: ClassVar[type[BaseModel]] = NoSettings
+    keeps: ClassVar[bool] = False
 
     def __init__(self, ae_title: str, settings: BaseModel, core: Core) -> None:
         self._ae_title = ae_title
@@ -90,6 +101,18 @@ class JobProcessorBase(ABC):
 
     def handle_group(self, group: InstanceGroup) -> None:  # noqa: B027 - optional on purpose
         """Take a group that is due; without an override its instances are kept."""
+
+    def tend(self, now: datetime) -> float | None:
+        """See to what is kept: called at the start, and when instances or groups were handled.
+
+        Then, too, when so many seconds have passed as it returned last; None: not before the next
+        instance. What it raises is logged, and it is called again after a pause.
+
+        Args:
+            now: The time, as the service has it and what is kept was received by.
+        """
+        del now
+        return None
 
     def start(self) -> None:  # noqa: B027 - optional on purpose
         """Get ready, before the first call."""
@@ -160,3 +183,16 @@ class JobProcessorBase(ABC):
     def remove_instances(self, instances: Iterable[StoredInstance]) -> None:
         """Let the reclaimer have instances, once every submission of them is accepted."""
         self._core.remove_instances(instances)
+
+    @final
+    def kept_studies(self) -> Sequence[KeptStudy]:
+        """Return what the index has of this AE title, those first that nothing came of longest.
+
+        An instance comes into the index soon after it was handled; only where `keeps` is set.
+        """
+        return self._core.kept_studies()
+
+    @final
+    def remove_study(self, study_instance_uid: str) -> None:
+        """Let go of what the index has of a study of this AE title; what a group needs stays."""
+        self._core.remove_study(study_instance_uid)

@@ -12,11 +12,12 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.errors import InvalidArgumentError
-from dicom_adapter.ledger import Ledger, groups, instances, submissions
+from dicom_adapter.ledger import Ledger, groups, index_search, instances, submissions
 from dicom_adapter.ledger.groups import Joining
 from dicom_adapter.ledger.submissions import Submitting
 from dicom_adapter.model import (
     Duplicates,
+    KeptStudy,
     OnMismatch,
     Priority,
     StoredInstance,
@@ -38,6 +39,7 @@ class Call:
     joinings: list[Joining] = field(default_factory=list)
     submissions: list[Submitting] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
+    studies: list[str] = field(default_factory=list)
     error: BaseException | None = None
 
 
@@ -85,6 +87,8 @@ class Calls:
                 submissions.add(tx, submitting)
         # Last: an instance that is also submitted must not look free.
         released = [instance_id for call in calls for instance_id in call.released]
+        for study in (study for call in calls for study in call.studies):
+            released += index_search.to_release(tx, study, ae_title=self._title)[0]
         if released:
             instances.release(tx, released, self._clock.now())
 
@@ -92,7 +96,7 @@ class Calls:
         """Wake those who go on with what calls have asked for, now that it is in the ledger."""
         if any(call.submissions for call in calls):
             self._submitted()
-        if any(call.released for call in calls):
+        if any(call.released or call.studies for call in calls):
             self._released()
 
     # What the processor is given.
@@ -161,6 +165,16 @@ class Calls:
         self._own(removed)
         with self._asking() as call:
             call.released.extend(instance.id for instance in removed)
+
+    def kept_studies(self) -> Sequence[KeptStudy]:
+        """Return what is kept; see `JobProcessorBase.kept_studies`."""
+        with self._ledger.read() as tx:
+            return index_search.kept_studies(tx, self._title)
+
+    def remove_study(self, study_instance_uid: str) -> None:
+        """Let a study go; see `JobProcessorBase.remove_study`."""
+        with self._asking() as call:
+            call.studies.append(study_instance_uid)
 
     def _own(self, given: Iterable[StoredInstance]) -> None:
         for instance in given:

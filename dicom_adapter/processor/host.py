@@ -15,11 +15,12 @@ from sqlalchemy import Connection
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import AETitle
 from dicom_adapter.errors import QuarantineInstance, StartError, fingerprint
-from dicom_adapter.ledger import Ledger, groups, instances
+from dicom_adapter.ledger import Ledger, groups, index, instances
 from dicom_adapter.ledger.instances import Locate
 from dicom_adapter.model import GroupState, InstanceGroup, StoredInstance
 from dicom_adapter.processor.base import JobProcessorBase
 from dicom_adapter.processor.calls import Call, Calls, applied
+from dicom_adapter.processor.tending import Tending
 from dicom_adapter.worker import Worker
 
 ATTEMPTS = 5
@@ -58,6 +59,7 @@ class ProcessorHost:
         locate: Locate,
         submitted: Callable[[], None],
         released: Callable[[], None],
+        kept: Callable[[], None],
     ) -> None:
         self._title = title.title
         self._configured = (title.processor, title.settings, title.duplicates)
@@ -80,6 +82,9 @@ class ProcessorHost:
             self._processor = processor(title.title, title.settings, self._calls)
         except Exception as error:
             raise self._cannot_start(error) from error
+        self._keeps = processor.keeps
+        self._kept = kept
+        self._tending = Tending(self._processor, self._calls, ledger, clock)
         self._worker = Worker(
             f"processor {title.title}", self._work, clock, rest=REST, last=self._end
         )
@@ -171,11 +176,19 @@ class ProcessorHost:
             if next_instance is not None and next_instance <= now:
                 continue
             if not due:
-                return min(
-                    (at for at in (next_instance, next_group) if at is not None), default=None
-                )
+                times = (next_instance, next_group, self._tend())
+                return min((at for at in times if at is not None), default=None)
             self._handle_group(*due[0])
+            self._tending.want()
         return None
+
+    def _tend(self) -> datetime | None:
+        next_, error = self._tending.work()
+        if error is not None:
+            self._complain(
+                "job processor failed to see to what it keeps", "processor.tend_failed", error
+            )
+        return next_
 
     def _handle_instances(self, now: datetime) -> bool:
         """Handle the instances that are due; True when there may be more of them."""
@@ -190,6 +203,9 @@ class ProcessorHost:
             with self._ledger.write() as tx:
                 calls = self._settle_instances(tx, handled)
             self._calls.committed(calls)
+            self._tending.want()
+            if self._keeps:
+                self._kept()
         return len(due) == INSTANCES_PER_COMMIT
 
     def _call(self, instance: StoredInstance) -> Call:
@@ -219,9 +235,14 @@ class ProcessorHost:
         calls = [one.call for one in handled]
         return applied(
             tx,
-            lambda tx: instances.handled(tx, ids),
+            lambda tx: self._handled(tx, ids),
             lambda tx: self._calls.carry_out(tx, calls),
         )
+
+    def _handled(self, tx: Connection, ids: Sequence[str]) -> None:
+        instances.handled(tx, ids)
+        if self._keeps:
+            index.enqueue(tx, ids)
 
     def _failed_call(self, tx: Connection, failed: _Handled, error: BaseException) -> None:
         if isinstance(error, QuarantineInstance):

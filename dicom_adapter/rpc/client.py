@@ -18,6 +18,7 @@ from dicom_adapter.rpc.status import from_error
 from dicom_adapter.v1 import jobs_pb2, pipelines_pb2
 from dicom_adapter.v1.adapter_pb2_grpc import AdapterServiceStub
 from dicom_adapter.v1.audit_pb2_grpc import AuditServiceStub
+from dicom_adapter.v1.composition_pb2_grpc import CompositionServiceStub
 from dicom_adapter.v1.jobs_pb2_grpc import JobServiceStub
 from dicom_adapter.v1.pipelines_pb2_grpc import PipelineServiceStub
 from dicom_adapter.v1.platform_pb2_grpc import PlatformServiceStub
@@ -62,6 +63,7 @@ class Client:
         self.platform = PlatformServiceStub(self._channel)
         self.adapter = AdapterServiceStub(self._channel)
         self.audit = AuditServiceStub(self._channel)
+        self.composition = CompositionServiceStub(self._channel)
         self.tokens = TokenServiceStub(self._channel)
         self.webhooks = WebhookServiceStub(self._channel)
 
@@ -140,11 +142,20 @@ class Client:
                 raise
         return from_requirements(found.requires) if found.HasField("requires") else None
 
+    def pipeline(self, name: str) -> pipelines_pb2.Pipeline:
+        """Return what the server can run by this name; raises as `errors` does."""
+        request = pipelines_pb2.GetPipelineRequest(name=name)
+        with self._answered():
+            return self.pipelines.GetPipeline(request, timeout=CALL_SECONDS)
+
     def submit(self, request: JobRequest) -> str:
         """Submit a job and return its id; raises as `errors` does."""
+        return str(self.submitted(request).id)
+
+    def submitted(self, request: JobRequest) -> jobs_pb2.Job:
+        """Submit a job and return it as the API has it; raises as `errors` does."""
         with self._answered():
-            job = self.jobs.SubmitJob(convert.to_request(request), timeout=CALL_SECONDS)
-        return str(job.id)
+            return self.jobs.SubmitJob(convert.to_request(request), timeout=CALL_SECONDS)
 
     def knows(self, request_id: str) -> bool:
         """Tell whether a request has made a job already; raises as `errors` does."""

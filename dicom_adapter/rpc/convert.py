@@ -104,6 +104,8 @@ def to_request(request: JobRequest) -> jobs_pb2.SubmitJobRequest:
         arguments=request.arguments,
         supersedes_request_id=request.supersedes or "",
         project=request.project,
+        refuse_duplicate=request.refuse_duplicate,
+        requested_by=request.requested_by,
         unmet=request.unmet,
     )
 
@@ -118,13 +120,15 @@ def from_request(message: jobs_pb2.SubmitJobRequest) -> JobRequest:
         request_id=message.request_id,
         name=message.name,
         pipeline=message.pipeline,
-        priority=_priority(message.priority),
+        priority=from_priority(message.priority),
         ae_title=message.ae_title,
         items=tuple(tuple(map(_from_job_input, item.inputs)) for item in message.items),
         fail_fast=message.fail_fast,
         arguments=dict(message.arguments),
         supersedes=message.supersedes_request_id or None,
         project=message.project,
+        refuse_duplicate=message.refuse_duplicate,
+        requested_by=message.requested_by,
         unmet=tuple(message.unmet),
     )
 
@@ -155,7 +159,13 @@ def _from_job_input(series: jobs_pb2.JobInput) -> JobInput:
     )
 
 
-def _priority(number: jobs_pb2.Priority.ValueType) -> Priority:
+def to_priority(priority: Priority) -> jobs_pb2.Priority.ValueType:
+    """Return a priority as the API's."""
+    return _PRIORITIES[priority]
+
+
+def from_priority(number: jobs_pb2.Priority.ValueType) -> Priority:
+    """Return the API's priority as a value; InvalidArgumentError where it is none."""
     if number == jobs_pb2.PRIORITY_UNSPECIFIED:
         return Priority.NORMAL
     for priority, known in _PRIORITIES.items():

@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 
 from dicom_adapter.access import Access
 from dicom_adapter.audit import AuditTrail
+from dicom_adapter.compose.composing import Composing
 from dicom_adapter.errors import InvalidArgumentError, StartError, UnavailableError
 from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.model import Job
@@ -19,6 +20,7 @@ from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.adapter import AdapterOperations, AdapterServicer
 from dicom_adapter.rpc.audit import AuditServicer
 from dicom_adapter.rpc.client import options
+from dicom_adapter.rpc.composition import CompositionServicer
 from dicom_adapter.rpc.context import Call, Callers
 from dicom_adapter.rpc.credentials import ServerTls
 from dicom_adapter.rpc.interceptor import Entrance
@@ -29,6 +31,7 @@ from dicom_adapter.rpc.webhooks import WebhookServicer
 from dicom_adapter.v1 import (
     adapter_pb2_grpc,
     audit_pb2_grpc,
+    composition_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
     pipelines_pb2_grpc,
@@ -242,8 +245,10 @@ class Server:
         platform: PlatformOperations | None,
         adapter: AdapterOperations | None,
         access: Access,
+        *,
         audit: AuditTrail | None = None,
         webhooks: WebhookOperations | None = None,
+        composing: Composing | None = None,
     ) -> None:
         self._pool = _started_pool()
         self._server = grpc.server(
@@ -276,6 +281,11 @@ class Server:
                 WebhookServicer(webhooks), self._server
             )
             names.append("WebhookService")
+        if composing is not None:
+            composition_pb2_grpc.add_CompositionServiceServicer_to_server(
+                CompositionServicer(composing), self._server
+            )
+            names.append("CompositionService")
         self._describe([f"dicom_adapter.v1.{name}" for name in names])
 
     def _describe(self, names: list[str]) -> None:

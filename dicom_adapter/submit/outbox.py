@@ -29,6 +29,7 @@ from dicom_adapter.model import (
 )
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.submit.checking import unmet_by
+from dicom_adapter.submit.delivery import upload_missing
 from dicom_adapter.worker import Worker
 
 log = structlog.get_logger()
@@ -85,7 +86,8 @@ class Outbox:
             if unmet and not self._makes_a_job(submission):
                 self._refuse(submission, unmet)
                 return
-            self._upload_missing(request, members)
+            paths = {member.id: member.path for member in members}
+            upload_missing(self._client, request, paths)
             job_id = self._client.submit(replace(request, unmet=told(unmet)))
         except (UnavailableError, WrongStateError) as error:
             # WrongStateError: an upload was reclaimed between the question and the submission.
@@ -132,11 +134,6 @@ class Outbox:
         )
         # What it has held may be free now.
         self._accepted()
-
-    def _upload_missing(self, request: JobRequest, members: Sequence[StoredInstance]) -> None:
-        paths = {member.id: member.path for member in members}
-        for file in self._client.missing(request.files):
-            self._client.upload(file, paths[file.instance_id])
 
     def _postpone(self, submission: Submission, error: str) -> None:
         pause = pause_after(submission.attempts)

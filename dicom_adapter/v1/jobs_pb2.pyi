@@ -290,6 +290,8 @@ class SubmitJobRequest(_message.Message):
     PROJECT_FIELD_NUMBER: _builtins.int
     FAIL_FAST_FIELD_NUMBER: _builtins.int
     UNMET_FIELD_NUMBER: _builtins.int
+    REFUSE_DUPLICATE_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client, at most 128 characters."""
     name: _builtins.str
@@ -304,6 +306,10 @@ class SubmitJobRequest(_message.Message):
     """The project that the job is in. Empty: that of the caller's token, else the default one."""
     fail_fast: _builtins.bool
     """Cancel the items behind one that fails."""
+    refuse_duplicate: _builtins.bool
+    """Make no second job of the same instances, in the same order."""
+    requested_by: _builtins.str
+    """Whom the history is to name, at most 200 characters; heard of the machine's owner alone."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobItemRequest]:
         """1 to 1000, which run one after another, and end, fail and are run again each on its own."""
@@ -330,10 +336,12 @@ class SubmitJobRequest(_message.Message):
         project: _builtins.str = ...,
         fail_fast: _builtins.bool = ...,
         unmet: _abc.Iterable[_builtins.str] | None = ...,
+        refuse_duplicate: _builtins.bool = ...,
+        requested_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ae_title", b"ae_title", "arguments", b"arguments", "fail_fast", b"fail_fast", "items", b"items", "name", b"name", "pipeline", b"pipeline", "priority", b"priority", "project", b"project", "request_id", b"request_id", "supersedes_request_id", b"supersedes_request_id", "unmet", b"unmet"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ae_title", b"ae_title", "arguments", b"arguments", "fail_fast", b"fail_fast", "items", b"items", "name", b"name", "pipeline", b"pipeline", "priority", b"priority", "project", b"project", "refuse_duplicate", b"refuse_duplicate", "request_id", b"request_id", "requested_by", b"requested_by", "supersedes_request_id", b"supersedes_request_id", "unmet", b"unmet"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -141,7 +141,8 @@ class JobServiceServicer:
 
     def SubmitJob(self, request, context):
         """Makes a job, durable when this returns. The same request id again returns the same job;
-        with other contents it is ALREADY_EXISTS.
+        with other contents it is ALREADY_EXISTS. So it is with `refuse_duplicate` where a job of the
+        project has the same pipeline and inputs; failed, cancelled and invalidated ones do not count.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

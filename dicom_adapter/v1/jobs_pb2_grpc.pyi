@@ -46,7 +46,8 @@ class JobServiceStub:
     """
     SubmitJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.SubmitJobRequest, _jobs_pb2.Job]
     """Makes a job, durable when this returns. The same request id again returns the same job;
-    with other contents it is ALREADY_EXISTS.
+    with other contents it is ALREADY_EXISTS. So it is with `refuse_duplicate` where a job of the
+    project has the same pipeline and inputs; failed, cancelled and invalidated ones do not count.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.Job]
     """Returns a job by its id or its name; NOT_FOUND when there is none."""
@@ -101,7 +102,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     SubmitJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.SubmitJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Makes a job, durable when this returns. The same request id again returns the same job;
-    with other contents it is ALREADY_EXISTS.
+    with other contents it is ALREADY_EXISTS. So it is with `refuse_duplicate` where a job of the
+    project has the same pipeline and inputs; failed, cancelled and invalidated ones do not count.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Returns a job by its id or its name; NOT_FOUND when there is none."""
@@ -171,7 +173,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
         """Makes a job, durable when this returns. The same request id again returns the same job;
-        with other contents it is ALREADY_EXISTS.
+        with other contents it is ALREADY_EXISTS. So it is with `refuse_duplicate` where a job of the
+        project has the same pipeline and inputs; failed, cancelled and invalidated ones do not count.
         """
 
     @_abc_1.abstractmethod

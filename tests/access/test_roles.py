@@ -19,6 +19,7 @@ from dicom_adapter.service import socket_address
 from dicom_adapter.v1 import (
     adapter_pb2,
     audit_pb2,
+    composition_pb2,
     jobs_pb2,
     pipelines_pb2,
     platform_pb2,
@@ -27,7 +28,16 @@ from dicom_adapter.v1 import (
 )
 from tests.support import CONFIG, running
 
-FILES = (adapter_pb2, audit_pb2, jobs_pb2, pipelines_pb2, platform_pb2, tokens_pb2, webhooks_pb2)
+FILES = (
+    adapter_pb2,
+    audit_pb2,
+    composition_pb2,
+    jobs_pb2,
+    pipelines_pb2,
+    platform_pb2,
+    tokens_pb2,
+    webhooks_pb2,
+)
 METHODS = {
     method.full_name.removeprefix("dicom_adapter.v1."): method
     for file in FILES
@@ -50,6 +60,13 @@ NEEDED = {
     "AdapterService.RetryQuarantine": (OPERATOR, False),
     "AdapterService.DiscardQuarantine": (OPERATOR, False),
     "AuditService.ExportEvents": (ADMIN, False),
+    "CompositionService.SearchStudies": (VIEWER, False),
+    "CompositionService.SearchSeries": (VIEWER, False),
+    "CompositionService.GetSeries": (VIEWER, False),
+    "CompositionService.ListInstances": (VIEWER, False),
+    "CompositionService.PreviewSelection": (VIEWER, False),
+    "CompositionService.ComposeJob": (OPERATOR, False),
+    "CompositionService.ReleaseStudies": (OPERATOR, False),
     "JobService.FindMissingInstances": (OPERATOR, True),
     "JobService.UploadInstance": (OPERATOR, True),
     "JobService.SubmitJob": (OPERATOR, True),
@@ -89,6 +106,9 @@ REQUESTS: dict[str, Any] = {
         f"WebhookService.{verb}Deliveries": adapter_pb2.ChosenRequest(ids=["x"])
         for verb in ("Retry", "Discard")
     },
+    "CompositionService.ReleaseStudies": composition_pb2.ReleaseStudiesRequest(
+        study_instance_uids=["1.2"]
+    ),
     "JobService.SubmitJob": jobs_pb2.SubmitJobRequest(
         priority=jobs_pb2.PRIORITY_NORMAL, items=[jobs_pb2.JobItemRequest()]
     ),
@@ -128,6 +148,7 @@ def call(client: Client, name: str) -> None:
     stub = {
         "AdapterService": client.adapter,
         "AuditService": client.audit,
+        "CompositionService": client.composition,
         "JobService": client.jobs,
         "PipelineService": client.pipelines,
         "PlatformService": client.platform,

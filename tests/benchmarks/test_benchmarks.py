@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import durability, jobs, ledger
+from benchmarks import durability, index, jobs, ledger
 
 # What was measured, in the last column.
 ROW = re.compile(r"\| -?[0-9.]+( ms| s|% of a core)? \|$")
@@ -50,3 +50,17 @@ def test_durability(
     durability.main()
     lines = capsys.readouterr().out.splitlines()
     assert [len(NUMBER.findall(line)) for line in lines[2:]] == [4] * len(durability.SIZES)
+
+
+def test_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each search, one for what is chosen, and one for each load that is sent."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"STUDIES": 8, "ROUNDS": 1, "SENT": 0.02}.items():
+        monkeypatch.setattr(index, name, value)
+    index.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "1600 instances in 32 series"
+    assert sum(" ms |" in line for line in lines) == len(index.SEARCHES) + 1
+    assert sum("/s |" in line for line in lines) == len(index.SENT_OF)

@@ -155,7 +155,7 @@ def test_an_export_that_breaks_off_leaves_no_file(
     """It fails, and what was printed can be gone on with; nothing is left that looks whole."""
     ledger, clock = kept.service.ledger, kept.service.clock
     access = Access(ledger, clock, Projects(()))
-    server = Server(None, None, access, BrokenTrail(ledger))
+    server = Server(None, None, access, audit=BrokenTrail(ledger))
     address = f"unix:{tmp_path / 'broken.sock'}"
     server.listen(address)
     words = ["audit", "export", "--server", address]

@@ -15,6 +15,8 @@ COMMANDS = (
     "fsck", "reload", "audit export", "jobs list", "jobs show", "jobs logs", "jobs watch",
     "jobs outputs",
     "jobs cancel", "jobs retry", "jobs rerun", "jobs invalidate", "jobs delete",
+    "studies list", "studies show", "studies release",
+    "series list", "series show", "series instances", "compose",
     "pipelines list", "pipelines show",
     "platform show", "platform pause", "platform drain", "platform resume",
     "groups list", "groups complete", "groups discard",
@@ -42,7 +44,7 @@ def test_help(cli: Command, words: str) -> None:
     "words",
     [
         *("", "jobs", "groups", "submissions", "quarantine", "webhooks"),
-        *("pipelines", "platform", "audit"),
+        *("pipelines", "platform", "audit", "studies", "series"),
     ],
 )
 def test_missing_command(cli: Command, words: str) -> None:

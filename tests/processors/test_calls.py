@@ -377,6 +377,7 @@ def host_of(
         locate=Path,
         submitted=lambda: woken("submitted"),
         released=lambda: woken("released"),
+        kept=lambda: woken("kept"),
     )
 
 

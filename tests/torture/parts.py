@@ -141,6 +141,7 @@ class Bench:
             locate=self.spool.path_of,
             submitted=_nobody,
             released=_nobody,
+            kept=_nobody,
         )
         self._outbox = Outbox(
             self.ledger,

@@ -1,0 +1,225 @@
+"""`studies` and `series`: what is kept, for people to make jobs of."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.message import Message
+
+from dicom_adapter.cli.common import (
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    LimitOption,
+    ServerOption,
+    YesOption,
+    ask_first,
+    connect,
+    group,
+)
+from dicom_adapter.cli.output import counted, plain, print_rows, print_values
+from dicom_adapter.errors import InvalidArgumentError, NotFoundError
+from dicom_adapter.rpc.client import CALL_SECONDS, Client
+from dicom_adapter.v1 import composition_pb2 as messages
+
+PAGE = 500
+
+ConditionsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEYWORD=VALUE",
+        help="What attributes have to be, as 'PatientID=123*' or StudyDate=20260101-20260131; one "
+        "that is named twice: either value.",
+        show_default=False,
+    ),
+]
+StudyArgument = Annotated[str, typer.Argument(metavar="UID", help="A Study Instance UID.")]
+SeriesArgument = Annotated[str, typer.Argument(metavar="UID", help="A Series Instance UID.")]
+_STUDY = ("PatientID", "PatientName", "StudyDate", "StudyDescription")
+_SERIES = ("PatientID", "StudyDate", "Modality", "SeriesNumber", "SeriesDescription")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    studies = group("The studies that are kept, to make jobs of.")
+    studies.command("list")(list_studies)
+    studies.command("show")(show_study)
+    studies.command("release")(release)
+    app.add_typer(studies, name="studies")
+    series = group("The series that are kept.")
+    series.command("list")(list_series)
+    series.command("show")(show_series)
+    series.command("instances")(list_instances)
+    app.add_typer(series, name="series")
+
+
+def list_studies(
+    conditions: ConditionsArgument = None,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    server: ServerOption = None,
+    json: JsonOption = False,
+    limit: LimitOption = None,
+) -> None:
+    """List the studies that match, the newest first."""
+    with connect(config, server, data) as client, client.errors():
+        print_rows(
+            _rows(_studies(client, _attributes(conditions)), _STUDY, as_json=json),
+            (*_STUDY, "modalities", "series", "instances", "study_instance_uid"),
+            as_json=json,
+            empty="No study is kept that matches." if conditions else "No study is kept.",
+            limit=limit,
+        )
+
+
+def show_study(
+    study: StudyArgument,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a study, and its series."""
+    with connect(config, server, data) as client, client.errors():
+        named = [messages.Attribute(keyword="StudyInstanceUID", value=study)]
+        found = next(_studies(client, named), None)
+        if found is None:
+            raise NotFoundError(f"nothing is kept of the study {study}: have it sent first")
+        print_values(plain(found), as_json=json)
+        if not json:
+            typer.echo()
+            rows = _rows(_series(client, named), _SERIES, as_json=False)
+            print_rows(
+                rows, (*_SERIES[2:], "instances", "series_instance_uid"), as_json=False, empty=""
+            )
+
+
+def list_series(
+    conditions: ConditionsArgument = None,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    server: ServerOption = None,
+    json: JsonOption = False,
+    limit: LimitOption = None,
+) -> None:
+    """List the series that match, the newest first."""
+    with connect(config, server, data) as client, client.errors():
+        print_rows(
+            _rows(_series(client, _attributes(conditions)), _SERIES, as_json=json),
+            (*_SERIES, "instances", "ae_title", "series_instance_uid"),
+            as_json=json,
+            empty="No series is kept that matches." if conditions else "No series is kept.",
+            limit=limit,
+        )
+
+
+def show_series(
+    series: SeriesArgument,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a series."""
+    with connect(config, server, data) as client, client.errors():
+        request = messages.GetSeriesRequest(series_instance_uid=series)
+        found = client.composition.GetSeries(request, timeout=CALL_SECONDS)
+    print_values(plain(found), as_json=json)
+
+
+def list_instances(
+    series: SeriesArgument,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    server: ServerOption = None,
+    json: JsonOption = False,
+    limit: LimitOption = None,
+) -> None:
+    """List the instances that are kept of a series, by their numbers."""
+    with connect(config, server, data) as client, client.errors():
+        request = messages.ListInstancesRequest(series_instance_uid=series)
+        found = client.composition.ListInstances(request, timeout=CALL_SECONDS)
+    print_rows(
+        map(plain, found.instances),
+        ("instance_number", "frames", "size", "received_at", "id", "sop_instance_uid"),
+        as_json=json,
+        empty="",
+        limit=limit,
+    )
+
+
+def release(
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="UID", help="Study Instance UIDs.", show_default=False),
+    ] = None,
+    series: Annotated[
+        list[str] | None,
+        typer.Option("--series", metavar="UID", help="A series alone; may be given again."),
+    ] = None,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    server: ServerOption = None,
+    yes: YesOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Let studies go; what a group or submission needs stays."""
+    wanted = [*(studies or ()), *(series or ())]
+    if not wanted:
+        raise InvalidArgumentError("UID", "name a study, or a series with --series")
+    if not yes:
+        ask_first(counted(len(wanted), "study or series", "studies or series"), "let go", "gone")
+    with connect(config, server, data) as client, client.errors():
+        request = messages.ReleaseStudiesRequest(
+            study_instance_uids=studies or (), series_instance_uids=series or ()
+        )
+        answer = client.composition.ReleaseStudies(request, timeout=CALL_SECONDS)
+    if json:
+        print_values(plain(answer), as_json=True)
+        return
+    typer.echo(f"{counted(answer.released, 'instance')} let go.")
+    if answer.needed:
+        typer.echo(f"{counted(answer.needed, 'instance')} stay: an open or parked group has them.")
+
+
+def _attributes(conditions: Sequence[str] | None) -> list[messages.Attribute]:
+    found = []
+    for condition in conditions or ():
+        keyword, equals, value = condition.partition("=")
+        if not equals:
+            raise InvalidArgumentError(
+                "KEYWORD=VALUE", f"'{condition}' has no value: write it as 'PatientID=123*'"
+            )
+        found.append(messages.Attribute(keyword=keyword.strip(), value=value))
+    return found
+
+
+def _studies(client: Client, attributes: Sequence[messages.Attribute]) -> Iterator[messages.Study]:
+    return _pages(client.composition.SearchStudies, attributes, lambda page: page.studies)
+
+
+def _series(client: Client, attributes: Sequence[messages.Attribute]) -> Iterator[messages.Series]:
+    return _pages(client.composition.SearchSeries, attributes, lambda page: page.series)
+
+
+def _pages(
+    method: Callable[..., Any],
+    attributes: Sequence[messages.Attribute],
+    rows: Callable[[Any], Sequence[Any]],
+) -> Iterator[Any]:
+    request = messages.SearchRequest(attributes=attributes, page_size=PAGE)
+    while True:
+        page = method(request, timeout=CALL_SECONDS)
+        yield from rows(page)
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+
+
+def _rows(
+    found: Iterator[Message], keywords: Sequence[str], *, as_json: bool
+) -> Iterator[dict[str, Any]]:
+    for one in found:
+        row = plain(one)
+        # A table has columns for some of the attributes; a program gets all of them, in one place.
+        yield row if as_json else row | {key: row["attributes"].get(key) for key in keywords}

@@ -1,0 +1,1 @@
+"""Composing jobs: the index of what is kept, and what people choose of it."""

@@ -1,0 +1,100 @@
+"""What people look for, as C-FIND has it (PS3.4 section C.2.2.2): an attribute and its value."""
+
+import re
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.tag import Tag
+
+from dicom_adapter.errors import InvalidArgumentError
+from dicom_adapter.model import (
+    SERIES_ATTRIBUTES,
+    STUDY_ATTRIBUTES,
+    Criterion,
+    Matching,
+    Span,
+)
+
+SEARCHED = (
+    *STUDY_ATTRIBUTES,
+    "StudyInstanceUID",
+    "ModalitiesInStudy",
+    *SERIES_ATTRIBUTES,
+    "SeriesInstanceUID",
+)
+LONGEST_VALUE = 1024
+_TAG = re.compile(r"\(?([0-9a-f]{4}),?([0-9a-f]{4})\)?", re.ASCII | re.IGNORECASE)
+_VALUES = {
+    "DA": (re.compile(r"[0-9]{8}", re.ASCII), "YYYYMMDD"),
+    "TM": (re.compile(r"[0-9]{2}([0-9]{2}([0-9]{2}(\.[0-9]{1,6})?)?)?", re.ASCII), "HHMMSS"),
+}
+_MATCHING = {"UI": Matching.UID, "PN": Matching.NAME, "DA": Matching.RANGE, "TM": Matching.RANGE}
+
+
+def criteria_of(pairs: Iterable[tuple[str, str]]) -> tuple[Criterion, ...]:
+    """Return what attributes have to be, by their keywords or tags; one named twice: either value.
+
+    Several values of one are parted by a backslash; of dates and times `20260101-20260131` is all
+    between. An empty value, or `*`, lets everything through.
+
+    Raises:
+        InvalidArgumentError: there is no such attribute in the index, or it cannot have that value.
+    """
+    wanted: dict[str, list[str | Span]] = {}
+    everything = set()
+    for name, value in pairs:
+        keyword = _keyword(name)
+        values = list(_values(keyword, value))
+        wanted.setdefault(keyword, []).extend(values)
+        if not values:
+            everything.add(keyword)
+    return tuple(
+        Criterion(keyword, _matching(keyword), tuple(values))
+        for keyword, values in wanted.items()
+        if keyword not in everything
+    )
+
+
+def _keyword(name: str) -> str:
+    digits = _TAG.fullmatch(name)
+    keyword = keyword_for_tag(Tag(int(digits[1], 16), int(digits[2], 16))) if digits else name
+    if keyword not in SEARCHED:
+        near = get_close_matches(name[:64], SEARCHED, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InvalidArgumentError(
+            "attributes", f"nothing is searched by '{name}'{hint}; known are {', '.join(SEARCHED)}"
+        )
+    return keyword
+
+
+def _representation(keyword: str) -> str:
+    tag = tag_for_keyword(keyword)
+    return "" if tag is None else dictionary_VR(tag)
+
+
+def _matching(keyword: str) -> Matching:
+    return _MATCHING.get(_representation(keyword), Matching.TEXT)
+
+
+def _values(keyword: str, text: str) -> Iterator[str | Span]:
+    if len(text) > LONGEST_VALUE:
+        raise InvalidArgumentError(keyword, f"must have at most {LONGEST_VALUE} characters")
+    representation = _representation(keyword)
+    for value in (part.strip(" \0") for part in text.split("\\")):
+        if value in {"", "*"}:
+            continue
+        yield _span(keyword, representation, value) if representation in _VALUES else value
+
+
+def _span(keyword: str, representation: str, value: str) -> str | Span:
+    pattern, form = _VALUES[representation]
+    first, dash, last = value.partition("-")
+    for end in (first, last):
+        if end and not pattern.fullmatch(end):
+            raise InvalidArgumentError(
+                keyword, f"must be {form}, {form}-{form}, {form}- or -{form}, not '{value}'"
+            )
+    if not first and not last:
+        raise InvalidArgumentError(keyword, "must name one end of the range at least")
+    return Span(first or None, last or None) if dash else Span(first, first)

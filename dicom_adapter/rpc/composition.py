@@ -1,0 +1,156 @@
+"""Serves what is kept: it is searched, chosen of, composed into jobs and let go."""
+
+from collections.abc import Iterable
+
+from dicom_adapter.compose.composing import Composing, Composition, Preview, Selected
+from dicom_adapter.model import IndexedInstance, Part, SeriesSummary, StudySummary
+from dicom_adapter.rpc import convert
+from dicom_adapter.rpc.context import Call
+from dicom_adapter.v1 import composition_pb2 as messages
+from dicom_adapter.v1 import composition_pb2_grpc, jobs_pb2
+
+
+class CompositionServicer(composition_pb2_grpc.CompositionServiceServicer):
+    """Serves CompositionService."""
+
+    def __init__(self, composing: Composing) -> None:
+        self._composing = composing
+
+    def SearchStudies(  # noqa: N802 - the API's name
+        self, request: messages.SearchRequest, call: Call
+    ) -> messages.SearchStudiesResponse:
+        """Return a page of studies."""
+        found, token = self._composing.studies(
+            call.caller, _pairs(request), request.page_size, request.page_token
+        )
+        return messages.SearchStudiesResponse(studies=map(_study, found), next_page_token=token)
+
+    def SearchSeries(  # noqa: N802 - the API's name
+        self, request: messages.SearchRequest, call: Call
+    ) -> messages.SearchSeriesResponse:
+        """Return a page of series."""
+        found, token = self._composing.series(
+            call.caller, _pairs(request), request.page_size, request.page_token
+        )
+        return messages.SearchSeriesResponse(series=map(_series, found), next_page_token=token)
+
+    def GetSeries(self, request: messages.GetSeriesRequest, call: Call) -> messages.Series:  # noqa: N802 - the API's name
+        """Return one series."""
+        return _series(self._composing.one_series(call.caller, request.series_instance_uid))
+
+    def ListInstances(  # noqa: N802 - the API's name
+        self, request: messages.ListInstancesRequest, call: Call
+    ) -> messages.ListInstancesResponse:
+        """Return what is kept of a series."""
+        found = self._composing.instances(call.caller, request.series_instance_uid)
+        return messages.ListInstancesResponse(instances=map(_instance, found))
+
+    def PreviewSelection(  # noqa: N802 - the API's name
+        self, request: messages.PreviewSelectionRequest, call: Call
+    ) -> messages.Preview:
+        """Return what a job would get."""
+        found = self._composing.preview(call.caller, _items(request.items), request.pipeline)
+        return _preview(found)
+
+    def ComposeJob(self, request: messages.ComposeJobRequest, call: Call) -> jobs_pb2.Job:  # noqa: N802 - the API's name
+        """Make a job of what is chosen."""
+        wanted = Composition(
+            pipeline=request.pipeline,
+            items=_items(request.items),
+            name=request.name,
+            priority=convert.from_priority(request.priority),
+            arguments=dict(request.arguments),
+            project=request.project,
+            force=request.force,
+            release=request.release,
+            request_id=request.request_id,
+            fail_fast=request.fail_fast,
+        )
+        return self._composing.compose(call.caller, wanted)
+
+    def ReleaseStudies(  # noqa: N802 - the API's name
+        self, request: messages.ReleaseStudiesRequest, call: Call
+    ) -> messages.ReleaseStudiesResponse:
+        """Let studies or series go."""
+        released, needed = self._composing.release(
+            call.caller, request.study_instance_uids, request.series_instance_uids
+        )
+        return messages.ReleaseStudiesResponse(released=released, needed=needed)
+
+
+def _pairs(request: messages.SearchRequest) -> list[tuple[str, str]]:
+    return [(one.keyword, one.value) for one in request.attributes]
+
+
+def _items(items: Iterable[messages.Item]) -> tuple[tuple[Part, ...], ...]:
+    return tuple(tuple(map(_part, item.parts)) for item in items)
+
+
+def _part(part: messages.Part) -> Part:
+    return Part(part.series_instance_uid, part.study_instance_uid, part.range, part.order)
+
+
+def _study(found: StudySummary) -> messages.Study:
+    return messages.Study(
+        study_instance_uid=found.uid,
+        attributes=found.attributes,
+        modalities=found.modalities,
+        series=found.series,
+        instances=found.instances,
+        size=found.size,
+        first_received_at=convert.to_timestamp(found.first_received_at),
+        last_received_at=convert.to_timestamp(found.last_received_at),
+    )
+
+
+def _series(found: SeriesSummary) -> messages.Series:
+    return messages.Series(
+        series_instance_uid=found.uid,
+        study_instance_uid=found.study_uid,
+        ae_title=found.ae_title,
+        attributes=found.attributes,
+        instances=found.instances,
+        frames=found.frames,
+        size=found.size,
+        first_received_at=convert.to_timestamp(found.first_received_at),
+        last_received_at=convert.to_timestamp(found.last_received_at),
+    )
+
+
+def _instance(found: IndexedInstance) -> messages.KeptInstance:
+    stored, place = found.stored, found.placement
+    return messages.KeptInstance(
+        id=stored.id,
+        sop_instance_uid=stored.sop_instance_uid,
+        sop_class_uid=stored.sop_class_uid,
+        transfer_syntax_uid=stored.transfer_syntax_uid,
+        instance_number=stored.instance_number,
+        frames=found.frames,
+        size=stored.size,
+        position=place.position,
+        orientation=place.orientation,
+        ae_title=stored.ae_title,
+        received_at=convert.to_timestamp(stored.received_at),
+    )
+
+
+def _preview(found: Preview) -> messages.Preview:
+    return messages.Preview(
+        items=[messages.SelectedItem(series=map(_selected, item)) for item in found.items],
+        problems=found.problems,
+    )
+
+
+def _selected(found: Selected) -> messages.SelectedSeries:
+    selection = found.selection
+    return messages.SelectedSeries(
+        series=_series(found.series),
+        range=selection.range,
+        order=selection.order,
+        instances=map(_instance, selection.instances),
+        missing=selection.missing,
+        doubled=selection.doubled,
+        unplaced=selection.unplaced,
+        notes=selection.notes,
+        problems=selection.problems,
+    )
