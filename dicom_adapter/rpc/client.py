@@ -142,12 +142,6 @@ class Client:
                 raise
         return from_requirements(found.requires) if found.HasField("requires") else None
 
-    def pipeline(self, name: str) -> pipelines_pb2.Pipeline:
-        """Return what the server can run by this name; raises as `errors` does."""
-        request = pipelines_pb2.GetPipelineRequest(name=name)
-        with self._answered():
-            return self.pipelines.GetPipeline(request, timeout=CALL_SECONDS)
-
     def submit(self, request: JobRequest) -> str:
         """Submit a job and return its id; raises as `errors` does."""
         return str(self.submitted(request).id)

@@ -1,12 +1,16 @@
 """Checks what is to be submitted against what its pipeline requires."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from pydicom import Dataset
 
 from dicom_adapter.conditions import Series, Unmet, unmet, wanted
 from dicom_adapter.errors import UnreadableInstanceError
 from dicom_adapter.model import JobRequest, Requirements, StoredInstance
+
+#: Study, series, and what there is of it, in order.
+Given: TypeAlias = tuple[str, str, Sequence[StoredInstance]]
 
 
 def unmet_by(
@@ -18,13 +22,21 @@ def unmet_by(
         OSError: a file is not there any more, or cannot be read.
         UnreadableInstanceError: a file is no DICOM that can be understood.
     """
-    tags = wanted(requires)
     by_id = {member.id: member for member in members}
+    items = [
+        [(one.study, one.series, [by_id[file.instance_id] for file in one.files]) for one in inputs]
+        for inputs in request.items
+    ]
+    return unmet_of(items, requires)
+
+
+def unmet_of(items: Sequence[Sequence[Given]], requires: Requirements) -> list[Unmet]:
+    """Return what the series of items do not meet, item by item; raises as `unmet_by` does."""
+    tags = wanted(requires)
     found = []
-    for inputs in request.items:
+    for item in items:
         series = [
-            Series(one.study, one.series, [_read(by_id[f.instance_id], tags) for f in one.files])
-            for one in inputs
+            Series(study, uid, [_read(one, tags) for one in stored]) for study, uid, stored in item
         ]
         found += unmet(requires, series)
     return found
