@@ -100,6 +100,7 @@ class AETitleSettings(BaseModel):
     max_wait: Seconds | None = None
     late: Literal["whole-study", "separate"] = "whole-study"
     group_by: Annotated[str, AfterValidator(_group_by)] = "study"
+    on_mismatch: Literal["park", "skip", "fail"] = "park"
 
     @field_validator("max_wait")
     @classmethod
@@ -216,6 +217,7 @@ def make_jobs(processor: JobProcessorBase, group: InstanceGroup) -> None:
             priority,
             group.whole if is_whole else group.instances,
             supersedes=group.previous if is_whole else None,
+            on_mismatch=settings.on_mismatch,
         )
 
 

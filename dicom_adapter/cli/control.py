@@ -82,7 +82,11 @@ def retry_jobs(
     jobs: JobsArgument = None,
     reason: ReasonOption = "",
     confirm: Annotated[
-        bool, typer.Option("--confirm", help="Also repeat the work of finished jobs.")
+        bool,
+        typer.Option(
+            "--confirm",
+            help="Also repeat finished work, and run on inputs that the pipeline does not take.",
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would run again.")

@@ -5,7 +5,7 @@ It is the adapter's side: the job is asked of the platform, whichever that is, a
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from sqlalchemy import Connection
@@ -13,10 +13,12 @@ from sqlalchemy import Connection
 from dicom_adapter.clock import Clock
 from dicom_adapter.compose.search import criteria_of
 from dicom_adapter.compose.selection import Order, Range, Selection, Whole, range_of, select
+from dicom_adapter.conditions import told
 from dicom_adapter.errors import (
     InvalidArgumentError,
     NotFoundError,
     UnavailableError,
+    UnreadableInstanceError,
     WrongStateError,
 )
 from dicom_adapter.ledger import Ledger, index_search, instances
@@ -31,6 +33,7 @@ from dicom_adapter.model import (
     JobRequest,
     Part,
     Priority,
+    Requirements,
     SeriesSummary,
     StudySummary,
     job_name,
@@ -38,6 +41,7 @@ from dicom_adapter.model import (
 from dicom_adapter.model.paging import page_of, token_of
 from dicom_adapter.pictures.drawing import LONGEST, Drawing
 from dicom_adapter.rpc.client import Client
+from dicom_adapter.submit.checking import unmet_of
 from dicom_adapter.submit.delivery import upload_missing
 from dicom_adapter.v1 import jobs_pb2
 
@@ -164,9 +168,12 @@ class Composing:
             raise InvalidArgumentError("items", "must name at least one series")
         with self._ledger.read() as tx:
             chosen = tuple(self._chosen(tx, number, parts) for number, parts in enumerate(items))
-        if pipeline:
-            self._client.pipeline(pipeline)
-        return Preview(chosen, tuple(_problems(chosen)))
+        requires = self._client.requirements(pipeline) if pipeline else None
+        several = requires is not None and requires.several_patients
+        problems = _problems(chosen, several_patients=several)
+        if requires is not None:
+            problems += _unmet(chosen, requires)
+        return Preview(chosen, tuple(problems))
 
     def _chosen(self, tx: Connection, number: int, parts: Sequence[Part]) -> tuple[Selected, ...]:
         where = f"items[{number}].parts"
@@ -335,7 +342,30 @@ def _series(tx: Connection, uid: str) -> SeriesSummary:
     return found[0]
 
 
-def _problems(items: Sequence[Sequence[Selected]]) -> list[str]:
+def _unmet(items: Sequence[Sequence[Selected]], requires: Requirements) -> Sequence[str]:
+    """Return what of the files is not what a pipeline requires."""
+    given = [
+        [
+            (
+                one.series.study_uid,
+                one.series.uid,
+                [each.stored for each in one.selection.instances],
+            )
+            for one in item
+        ]
+        for item in items
+    ]
+    # Of how many patients they are, the index tells already.
+    requires = replace(requires, several_patients=True)
+    try:
+        return told(unmet_of(given, requires))
+    except OSError as error:
+        return [f"a file cannot be read ({error.strerror}): was it released meanwhile?"]
+    except UnreadableInstanceError as error:
+        return [str(error)]
+
+
+def _problems(items: Sequence[Sequence[Selected]], *, several_patients: bool) -> list[str]:
     found = [
         f"series {one.series.uid}: {problem}"
         for item in items
@@ -344,7 +374,7 @@ def _problems(items: Sequence[Sequence[Selected]]) -> list[str]:
     ]
     for item in items:
         patients = {tuple(one.series.attributes.get(key, "") for key in _PATIENT) for one in item}
-        if len(patients) > 1:
+        if len(patients) > 1 and not several_patients:
             found.append(f"the series are of {len(patients)} patients, and a job is of one")
     return list(dict.fromkeys(found))
 

@@ -6,6 +6,7 @@ from dicom_adapter.config.dicom import DicomSettings, DicomTimeouts, JwtSettings
 from dicom_adapter.config.executors import Executor
 from dicom_adapter.config.grpc import GrpcSettings, GrpcTlsSettings
 from dicom_adapter.config.load import load
+from dicom_adapter.config.requires import Requirements
 from dicom_adapter.config.settings import (
     AETitle,
     Capacity,
@@ -59,6 +60,7 @@ __all__ = [
     "PositiveSeconds",
     "ProcessorCatalogue",
     "Project",
+    "Requirements",
     "Resources",
     "Retries",
     "Seconds",

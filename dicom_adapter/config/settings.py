@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from dicom_adapter.config.dicom import CertificateFile, DicomSettings
 from dicom_adapter.config.executors import Executor, ExecutorName
 from dicom_adapter.config.grpc import GrpcSettings
+from dicom_adapter.config.requires import Requirements
 from dicom_adapter.config.section import Section
 from dicom_adapter.config.sop_classes import AcceptedClasses, IgnoredClass
 from dicom_adapter.config.tokens import BearerTokenFile
@@ -271,6 +272,7 @@ class Pipeline(Section):
         json_schema_extra={"default": "none, which needs an `image` or an `executor`"},
     )
     resources: Resources = Resources()
+    requires: Requirements | None = None
     limits: Limits = Limits()
     timeout: PositiveSeconds | None = Field(
         default=None, description="A job that runs longer is stopped and fails."

@@ -59,6 +59,7 @@ def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
 
 _KIND = Kind("UID or keyword")
 
-IgnoredClass: TypeAlias = Annotated[str, AfterValidator(_storage_class), _KIND]
+StorageClass: TypeAlias = Annotated[str, AfterValidator(_storage_class), _KIND]
+IgnoredClass: TypeAlias = StorageClass
 AcceptedClass: TypeAlias = Annotated[str, AfterValidator(_accepted_class), _KIND]
 AcceptedClasses: TypeAlias = Annotated[tuple[AcceptedClass, ...], AfterValidator(_not_empty)]

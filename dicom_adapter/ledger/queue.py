@@ -16,7 +16,7 @@ from dicom_adapter.ledger.schema import (
     job_steps,
     jobs,
 )
-from dicom_adapter.lifecycle import Action, JobState, Phase, target_of
+from dicom_adapter.lifecycle import Action, JobState, Phase, Reason, target_of
 from dicom_adapter.model import (
     Job,
     JobInput,
@@ -110,6 +110,20 @@ def add(
         project=job.project,
     )
     return get(tx, job.id)
+
+
+def refuse(tx: Connection, job_id: str, unmet: Sequence[str], *, at: datetime) -> Job:
+    """Fail a job that was just made, and must never run; return it as it is then."""
+    error = f"its inputs are not what the pipeline requires: {'; '.join(unmet)}"
+    move(
+        tx,
+        job_id,
+        Action.EXPIRE,
+        at=at,
+        values={"finished_at": at, "error": error},
+        reason=Reason.INPUT_ERROR,
+    )
+    return get(tx, job_id)
 
 
 def _free_name(tx: Connection, job: Job) -> str:

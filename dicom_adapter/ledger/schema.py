@@ -112,6 +112,8 @@ submissions = Table(
     Column("job_id", Text),
     # The submission whose job this one's takes the place of.
     Column("supersedes", Text),
+    # What becomes of it where its series are not what the pipeline requires.
+    text_column("on_mismatch", server_default=text("'park'")),
     sqlite_autoincrement=True,
 )
 Index("ix_submissions_group_id", submissions.c.group_id)

@@ -10,10 +10,18 @@ from sqlalchemy import Connection, RowMapping, Select, func, insert, select, upd
 from dicom_adapter.errors import WrongStateError
 from dicom_adapter.ledger import events, instances, stock
 from dicom_adapter.ledger.schema import submission_instances, submissions
-from dicom_adapter.model import Priority, Submission, SubmissionState
+from dicom_adapter.model import OnMismatch, Priority, Submission, SubmissionState
 
 KIND = "submission"
 UNSETTLED = (SubmissionState.PENDING, SubmissionState.PARKED)
+#: Nothing was made of these, and nothing will be.
+FRUITLESS = (SubmissionState.DISCARDED, SubmissionState.SKIPPED)
+#: What the audit trail says of a submission that is settled.
+_ACTIONS = {
+    SubmissionState.ACCEPTED: "accept",
+    SubmissionState.DISCARDED: "discard",
+    SubmissionState.SKIPPED: "skip",
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ def add(tx: Connection, submitting: Submitting) -> None:
             created_at=submission.created_at,
             ready_at=submission.ready_at,
             supersedes=_superseded(tx, submitting),
+            on_mismatch=submission.on_mismatch,
         )
     )
     tx.execute(
@@ -65,7 +74,7 @@ def _superseded(tx: Connection, submitting: Submitting) -> str | None:
     query = select(submissions.c.id).where(
         submissions.c.group_id == submitting.supersedes,
         submissions.c.pipeline == submitting.submission.pipeline,
-        submissions.c.state != SubmissionState.DISCARDED,
+        submissions.c.state.not_in(FRUITLESS),
     )
     found: str | None = tx.scalar(query.order_by(submissions.c.seq.desc()).limit(1))
     return found
@@ -122,6 +131,14 @@ def park(tx: Connection, submission_id: str, error: str, at: datetime) -> None:
     )
 
 
+def skip(tx: Connection, submission_id: str, error: str, at: datetime) -> None:
+    """Note that no job is made of a submission, and why, and free what it held."""
+    if _state(tx, submission_id) not in UNSETTLED:
+        # A person has discarded it during the call.
+        return
+    _settle(tx, submission_id, SubmissionState.SKIPPED, at=at, why=error, error=error)
+
+
 def postpone(tx: Connection, submission_id: str, ready_at: datetime, error: str) -> None:
     """Note that the platform did not answer, and when to try again."""
     tx.execute(
@@ -175,6 +192,7 @@ def _settle(
     *,
     at: datetime,
     actor: str = "system",
+    why: str = "",
     **values: str,
 ) -> None:
     source = _state(tx, submission_id)
@@ -184,8 +202,17 @@ def _settle(
         .values(state=target, settled_at=at, **values)
     )
     instances.release_settled(tx, submission_id, at)
-    action = "accept" if target == SubmissionState.ACCEPTED else "discard"
-    events.add(tx, KIND, submission_id, action, source=source, target=target, at=at, actor=actor)
+    events.add(
+        tx,
+        KIND,
+        submission_id,
+        _ACTIONS[target],
+        source=source,
+        target=target,
+        at=at,
+        actor=actor,
+        reason=why,
+    )
 
 
 def _state(tx: Connection, submission_id: str) -> str:
@@ -206,4 +233,5 @@ def _submission(row: RowMapping) -> Submission:
     values = {name: row[name] for name in row if name != "seq"}
     values["priority"] = Priority(values["priority"])
     values["state"] = SubmissionState(values["state"])
+    values["on_mismatch"] = OnMismatch(values["on_mismatch"])
     return Submission(**values)

@@ -1,6 +1,7 @@
 """The frozen values that the rooms hand to one another; they know no table, wire or file format."""
 
 from dicom_adapter.lifecycle import ItemState
+from dicom_adapter.model.expressions import Operator, TagCondition
 from dicom_adapter.model.instances import (
     Duplicates,
     GroupState,
@@ -43,6 +44,7 @@ from dicom_adapter.model.jobs import (
     suffixed_name,
 )
 from dicom_adapter.model.people import LOCAL, Caller, Token
+from dicom_adapter.model.requirements import Bounds, OnMismatch, Plane, Requirements
 from dicom_adapter.model.service import (
     Disk,
     Disorder,
@@ -81,6 +83,7 @@ __all__ = [
     "SERIES_ATTRIBUTES",
     "STUDY_ATTRIBUTES",
     "WHOLE",
+    "Bounds",
     "Caller",
     "Criterion",
     "Delivery",
@@ -110,9 +113,12 @@ __all__ = [
     "Keeping",
     "KeptStudy",
     "Matching",
+    "OnMismatch",
+    "Operator",
     "Orientation",
     "Part",
     "Placement",
+    "Plane",
     "PlatformState",
     "Position",
     "Priority",
@@ -121,6 +127,7 @@ __all__ = [
     "Recorded",
     "Rejection",
     "RemoteJob",
+    "Requirements",
     "Resend",
     "ResourceUse",
     "Resources",
@@ -134,6 +141,7 @@ __all__ = [
     "StudySummary",
     "Submission",
     "SubmissionState",
+    "TagCondition",
     "Token",
     "Waiting",
     "input_of",

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 
-from dicom_adapter.lifecycle import CancelPolicy, ItemState, JobState, Phase
+from dicom_adapter.lifecycle import CancelPolicy, ItemState, JobState, Phase, Reason
 from dicom_adapter.model.instances import StoredInstance
+from dicom_adapter.model.requirements import OnMismatch
 
 JOB_NAME_LENGTH = 63
 #: The project of whatever names none.
@@ -47,6 +48,8 @@ class SubmissionState(StrEnum):
     ACCEPTED = "accepted"
     PARKED = "parked"
     DISCARDED = "discarded"
+    #: Its series do not meet what the pipeline requires, and it asks for no job then.
+    SKIPPED = "skipped"
 
 
 class StepState(StrEnum):
@@ -78,6 +81,8 @@ class Submission:
     job_id: str | None
     #: The submission whose job this one's takes the place of.
     supersedes: str | None
+    #: What becomes of it where its series do not meet what the pipeline requires.
+    on_mismatch: OnMismatch = OnMismatch.PARK
 
 
 @dataclass(frozen=True)
@@ -287,6 +292,12 @@ class Job:
     #: Told only of a job in the queue that is looked at alone.
     waiting: Waiting | None = None
 
+    @property
+    def is_unfit(self) -> bool:
+        """Whether it has failed without a run: its inputs are not what its pipeline requires."""
+        never_ran = self.state == JobState.FAILED and not self.attempts
+        return never_ran and self.reason == Reason.INPUT_ERROR
+
 
 @dataclass(frozen=True)
 class JobRequest:
@@ -313,6 +324,8 @@ class JobRequest:
     refuse_duplicate: bool = False
     #: Whoever wanted it, where the machine's owner asks for somebody else; empty: who asks.
     requested_by: str = ""
+    #: What the inputs do not meet of what the pipeline requires: with any, the job never runs.
+    unmet: tuple[str, ...] = ()
 
     @property
     def files(self) -> list[InputFile]:

@@ -130,15 +130,16 @@ class JobControl:
         """Have items of a job that has ended run again, under its own id and name.
 
         The outputs that they have are superseded, and kept. `confirm` says that it is meant to
-        repeat finished work; `dry_run` changes nothing, and raises what would be raised. Returns
-        the job as it is then, or would be.
+        repeat finished work, or to run on what the pipeline does not take; `dry_run` changes
+        nothing, and raises what would be raised. Returns the job as it is then, or would be.
 
         Raises:
             NotFoundError: there is no such job.
             PermissionDeniedError: the caller may not.
             InvalidArgumentError: the reason is too long, or there is no such item.
-            WrongStateError: it has not ended, is invalidated, would repeat finished work and nobody
-                says that this is known, or its inputs were reclaimed.
+            WrongStateError: it has not ended, is invalidated, would repeat finished work or run on
+                what its pipeline does not take and nobody says that this is known, or its inputs
+                were reclaimed.
         """
         caller.check(role_for(Action.RETRY))
         check_reason(why)
@@ -150,6 +151,11 @@ class JobControl:
             raise WrongStateError(
                 f"the inputs of {job.name} were reclaimed at {at} UTC: platform.keep.inputs had "
                 "passed; send the study again"
+            )
+        if job.is_unfit and not (confirm or dry_run):
+            raise WrongStateError(
+                f"{job.name} never ran: {job.error}; confirm that it is meant to run all the same, "
+                "by --confirm"
             )
         chosen = (selection or Selection()).to_retry(job)
         done = [str(item.number) for item in chosen if item.state == ItemState.FINISHED]

@@ -94,6 +94,7 @@ class EmbeddedPlatform:
                 resolver=self._resolver,
                 locate=locate,
                 submitted=wake,
+                ended=self._ended,
             ),
             views=JobViews(ledger, queue, workspaces),
             control=JobControl(

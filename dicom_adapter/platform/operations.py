@@ -69,6 +69,7 @@ class JobOperations:
         resolver: Resolver,
         locate: Callable[[str], Path],
         submitted: Callable[[], None],
+        ended: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._clock = clock
@@ -80,6 +81,7 @@ class JobOperations:
         self._uploads = uploads
         self._locate = locate
         self._submitted = submitted
+        self._ended = ended
 
     # Instances
 
@@ -163,11 +165,16 @@ class JobOperations:
         Raises:
             NotFoundError: there is no such job, or no such pipeline any more.
             InvalidArgumentError: the name is the other's, or nothing here knows its series.
-            WrongStateError: its inputs are not here any more.
+            WrongStateError: its inputs are not here any more, or not what its pipeline requires.
         """
         caller.check(role_for(Action.CREATE))
         with self._ledger.read() as tx:
             source = jobs.get(tx, id_or_name, caller.project)
+            if source.is_unfit:
+                raise WrongStateError(
+                    f"the inputs of {source.name} are not what its pipeline requires: `jobs retry "
+                    "--confirm` runs it all the same"
+                )
             inputs = tuple(jobs.inputs_of(tx, source.id).values())
         if name and safe_name(name) == source.name:
             raise InvalidArgumentError("name", f"must be another than the job's own, {source.name}")
@@ -215,7 +222,12 @@ class JobOperations:
             instances=job.instances,
             priority=job.priority.label,
         )
-        self._submitted()
+        if job.is_unfit:
+            log.error("job failed: its inputs are not what its pipeline requires",
+                      action="job.failed", job=job.name, reason=job.reason)  # fmt: skip
+            self._ended()
+        else:
+            self._submitted()
         return job
 
     def _make(
@@ -233,10 +245,7 @@ class JobOperations:
             for item, inputs in zip(job.items, request.items, strict=True):
                 workspace.of_item(item, count).take_inputs(inputs, places)
             with self._ledger.write() as tx:
-                self._queue.check_room(tx, job)
-                if request.refuse_duplicate:
-                    _refuse_duplicate(jobs.doubles(tx, job, digest))
-                return queue.add(tx, job, request.items, origin, digest)
+                return self._added(tx, job, request, origin, digest)
         except IntegrityError:
             self._workspaces.remove(job.id)
             earlier = self._earlier(request, origin.request_sha256)
@@ -254,6 +263,19 @@ class JobOperations:
         except BaseException:
             self._workspaces.remove(job.id)
             raise
+
+    def _added(
+        self, tx: Connection, job: Job, request: JobRequest, origin: Origin, digest: str
+    ) -> Job:
+        if not request.unmet:
+            self._queue.check_room(tx, job)
+        if request.refuse_duplicate:
+            _refuse_duplicate(jobs.doubles(tx, job, digest))
+        made = queue.add(tx, job, request.items, origin, digest)
+        if not request.unmet:
+            return made
+        # In the same transaction: nobody can take it off the queue in between.
+        return queue.refuse(tx, made.id, request.unmet, at=job.created_at)
 
     def _earlier(self, request: JobRequest, digest: str) -> Job | None:
         with self._ledger.read() as tx:

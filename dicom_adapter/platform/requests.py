@@ -14,6 +14,8 @@ MOST_ITEMS = 1000
 LONGEST_NAME = 200
 # A page of a thousand jobs, with all of them, must fit into one message of gRPC.
 LONGEST_ARGUMENTS = 32 * 1024
+MOST_UNMET = 100
+LONGEST_UNMET = 1024
 
 
 def check_request(request: JobRequest) -> None:
@@ -32,6 +34,7 @@ def check_request(request: JobRequest) -> None:
             "arguments",
             f"must be at most {LONGEST_ARGUMENTS} bytes in all, not {length}: name a file instead",
         )
+    _check_unmet(request.unmet)
     _check_inputs(request)
 
 
@@ -45,6 +48,13 @@ def _check_inputs(request: JobRequest) -> None:
                 raise InvalidArgumentError(where, "must not be empty")
             for position, file in enumerate(series.files):
                 check(file, f"{where}[{position}]")
+
+
+def _check_unmet(lines: Sequence[str]) -> None:
+    if len(lines) > MOST_UNMET:
+        raise InvalidArgumentError("unmet", f"must be at most {MOST_UNMET} lines")
+    if not all(0 < len(line) <= LONGEST_UNMET for line in lines):
+        raise InvalidArgumentError("unmet", f"must have 1 to {LONGEST_UNMET} characters a line")
 
 
 def inputs_digest(items: Sequence[Sequence[JobInput]]) -> str:
@@ -67,6 +77,8 @@ def digest_of(request: JobRequest, *more: str) -> str:
     for name in ("fail_fast", "refuse_duplicate", "requested_by"):
         if not fields[name]:
             del fields[name]
+    # What a client finds of the inputs may change between two tries of one request.
+    del fields["unmet"]
     items = fields.pop("items")
     fields |= {"inputs": items[0]} if len(items) == 1 else {"items": items}
     values = "".join([json.dumps(fields, sort_keys=True, default=str), *more])

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Protocol, final
+from typing import Any, ClassVar, Literal, Protocol, final
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,7 +34,9 @@ class Core(Protocol):
         pipeline: str,
         priority: Priority,
         instances: Sequence[StoredInstance],
+        *,
         supersedes: str | None,
+        on_mismatch: str,
     ) -> str:
         """Submit a job and return the submission's id."""
 
@@ -151,6 +153,7 @@ class JobProcessorBase(ABC):
         instances: Sequence[StoredInstance],
         *,
         supersedes: str | None = None,
+        on_mismatch: Literal["park", "skip", "fail"] = "park",
     ) -> str:
         """Submit a job of one pipeline over instances; return the submission's id.
 
@@ -164,8 +167,17 @@ class JobProcessorBase(ABC):
             priority: How urgent the job is.
             instances: The job's inputs.
             supersedes: The group whose job of this pipeline the new one takes the place of.
+            on_mismatch: What becomes of it where the instances are not what the pipeline requires:
+                it is parked where people see it, skipped without a job, or made a job that failed.
         """
-        return self._core.submit_pipeline_job(name, pipeline, priority, instances, supersedes)
+        return self._core.submit_pipeline_job(
+            name,
+            pipeline,
+            priority,
+            instances,
+            supersedes=supersedes,
+            on_mismatch=on_mismatch,
+        )
 
     @final
     def remove_instances(self, instances: Iterable[StoredInstance]) -> None:

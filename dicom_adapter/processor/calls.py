@@ -18,6 +18,7 @@ from dicom_adapter.ledger.submissions import Submitting
 from dicom_adapter.model import (
     Duplicates,
     KeptStudy,
+    OnMismatch,
     Priority,
     StoredInstance,
     Submission,
@@ -122,12 +123,16 @@ class Calls:
         pipeline: str,
         priority: Priority,
         instances: Sequence[StoredInstance],
+        *,
         supersedes: str | None,
+        on_mismatch: str,
     ) -> str:
         """Submit a job; see `JobProcessorBase.submit_pipeline_job`."""
         self._own(instances)
         if not instances:
             raise InvalidArgumentError("instances", "must not be empty")
+        if on_mismatch not in set(OnMismatch):
+            raise InvalidArgumentError("on_mismatch", f"must be one of {', '.join(OnMismatch)}")
         seen = self._duplicates.seen(instances)
         now = self._clock.now()
         with self._asking() as call:
@@ -148,6 +153,7 @@ class Calls:
                 error="",
                 job_id=None,
                 supersedes=None,
+                on_mismatch=OnMismatch(on_mismatch),
             )
             ids = [instance.id for instance in seen]
             call.submissions.append(Submitting(submission, ids, supersedes))

@@ -9,8 +9,10 @@ from typing import BinaryIO, Self
 
 import grpc
 
-from dicom_adapter.model import InputFile, JobRequest, RemoteJob
+from dicom_adapter.errors import NotFoundError
+from dicom_adapter.model import InputFile, JobRequest, RemoteJob, Requirements
 from dicom_adapter.rpc import convert
+from dicom_adapter.rpc.convert_requirements import from_requirements
 from dicom_adapter.rpc.credentials import Credentials
 from dicom_adapter.rpc.status import from_error
 from dicom_adapter.v1 import jobs_pb2, pipelines_pb2
@@ -124,11 +126,21 @@ class Client:
                 _upload(file, stream, size), timeout=CALL_SECONDS + size / SLOWEST_TRANSFER
             )
 
-    def pipeline(self, name: str) -> pipelines_pb2.Pipeline:
-        """Return what the server can run by this name; raises as `errors` does."""
-        request = pipelines_pb2.GetPipelineRequest(name=name)
+    def requirements(self, pipeline: str) -> Requirements | None:
+        """Return what a pipeline requires; None where it takes whatever comes.
+
+        Raises as `errors` does.
+        """
+        request = pipelines_pb2.GetPipelineRequest(name=pipeline)
         with self._answered():
-            return self.pipelines.GetPipeline(request, timeout=CALL_SECONDS)
+            try:
+                found = self.pipelines.GetPipeline(request, timeout=CALL_SECONDS)
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                    # A server of jobs alone: it has no way to say what it requires.
+                    return None
+                raise
+        return from_requirements(found.requires) if found.HasField("requires") else None
 
     def submit(self, request: JobRequest) -> str:
         """Submit a job and return its id; raises as `errors` does."""
@@ -138,6 +150,14 @@ class Client:
         """Submit a job and return it as the API has it; raises as `errors` does."""
         with self._answered():
             return self.jobs.SubmitJob(convert.to_request(request), timeout=CALL_SECONDS)
+
+    def knows(self, request_id: str) -> bool:
+        """Tell whether a request has made a job already; raises as `errors` does."""
+        try:
+            self.job(request_id=request_id)
+        except NotFoundError:
+            return False
+        return True
 
     def job(self, job_id: str = "", *, request_id: str = "") -> RemoteJob:
         """Return a job, by its id or the request id that made it; raises as `errors` does."""

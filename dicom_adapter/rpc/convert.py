@@ -29,6 +29,7 @@ from dicom_adapter.model import (
     ResourceUse,
     StepState,
 )
+from dicom_adapter.rpc.convert_requirements import to_requirements
 from dicom_adapter.v1 import audit_pb2, jobs_pb2, pipelines_pb2, platform_pb2
 
 _PRIORITIES: Mapping[Priority, jobs_pb2.Priority.ValueType] = {
@@ -105,6 +106,7 @@ def to_request(request: JobRequest) -> jobs_pb2.SubmitJobRequest:
         project=request.project,
         refuse_duplicate=request.refuse_duplicate,
         requested_by=request.requested_by,
+        unmet=request.unmet,
     )
 
 
@@ -127,6 +129,7 @@ def from_request(message: jobs_pb2.SubmitJobRequest) -> JobRequest:
         project=message.project,
         refuse_duplicate=message.refuse_duplicate,
         requested_by=message.requested_by,
+        unmet=tuple(message.unmet),
     )
 
 
@@ -369,4 +372,5 @@ def to_pipeline(pipeline: Pipeline, version: str) -> pipelines_pb2.Pipeline:
         ),
         log_size=pipeline.log_size,
         steps=pipeline.steps,
+        requires=None if pipeline.requires is None else to_requirements(pipeline.requires.frozen),
     )

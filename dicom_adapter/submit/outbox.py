@@ -2,21 +2,33 @@
 
 A submission is a row of the ledger before its first call, and its id is the request id on the wire:
 a call whose answer was lost is simply made again. The platform's refusal parks it with its files.
+
+What the pipeline requires is asked of the platform and checked here, before anything is uploaded.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
 
 from dicom_adapter.backoff import pause_after
 from dicom_adapter.clock import Clock
+from dicom_adapter.conditions import Unmet, told
 from dicom_adapter.errors import DicomAdapterError, NotFoundError, UnavailableError, WrongStateError
 from dicom_adapter.ledger import Ledger, instances, submissions
 from dicom_adapter.ledger.instances import Locate
 from dicom_adapter.lifecycle import Role
-from dicom_adapter.model import Caller, JobRequest, StoredInstance, Submission, input_of
+from dicom_adapter.model import (
+    Caller,
+    JobRequest,
+    OnMismatch,
+    StoredInstance,
+    Submission,
+    input_of,
+)
 from dicom_adapter.rpc.client import Client
+from dicom_adapter.submit.checking import unmet_by
 from dicom_adapter.submit.delivery import upload_missing
 from dicom_adapter.worker import Worker
 
@@ -70,18 +82,58 @@ class Outbox:
             members = instances.of_submission(tx, submission.id, self._locate)
         request = request_of(submission, members)
         try:
+            unmet = self._unmet(request, members)
+            if unmet and not self._makes_a_job(submission):
+                self._refuse(submission, unmet)
+                return
             paths = {member.id: member.path for member in members}
             upload_missing(self._client, request, paths)
-            job_id = self._client.submit(request)
+            job_id = self._client.submit(replace(request, unmet=told(unmet)))
         except (UnavailableError, WrongStateError) as error:
             # WrongStateError: an upload was reclaimed between the question and the submission.
             self._postpone(submission, str(error))
         except (DicomAdapterError, OSError) as error:
-            self._park(submission, error)
+            self._park(submission, str(error), str(error))
         else:
             with self._ledger.write() as tx:
                 submissions.accept(tx, submission.id, job_id, self._clock.now())
             self._accepted()
+
+    def _unmet(self, request: JobRequest, members: Sequence[StoredInstance]) -> list[Unmet]:
+        # Asked each time: it may have been changed since the last one.
+        requires = self._client.requirements(request.pipeline)
+        return [] if requires is None else unmet_by(request, members, requires)
+
+    def _makes_a_job(self, submission: Submission) -> bool:
+        """Tell whether there is to be a job all the same, or is one, whose answer was lost.
+
+        That one was made while the pipeline had asked for less.
+        """
+        return submission.on_mismatch == OnMismatch.FAIL or self._client.knows(submission.id)
+
+    def _refuse(self, submission: Submission, unmet: Sequence[Unmet]) -> None:
+        why = f"is not what the pipeline '{submission.pipeline}' requires: {'; '.join(told(unmet))}"
+        # The conditions alone: no log names a series.
+        conditions = ", ".join(dict.fromkeys(one.condition for one in unmet))
+        short = f"is not what the pipeline requires: {conditions}"
+        if submission.on_mismatch == OnMismatch.SKIP:
+            self._skip(submission, why, short)
+        else:
+            self._park(submission, why, short)
+
+    def _skip(self, submission: Submission, why: str, short: str) -> None:
+        with self._ledger.write() as tx:
+            submissions.skip(tx, submission.id, why, self._clock.now())
+        log.info(
+            "no job is made of a submission",
+            action="submission.skipped",
+            submission=submission.id,
+            name=submission.name,
+            pipeline=submission.pipeline,
+            why=short,
+        )
+        # What it has held may be free now.
+        self._accepted()
 
     def _postpone(self, submission: Submission, error: str) -> None:
         pause = pause_after(submission.attempts)
@@ -97,16 +149,16 @@ class Outbox:
             why=error,
         )
 
-    def _park(self, submission: Submission, error: Exception) -> None:
+    def _park(self, submission: Submission, why: str, short: str) -> None:
         with self._ledger.write() as tx:
-            submissions.park(tx, submission.id, str(error), self._clock.now())
+            submissions.park(tx, submission.id, why, self._clock.now())
         log.error(
-            "the platform refuses a submission: see `dicom-adapter submissions list`",
+            "a submission is refused: see `dicom-adapter submissions list`",
             action="submission.parked",
             submission=submission.id,
             name=submission.name,
             pipeline=submission.pipeline,
-            why=str(error),
+            why=short,
         )
 
 

@@ -289,6 +289,7 @@ class SubmitJobRequest(_message.Message):
     SUPERSEDES_REQUEST_ID_FIELD_NUMBER: _builtins.int
     PROJECT_FIELD_NUMBER: _builtins.int
     FAIL_FAST_FIELD_NUMBER: _builtins.int
+    UNMET_FIELD_NUMBER: _builtins.int
     REFUSE_DUPLICATE_FIELD_NUMBER: _builtins.int
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
@@ -315,6 +316,12 @@ class SubmitJobRequest(_message.Message):
 
     @_builtins.property
     def arguments(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def unmet(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the inputs do not meet of what the pipeline requires, as the client has found it: at most
+        100 lines. With any, the job never runs: it is `failed` from the first, and says why.
+        """
+
     def __init__(
         self,
         *,
@@ -328,12 +335,13 @@ class SubmitJobRequest(_message.Message):
         supersedes_request_id: _builtins.str = ...,
         project: _builtins.str = ...,
         fail_fast: _builtins.bool = ...,
+        unmet: _abc.Iterable[_builtins.str] | None = ...,
         refuse_duplicate: _builtins.bool = ...,
         requested_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ae_title", b"ae_title", "arguments", b"arguments", "fail_fast", b"fail_fast", "items", b"items", "name", b"name", "pipeline", b"pipeline", "priority", b"priority", "project", b"project", "refuse_duplicate", b"refuse_duplicate", "request_id", b"request_id", "requested_by", b"requested_by", "supersedes_request_id", b"supersedes_request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ae_title", b"ae_title", "arguments", b"arguments", "fail_fast", b"fail_fast", "items", b"items", "name", b"name", "pipeline", b"pipeline", "priority", b"priority", "project", b"project", "refuse_duplicate", b"refuse_duplicate", "request_id", b"request_id", "requested_by", b"requested_by", "supersedes_request_id", b"supersedes_request_id", "unmet", b"unmet"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -877,7 +885,7 @@ class RetryJobRequest(_message.Message):
     reason: _builtins.str
     """Why, for the history."""
     confirm: _builtins.bool
-    """It is meant to repeat finished work."""
+    """It is meant to repeat finished work, or to run on what the pipeline does not take."""
     dry_run: _builtins.bool
     """Change nothing; answer the job as it would be, or the error that there would be."""
     full: _builtins.bool

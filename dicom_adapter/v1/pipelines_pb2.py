@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n dicom_adapter/v1/pipelines.proto\x12\x10\x64icom_adapter.v1\"7\n\tResources\x12\x0c\n\x04\x63pus\x18\x01 \x01(\x03\x12\x0e\n\x06memory\x18\x02 \x01(\x03\x12\x0c\n\x04gpus\x18\x03 \x01(\x03\"j\n\x06Limits\x12\x14\n\x07running\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07waiting\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x12\n\x05\x64\x61ily\x18\x03 \x01(\x03H\x02\x88\x01\x01\x42\n\n\x08_runningB\n\n\x08_waitingB\x08\n\x06_daily\"a\n\x07Retries\x12\x10\n\x08\x61ttempts\x18\x01 \x01(\x03\x12\x12\n\nexit_codes\x18\x02 \x03(\x03\x12\x15\n\rdelay_seconds\x18\x03 \x01(\x01\x12\x19\n\x11max_delay_seconds\x18\x04 \x01(\x01\"\xa0\x03\n\x08Pipeline\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x04 \x03(\t\x12.\n\tresources\x18\x05 \x01(\x0b\x32\x1b.dicom_adapter.v1.Resources\x12\x17\n\x0ftimeout_seconds\x18\x06 \x01(\x01\x12\r\n\x05steps\x18\x07 \x03(\t\x12(\n\x06limits\x18\x08 \x01(\x0b\x32\x18.dicom_adapter.v1.Limits\x12\x1d\n\x15queue_timeout_seconds\x18\t \x01(\x01\x12\x1f\n\x17silence_timeout_seconds\x18\n \x01(\x01\x12\x15\n\rcancel_policy\x18\x0b \x01(\t\x12*\n\x07retries\x18\x0c \x01(\x0b\x32\x19.dicom_adapter.v1.Retries\x12\x10\n\x08log_size\x18\r \x01(\x03\x12\r\n\x05image\x18\x0e \x01(\t\x12\x10\n\x08\x65xecutor\x18\x0f \x01(\t\x12\x17\n\x0fremote_pipeline\x18\x10 \x01(\t\"\x16\n\x14ListPipelinesRequest\"F\n\x15ListPipelinesResponse\x12-\n\tpipelines\x18\x01 \x03(\x0b\x32\x1a.dicom_adapter.v1.Pipeline\"\"\n\x12GetPipelineRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xc4\x01\n\x0fPipelineService\x12`\n\rListPipelines\x12&.dicom_adapter.v1.ListPipelinesRequest\x1a\'.dicom_adapter.v1.ListPipelinesResponse\x12O\n\x0bGetPipeline\x12$.dicom_adapter.v1.GetPipelineRequest\x1a\x1a.dicom_adapter.v1.Pipelineb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n dicom_adapter/v1/pipelines.proto\x12\x10\x64icom_adapter.v1\"7\n\tResources\x12\x0c\n\x04\x63pus\x18\x01 \x01(\x03\x12\x0e\n\x06memory\x18\x02 \x01(\x03\x12\x0c\n\x04gpus\x18\x03 \x01(\x03\"j\n\x06Limits\x12\x14\n\x07running\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07waiting\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x12\n\x05\x64\x61ily\x18\x03 \x01(\x03H\x02\x88\x01\x01\x42\n\n\x08_runningB\n\n\x08_waitingB\x08\n\x06_daily\"a\n\x07Retries\x12\x10\n\x08\x61ttempts\x18\x01 \x01(\x03\x12\x12\n\nexit_codes\x18\x02 \x03(\x03\x12\x15\n\rdelay_seconds\x18\x03 \x01(\x01\x12\x19\n\x11max_delay_seconds\x18\x04 \x01(\x01\"@\n\nLengthSpan\x12\x10\n\x03min\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_max\"?\n\tCountSpan\x12\x10\n\x03min\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x02 \x01(\x03H\x01\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_max\"\x89\x03\n\x0cRequirements\x12\x10\n\x08modality\x18\x01 \x03(\t\x12\x11\n\tbody_part\x18\x02 \x03(\t\x12\x11\n\tsop_class\x18\x03 \x03(\t\x12\x17\n\x0ftransfer_syntax\x18\x04 \x03(\t\x12.\n\tinstances\x18\x05 \x01(\x0b\x32\x1b.dicom_adapter.v1.CountSpan\x12+\n\x06series\x18\x06 \x01(\x0b\x32\x1b.dicom_adapter.v1.CountSpan\x12\x18\n\x10several_patients\x18\x07 \x01(\x08\x12\x35\n\x0fslice_thickness\x18\x08 \x01(\x0b\x32\x1c.dicom_adapter.v1.LengthSpan\x12\x33\n\rslice_spacing\x18\t \x01(\x0b\x32\x1c.dicom_adapter.v1.LengthSpan\x12\x13\n\x0borientation\x18\n \x03(\t\x12\x15\n\x08\x63ontrast\x18\x0b \x01(\x08H\x00\x88\x01\x01\x12\x0c\n\x04tags\x18\x0c \x03(\tB\x0b\n\t_contrast\"\xd2\x03\n\x08Pipeline\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x04 \x03(\t\x12.\n\tresources\x18\x05 \x01(\x0b\x32\x1b.dicom_adapter.v1.Resources\x12\x17\n\x0ftimeout_seconds\x18\x06 \x01(\x01\x12\r\n\x05steps\x18\x07 \x03(\t\x12(\n\x06limits\x18\x08 \x01(\x0b\x32\x18.dicom_adapter.v1.Limits\x12\x1d\n\x15queue_timeout_seconds\x18\t \x01(\x01\x12\x1f\n\x17silence_timeout_seconds\x18\n \x01(\x01\x12\x15\n\rcancel_policy\x18\x0b \x01(\t\x12*\n\x07retries\x18\x0c \x01(\x0b\x32\x19.dicom_adapter.v1.Retries\x12\x10\n\x08log_size\x18\r \x01(\x03\x12\r\n\x05image\x18\x0e \x01(\t\x12\x10\n\x08\x65xecutor\x18\x0f \x01(\t\x12\x17\n\x0fremote_pipeline\x18\x10 \x01(\t\x12\x30\n\x08requires\x18\x11 \x01(\x0b\x32\x1e.dicom_adapter.v1.Requirements\"\x16\n\x14ListPipelinesRequest\"F\n\x15ListPipelinesResponse\x12-\n\tpipelines\x18\x01 \x03(\x0b\x32\x1a.dicom_adapter.v1.Pipeline\"\"\n\x12GetPipelineRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xc4\x01\n\x0fPipelineService\x12`\n\rListPipelines\x12&.dicom_adapter.v1.ListPipelinesRequest\x1a\'.dicom_adapter.v1.ListPipelinesResponse\x12O\n\x0bGetPipeline\x12$.dicom_adapter.v1.GetPipelineRequest\x1a\x1a.dicom_adapter.v1.Pipelineb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,14 +37,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMITS']._serialized_end=217
   _globals['_RETRIES']._serialized_start=219
   _globals['_RETRIES']._serialized_end=316
-  _globals['_PIPELINE']._serialized_start=319
-  _globals['_PIPELINE']._serialized_end=735
-  _globals['_LISTPIPELINESREQUEST']._serialized_start=737
-  _globals['_LISTPIPELINESREQUEST']._serialized_end=759
-  _globals['_LISTPIPELINESRESPONSE']._serialized_start=761
-  _globals['_LISTPIPELINESRESPONSE']._serialized_end=831
-  _globals['_GETPIPELINEREQUEST']._serialized_start=833
-  _globals['_GETPIPELINEREQUEST']._serialized_end=867
-  _globals['_PIPELINESERVICE']._serialized_start=870
-  _globals['_PIPELINESERVICE']._serialized_end=1066
+  _globals['_LENGTHSPAN']._serialized_start=318
+  _globals['_LENGTHSPAN']._serialized_end=382
+  _globals['_COUNTSPAN']._serialized_start=384
+  _globals['_COUNTSPAN']._serialized_end=447
+  _globals['_REQUIREMENTS']._serialized_start=450
+  _globals['_REQUIREMENTS']._serialized_end=843
+  _globals['_PIPELINE']._serialized_start=846
+  _globals['_PIPELINE']._serialized_end=1312
+  _globals['_LISTPIPELINESREQUEST']._serialized_start=1314
+  _globals['_LISTPIPELINESREQUEST']._serialized_end=1336
+  _globals['_LISTPIPELINESRESPONSE']._serialized_start=1338
+  _globals['_LISTPIPELINESRESPONSE']._serialized_end=1408
+  _globals['_GETPIPELINEREQUEST']._serialized_start=1410
+  _globals['_GETPIPELINEREQUEST']._serialized_end=1444
+  _globals['_PIPELINESERVICE']._serialized_start=1447
+  _globals['_PIPELINESERVICE']._serialized_end=1643
 # @@protoc_insertion_point(module_scope)

@@ -123,6 +123,150 @@ class Retries(_message.Message):
 Global___Retries: _TypeAlias = Retries  # noqa: Y015
 
 @_typing.final
+class LengthSpan(_message.Message):
+    """A lowest and a highest length in millimetres."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    min: _builtins.float
+    max: _builtins.float
+    def __init__(
+        self,
+        *,
+        min: _builtins.float | None = ...,
+        max: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "max", b"max", "min", b"min"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "max", b"max", "min", b"min"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
+    _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015
+    _WhichOneofReturnType__min: _TypeAlias = _typing.Literal["min"]  # noqa: Y015
+    _WhichOneofArgType__min: _TypeAlias = _typing.Literal["_min", b"_min"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max) -> _WhichOneofReturnType__max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min) -> _WhichOneofReturnType__min | None: ...
+
+Global___LengthSpan: _TypeAlias = LengthSpan  # noqa: Y015
+
+@_typing.final
+class CountSpan(_message.Message):
+    """A lowest and a highest number of things."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    min: _builtins.int
+    max: _builtins.int
+    def __init__(
+        self,
+        *,
+        min: _builtins.int | None = ...,
+        max: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "max", b"max", "min", b"min"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "max", b"max", "min", b"min"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
+    _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015
+    _WhichOneofReturnType__min: _TypeAlias = _typing.Literal["min"]  # noqa: Y015
+    _WhichOneofArgType__min: _TypeAlias = _typing.Literal["_min", b"_min"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max) -> _WhichOneofReturnType__max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min) -> _WhichOneofReturnType__min | None: ...
+
+Global___CountSpan: _TypeAlias = CountSpan  # noqa: Y015
+
+@_typing.final
+class Requirements(_message.Message):
+    """What must be true of the series before a job is made of them. Empty lists, and absent fields, ask
+    for nothing. docs/conditions.md says what each means.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODALITY_FIELD_NUMBER: _builtins.int
+    BODY_PART_FIELD_NUMBER: _builtins.int
+    SOP_CLASS_FIELD_NUMBER: _builtins.int
+    TRANSFER_SYNTAX_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    SEVERAL_PATIENTS_FIELD_NUMBER: _builtins.int
+    SLICE_THICKNESS_FIELD_NUMBER: _builtins.int
+    SLICE_SPACING_FIELD_NUMBER: _builtins.int
+    ORIENTATION_FIELD_NUMBER: _builtins.int
+    CONTRAST_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    several_patients: _builtins.bool
+    """Whether an item may have series of several patients."""
+    contrast: _builtins.bool
+    """Whether a contrast agent was given."""
+    @_builtins.property
+    def modality(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Codes, one of which an image must have."""
+
+    @_builtins.property
+    def body_part(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def sop_class(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """UIDs, likewise."""
+
+    @_builtins.property
+    def transfer_syntax(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def instances(self) -> Global___CountSpan:
+        """How many instances a series has, and how many series an item of a job."""
+
+    @_builtins.property
+    def series(self) -> Global___CountSpan: ...
+    @_builtins.property
+    def slice_thickness(self) -> Global___LengthSpan:
+        """Of each slice, and between neighbouring ones."""
+
+    @_builtins.property
+    def slice_spacing(self) -> Global___LengthSpan: ...
+    @_builtins.property
+    def orientation(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """axial, sagittal, coronal or oblique."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Expressions such as `KVP >= 100`."""
+
+    def __init__(
+        self,
+        *,
+        modality: _abc.Iterable[_builtins.str] | None = ...,
+        body_part: _abc.Iterable[_builtins.str] | None = ...,
+        sop_class: _abc.Iterable[_builtins.str] | None = ...,
+        transfer_syntax: _abc.Iterable[_builtins.str] | None = ...,
+        instances: Global___CountSpan | None = ...,
+        series: Global___CountSpan | None = ...,
+        several_patients: _builtins.bool = ...,
+        slice_thickness: Global___LengthSpan | None = ...,
+        slice_spacing: Global___LengthSpan | None = ...,
+        orientation: _abc.Iterable[_builtins.str] | None = ...,
+        contrast: _builtins.bool | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_contrast", b"_contrast", "contrast", b"contrast", "instances", b"instances", "series", b"series", "slice_spacing", b"slice_spacing", "slice_thickness", b"slice_thickness"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_contrast", b"_contrast", "body_part", b"body_part", "contrast", b"contrast", "instances", b"instances", "modality", b"modality", "orientation", b"orientation", "series", b"series", "several_patients", b"several_patients", "slice_spacing", b"slice_spacing", "slice_thickness", b"slice_thickness", "sop_class", b"sop_class", "tags", b"tags", "transfer_syntax", b"transfer_syntax"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__contrast: _TypeAlias = _typing.Literal["contrast"]  # noqa: Y015
+    _WhichOneofArgType__contrast: _TypeAlias = _typing.Literal["_contrast", b"_contrast"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__contrast) -> _WhichOneofReturnType__contrast | None: ...
+
+Global___Requirements: _TypeAlias = Requirements  # noqa: Y015
+
+@_typing.final
 class Pipeline(_message.Message):
     """A command, or a container image, that works on the instances of a job."""
 
@@ -144,6 +288,7 @@ class Pipeline(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
     REMOTE_PIPELINE_FIELD_NUMBER: _builtins.int
+    REQUIRES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     """A hash of what it runs: two jobs of one version ran the same command, in the same image."""
@@ -174,6 +319,10 @@ class Pipeline(_message.Message):
     def limits(self) -> Global___Limits: ...
     @_builtins.property
     def retries(self) -> Global___Retries: ...
+    @_builtins.property
+    def requires(self) -> Global___Requirements:
+        """Absent: every series will do. Clients check it before they submit a job."""
+
     def __init__(
         self,
         *,
@@ -193,10 +342,11 @@ class Pipeline(_message.Message):
         image: _builtins.str = ...,
         executor: _builtins.str = ...,
         remote_pipeline: _builtins.str = ...,
+        requires: Global___Requirements | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "resources", b"resources", "retries", b"retries"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "requires", b"requires", "resources", b"resources", "retries", b"retries"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_policy", b"cancel_policy", "command", b"command", "description", b"description", "executor", b"executor", "image", b"image", "limits", b"limits", "log_size", b"log_size", "name", b"name", "queue_timeout_seconds", b"queue_timeout_seconds", "remote_pipeline", b"remote_pipeline", "resources", b"resources", "retries", b"retries", "silence_timeout_seconds", b"silence_timeout_seconds", "steps", b"steps", "timeout_seconds", b"timeout_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_policy", b"cancel_policy", "command", b"command", "description", b"description", "executor", b"executor", "image", b"image", "limits", b"limits", "log_size", b"log_size", "name", b"name", "queue_timeout_seconds", b"queue_timeout_seconds", "remote_pipeline", b"remote_pipeline", "requires", b"requires", "resources", b"resources", "retries", b"retries", "silence_timeout_seconds", b"silence_timeout_seconds", "steps", b"steps", "timeout_seconds", b"timeout_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

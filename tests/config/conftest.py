@@ -22,6 +22,7 @@ class GroupingSettings(BaseModel):
     timeout: Seconds = Field(default=5.0, ge=5)
     max_wait: Seconds | None = None
     group_by: str = "study"
+    on_mismatch: str = "park"
 
     @model_validator(mode="after")
     def _has_something_to_do(self) -> Self:

@@ -50,6 +50,7 @@ ae_titles:
                 "ae_titles.A.processor changed",
                 *(f"ae_titles.A.settings.{key} removed" for key in ("priority", "timeout")),
                 *(f"ae_titles.A.settings.{key} removed" for key in ("max_wait", "group_by")),
+                "ae_titles.A.settings.on_mismatch removed",
                 "ae_titles.A.settings.pipeline-a removed",
                 "ae_titles.A.settings.quiet added",
             ],

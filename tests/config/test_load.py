@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 
 from dicom_adapter.config import ProcessorCatalogue, Settings, load
 from dicom_adapter.errors import ConfigError
+from dicom_adapter.model import Bounds, Operator, Plane, Requirements, TagCondition
 from tests.certificates import Authority
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,21 @@ pipelines:
     description: Lung
     command: [run, "{input}", "--out={output}", "{job}", "{progress}", "{{literal}}"]
     resources: {cpus: 8, memory: 64GiB, gpus: 2}
+    requires:
+      modality: [ct, PT]
+      sop_class: [CTImageStorage, 1.2.3.4]
+      transfer_syntax: [ExplicitVRLittleEndian, 1.2.840.10008.1.2]
+      body_part: [chest]
+      min_instances: 20
+      max_instances: 500
+      min_series: 1
+      max_series: 2
+      patients: several
+      slice_thickness: {min: 0.5, max: 3}
+      slice_spacing: {max: 2.5}
+      orientation: [axial, oblique]
+      contrast: false
+      tags: ["KVP >= 100", "(0018,1210) in [b30f, 'B,40f']"]
     limits: {running: 1, waiting: 100, daily: 50}
     timeout: 30m
     steps: [one, two]
@@ -150,6 +166,24 @@ def test_every_key_of_the_named_sections(configured: Configure, tmp_path: Path) 
     pipeline = found.pipelines["lung.v2"]
     assert pipeline.name == "lung.v2"
     assert pipeline.command[1:3] == ("{input}", "--out={output}")
+    assert pipeline.requires is not None
+    assert pipeline.requires.frozen == Requirements(
+        modality=("CT", "PT"),
+        sop_class=("1.2.840.10008.5.1.4.1.1.2", "1.2.3.4"),
+        transfer_syntax=("1.2.840.10008.1.2.1", "1.2.840.10008.1.2"),
+        body_part=("CHEST",),
+        instances=Bounds(20, 500),
+        series=Bounds(1, 2),
+        several_patients=True,
+        slice_thickness=Bounds(0.5, 3),
+        slice_spacing=Bounds(None, 2.5),
+        orientation=(Plane.AXIAL, Plane.OBLIQUE),
+        contrast=False,
+        tags=(
+            TagCondition(0x0018_0060, "KVP", Operator.MORE_OR_EQUAL, ("100",)),
+            TagCondition(0x0018_1210, "ConvolutionKernel", Operator.IN, ("b30f", "B,40f")),
+        ),
+    )
     assert pipeline.limits.model_dump() == {"running": 1, "waiting": 100, "daily": 50}
     assert pipeline.timeout == 1800
     assert pipeline.steps == ("one", "two")
@@ -177,6 +211,7 @@ def test_every_key_of_the_named_sections(configured: Configure, tmp_path: Path) 
         "timeout": 60.0,
         "max_wait": 3600.0,
         "group_by": "study",
+        "on_mismatch": "park",
         "pipeline-x": "lung.v2",
     }
     assert found.model_dump()["ae_titles"]["CT 1"]["settings"]["priority"] == "higher"

@@ -192,13 +192,8 @@ ONE_MISTAKE = {
     ),
     "pipelines: {a: {command: [x], name: b}}": (
         "1: pipelines.a.name: is an unknown key; allowed are description, executor, "
-        "remote_pipeline, image, command, resources, limits, timeout, queue_timeout, "
+        "remote_pipeline, image, command, resources, requires, limits, timeout, queue_timeout, "
         "silence_timeout, cancel, retries, log_size, steps"
-    ),
-    "pipelines: {a: {command: [x], requires: {}}}": (
-        "1: pipelines.a.requires: is an unknown key; did you mean 'retries'?; allowed are "
-        "description, executor, remote_pipeline, image, command, resources, limits, timeout, "
-        "queue_timeout, silence_timeout, cancel, retries, log_size, steps"
     ),
     "platform: {capacity: {memory: 1GiB}}\npipelines:\n  a: {command: [x], resources: {memory: "
     "2GiB}}": (

@@ -31,7 +31,7 @@ JOBS = {
         ("CHEST", "nifti"),
         ("CHEST", "report"),
         ("CT_STROKE", "report"),
-        ("RESEARCH", "nifti"),
+        ("RESEARCH", "volumes"),
     ],
     "scenario-1": [("CHEST", "breast"), ("CHEST", "heart"), ("CHEST", "lung")],
     "scenario-2": [("BREAST", "breast")],

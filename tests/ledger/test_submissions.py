@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from dicom_adapter.ledger import Ledger, events, instances, submissions
-from dicom_adapter.model import Priority, SubmissionState
+from dicom_adapter.model import OnMismatch, Priority, SubmissionState
 from tests.ledger import make
 from tests.ledger.make import NOW, after
 
@@ -48,6 +48,40 @@ def test_what_the_platform_did_not_answer_is_tried_later(ledger: Ledger) -> None
         (found,) = submissions.due(tx, after(6), 10)
         assert submissions.next_ready(tx) == after(6)
     assert (found.attempts, found.error, found.state) == (2, "no answer", "pending")
+
+
+def test_a_skipped_submission_is_settled_with_its_reason(ledger: Ledger) -> None:
+    """What nothing is made of holds nothing, tells why, and is not superseded by what comes."""
+    with ledger.write() as tx:
+        group = make.join(tx, make.kept(tx))
+        ids = [make.kept(tx).id]
+        made = make.submit(tx, ids, group_id=group, on_mismatch=OnMismatch.SKIP)
+        submissions.skip(tx, made.id, "modality is MR", after(1))
+        (found,) = submissions.listed(tx, ALL)
+        assert submissions.listed(tx) == []
+        assert (found.state, found.error, found.settled_at) == (
+            "skipped",
+            "modality is MR",
+            after(1),
+        )
+        assert found.on_mismatch == OnMismatch.SKIP
+        (event,) = events.of_subject(tx, made.id)
+        assert (event.action, event.from_state, event.to_state) == ("skip", "pending", "skipped")
+        assert event.reason == "modality is MR"
+        make.submit(tx, ids, supersedes=group)
+        assert submissions.listed(tx)[0].supersedes is None
+        assert not submissions.retry(tx, made.id, after(2), "somebody")
+
+
+def test_what_a_person_has_discarded_is_not_skipped(ledger: Ledger) -> None:
+    """Who was first is right: it stays discarded, and nothing is told twice."""
+    with ledger.write() as tx:
+        made = make.submit(tx, [make.kept(tx).id])
+        submissions.discard(tx, made.id, after(1), "somebody")
+        submissions.skip(tx, made.id, "modality is MR", after(2))
+        (found,) = submissions.listed(tx, ALL)
+        assert (found.state, found.error) == ("discarded", "")
+        assert [event.action for event in events.of_subject(tx, made.id)] == ["discard"]
 
 
 def test_a_refused_submission_is_parked_until_a_person_decides(ledger: Ledger) -> None:

@@ -107,6 +107,7 @@ class Platform:
             resolver=Resolver(self.ledger, self.spool.path_of, {}),
             locate=self.spool.path_of,
             submitted=self.wake,
+            ended=self.ended.set,
         )
         self.views = JobViews(self.ledger, self.queue, self.workspaces)
         self.control = JobControl(

@@ -65,6 +65,17 @@ def test_a_reason_of_a_pause_is_no_document(tmp_path: Path) -> None:
         assert made.platform.state(LOCAL).paused is None
 
 
+def test_what_never_runs_takes_no_place_in_a_full_queue(tmp_path: Path) -> None:
+    """A job whose inputs are not what the pipeline requires waits for nothing."""
+    with platform(tmp_path, sh(GATE, limits=Limits(waiting=1)), max_jobs=1) as made:
+        made.until(made.submit(), "processing")
+        made.submit()
+        unfit = made.submit(unmet=("modality is MR",))
+        assert (unfit.state, unfit.is_unfit) == ("failed", True)
+        assert made.platform.state(LOCAL).waiting == 1
+        open_gate(made)
+
+
 def test_a_full_queue_takes_no_more_until_it_has_room(tmp_path: Path) -> None:
     """Who submits, reruns or retries is told to come again; nothing of the job stays."""
     pipeline = sh(GATE, limits=Limits(waiting=1))

@@ -118,6 +118,14 @@ def test_wrong_arguments_are_refused_at_the_call(tmp_path: Path, script: Script)
             processor.submit_pipeline_job("job", "none", Priority.NORMAL, [])
         with pytest.raises(ValueError, match="9 is not a valid Priority"):
             processor.submit_pipeline_job("job", "none", 9, [instance])  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgumentError, match="on_mismatch: must be one of park, skip, f"):
+            processor.submit_pipeline_job(
+                "job",
+                "none",
+                Priority.NORMAL,
+                [instance],
+                on_mismatch="drop",  # type: ignore[arg-type]
+            )
         for key in ("", "k" * 1025):
             with pytest.raises(InvalidArgumentError, match="key: must have 1 to 1024 characters"):
                 processor.group(instance, key, after=5)

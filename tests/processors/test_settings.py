@@ -47,6 +47,7 @@ def test_s72_the_default_processor_is_the_ae_title_processor(tmp_path: Path) -> 
         "max_wait": None,
         "late": "whole-study",
         "group_by": "study",
+        "on_mismatch": "park",
         "pipeline-none": "none",
     }
 
@@ -143,7 +144,7 @@ def test_an_unknown_setting_is_refused(tmp_path: Path, key: str, near: str) -> N
     assert mistakes(tmp_path, text) == [
         (
             f"7: ae_titles.CHEST.settings.{key}: is an unknown key{near}; allowed are priority, "
-            "timeout, max_wait, late, group_by and pipeline-<name>"
+            "timeout, max_wait, late, group_by, on_mismatch and pipeline-<name>"
         )
     ]
 

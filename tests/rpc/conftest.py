@@ -1,6 +1,7 @@
 """A platform behind a gRPC server on a free port, and a client of it."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,18 @@ class Served:
         return sorted(path.name for path in folder.iterdir())
 
 
+@contextmanager
+def serve(made: Platform) -> Iterator[Served]:
+    """Serve a platform until the block ends."""
+    server = Server(made.served, None, made.access)
+    port = server.listen("127.0.0.1:0")
+    server.start()
+    address = f"127.0.0.1:{port}"
+    with Client(address, made.known_as("somebody")) as client:
+        yield Served(made, client, address)
+    server.stop(0)
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     """A platform with a pipeline that ends at once, one that waits for a file, one that fails."""
@@ -46,11 +59,5 @@ def served(tmp_path: Path) -> Iterator[Served]:
         sh(wait, "wait", steps=("a", "b"), description="It waits."),
         sh("exit 1", "fail"),
     )
-    with platform(tmp_path, *pipelines) as made:
-        server = Server(made.served, None, made.access)
-        port = server.listen("127.0.0.1:0")
-        server.start()
-        address = f"127.0.0.1:{port}"
-        with Client(address, made.known_as("somebody")) as client:
-            yield Served(made, client, address)
-        server.stop(0)
+    with platform(tmp_path, *pipelines) as made, serve(made) as found:
+        yield found

@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from dicom_adapter.errors import NotFoundError, WrongStateError
+from dicom_adapter.errors import InvalidArgumentError, NotFoundError, WrongStateError
 from dicom_adapter.ledger import events
 from dicom_adapter.model import LOCAL, Caller, InputFile, JobInput, JobRequest, Priority
 from dicom_adapter.platform.views import JobViews
@@ -515,6 +515,34 @@ def test_s43_pipelines_are_shown(served: Served) -> None:
     assert (shown.cancel_policy, shown.log_size, shown.queue_timeout_seconds) == ("kill", 2**24, 0)
     assert (shown.retries.attempts, shown.limits.HasField("running")) == (0, False)
     assert len({pipeline.version for pipeline in listed}) == 3
+
+
+def test_s25_what_is_not_met_makes_a_job_that_failed(served: Served) -> None:
+    """A client that finds its inputs otherwise has a job that never runs, one for its request."""
+    made = served.platform
+    said = ("series 1.2: modality is MR, required is CT", "and 2 more")
+    request = replace(made.request(), unmet=said)
+    job_id = served.client.submit(request)
+    job = served.client.jobs.GetJob(jobs_pb2.GetJobRequest(job=job_id))
+    assert job.state == jobs_pb2.JOB_STATE_FAILED
+    assert (job.reason, job.attempts) == ("input_error", 0)
+    assert job.error == f"its inputs are not what the pipeline requires: {'; '.join(said)}"
+    assert [item.state for item in job.items] == ["failed"]
+    # What is found of the inputs is no part of what is asked for: the same request is the same.
+    assert served.client.submit(replace(request, unmet=())) == job_id
+    assert made.until(made.views.get(LOCAL, job_id)).attempts == 0
+    assert len(served.jobs) == 1
+    # Who waits for the end of jobs is told.
+    assert made.ended.is_set()
+
+
+@pytest.mark.parametrize("lines", [[""], ["x" * 1025], ["x"] * 101])
+def test_what_is_not_met_is_told_in_few_words(served: Served, lines: list[str]) -> None:
+    """Empty, endless and countless lines are refused by the name of their field."""
+    request = replace(served.platform.request(), unmet=tuple(lines))
+    with pytest.raises(InvalidArgumentError) as refusal:
+        served.client.submit(request)
+    assert refusal.value.field == "unmet"
 
 
 def test_a_request_may_be_larger_than_grpcs_own_limit(served: Served) -> None:

@@ -93,6 +93,11 @@ class Line:
         #: What happens to every call: "", "down" or "answer lost".
         self.fault = ""
 
+    def requirements(self, _pipeline: str) -> None:
+        """Say that a pipeline takes whatever comes, if the platform is up."""
+        if self.fault == "down":
+            raise UnavailableError(self.fault)
+
     def missing(self, files: Sequence[InputFile]) -> list[InputFile]:
         """Ask the platform, if it is up."""
         if self.fault == "down":
@@ -169,6 +174,7 @@ class Bench:
             resolver=Resolver(self.ledger, self.spool.path_of, {}),
             locate=self.spool.path_of,
             submitted=_nobody,
+            ended=_nobody,
         )
         self._line = Line(operations)
 
