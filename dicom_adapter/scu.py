@@ -17,6 +17,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from dicom_adapter.config.values import check_ae_title
 from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, UnavailableError
+from dicom_adapter.reactor import steady
 
 VERIFICATION = "1.2.840.10008.1.1"
 SUCCESS = 0x0000
@@ -212,6 +213,7 @@ def _associate(peer: Peer, calling: str, contexts: list[Any]) -> Iterator[Associ
     if not association.is_established and not association.rejected_contexts:
         raise unreachable
     _send_at_once(association)
+    steady(association)
     try:
         yield association
     finally:

@@ -27,6 +27,7 @@ from dicom_adapter.lifecycle import TERMINAL, Role
 from dicom_adapter.model import LOCAL, GroupSummary, Job
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.processor.catalogue import Catalogue
+from dicom_adapter.reactor import steady
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.service import Ready, Service, socket_address
 from dicom_adapter.v1 import tokens_pb2
@@ -234,6 +235,7 @@ def association(
     )
     # pynetdicom takes a peer that rejects at once for one that nobody reached.
     opened.is_rejected = bool(rejections)
+    steady(opened)
     try:
         yield opened
     finally:
