@@ -26,6 +26,7 @@ SMALL = PhantomSeries(slices=3, rows=32, columns=32, slice_spacing=50.0)
 #: The jobs that one study at each AE title becomes, by AE title and pipeline.
 JOBS = {
     "minimal": [("ADAPTER", "series-report")],
+    "cache": [("CACHE", "report")],
     "container": [("SEGMENT", "segment")],
     "hospital": [
         ("CHEST", "nifti"),
@@ -107,6 +108,24 @@ def group_timeout(settings: Settings, name: str) -> float:
     """Return how long an AE title waits for more."""
     timeout: float = settings.ae_titles[name].settings.model_dump()["timeout"]
     return timeout
+
+
+def test_the_cache_keeps_what_its_job_was_made_of(tmp_path: Path) -> None:
+    """And another job is composed of it, by the words of the file's own head."""
+    clock, images = ManualClock(), study(tmp_path)
+    with running(tmp_path, shipped(CONFIG / "cache.yaml"), clock) as adapter:
+        assert send(adapter.port, images, called="CACHE") == [SUCCESS] * 3
+        adapter.grouped(3)
+        clock.advance(60)
+        adapter.ended_jobs(1)
+        file = str(tmp_path / "dicom-adapter.yaml")
+        uid = images[0].SeriesInstanceUID
+        assert main(["compose", "nifti", "--series", uid, "--config", file]) == 0
+        jobs = adapter.ended_jobs(2)
+    assert [(job.pipeline, job.state, job.instances) for job in jobs] == [
+        ("report", "finished", 3),
+        ("nifti", "finished", 3),
+    ]
 
 
 def test_the_hospital_lets_nobody_else_in(tmp_path: Path) -> None:

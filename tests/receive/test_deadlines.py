@@ -31,8 +31,11 @@ from tests.receive.hostile import (
 from tests.receive.support import Log, Receiving, config, receiving
 from tests.receive.wire import ASSOCIATE_AC, ASSOCIATE_RJ, RELEASE_RQ, Raw, raw
 from tests.support import PATIENCE
+from tests.torture.adapter import wait_until
 
 GOOD = good_instance()
+# Of Linux; the socket module does not name it.
+TCP_REPAIR = 19
 COMMANDED = p_data(value(CT_CONTEXT, COMMAND | LAST, command(GOOD.fields)))
 
 
@@ -188,3 +191,30 @@ def adapter(tmp_path: Path) -> Iterator[Receiving]:
     """A listener alone."""
     with receiving(tmp_path) as running:
         yield running
+
+
+@pytest.mark.parametrize("is_within", [True, False])
+def test_a27_a_peer_that_has_vanished_is_closed(
+    tmp_path: Path, log: Log, *, is_within: bool
+) -> None:
+    """Without a FIN and without an RST, as where its cable is pulled; nothing of it stays."""
+    with hurried(tmp_path, progress=0.4, idle=0.4) as adapter, unmoved(adapter):
+        with established(adapter) as peer:
+            if is_within:
+                peer.send(COMMANDED + p_data(value(CT_CONTEXT, DATA, GOOD.data[:100])))
+                # All of it has to have been acknowledged: what is, is answered by nobody else.
+                wait_until(lambda: any(part.stat().st_size for part in parts(tmp_path)))
+            try:
+                # What is closed like that says nothing to the other side (tcp(7), TCP_REPAIR).
+                peer.connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+            except PermissionError:
+                pytest.skip("only root may let a connection vanish (CAP_NET_ADMIN)")
+            peer.connection.close()
+        (line,) = log.wait_for("association.aborted")
+        assert "dicom.timeouts" in str(line["why"])
+    assert not parts(tmp_path)
+
+
+def parts(folder: Path) -> list[Path]:
+    """Return the files of what is being received."""
+    return list((folder / "data" / "spool").rglob("*.part"))
