@@ -137,6 +137,8 @@ def cell(name: str, value: Any) -> str:  # noqa: ANN401 - JSON of any kind
         return f"{value[:19].replace('T', ' ')} UTC"
     if isinstance(value, float):
         return f"{value:.3g}"
+    if isinstance(value, list):
+        return ", ".join(printable(str(one)) for one in value) or NOTHING
     return printable(str(value))
 
 
