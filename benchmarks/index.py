@@ -20,7 +20,7 @@ from benchmarks import receivers, series, throughput
 from benchmarks.series import CT, MR
 from benchmarks.throughput import NODELAY
 from dicom_adapter.compose.search import criteria_of
-from dicom_adapter.compose.selection import Whole, select
+from dicom_adapter.ranges import Whole, select
 from dicom_adapter.ledger import Ledger, index_search
 from dicom_adapter.ledger.index import folded
 from dicom_adapter.ledger.index_schema import indexed_instances, indexed_series, indexed_studies

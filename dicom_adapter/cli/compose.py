@@ -14,9 +14,9 @@ from dicom_adapter.cli.common import (
     connect,
 )
 from dicom_adapter.cli.output import counted, plain, plain_job, print_rows, print_values
-from dicom_adapter.compose.selection import Order, spans
 from dicom_adapter.errors import InvalidArgumentError
 from dicom_adapter.model import Priority
+from dicom_adapter.ranges import Order, spans
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.client import CALL_SECONDS
 from dicom_adapter.v1 import composition_pb2 as messages

@@ -19,9 +19,9 @@ from dicom_adapter.cli.common import (
     group,
 )
 from dicom_adapter.cli.output import counted, plain, print_rows, print_values
-from dicom_adapter.compose.selection import Order, Whole
 from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, NotFoundError
 from dicom_adapter.pictures.drawing import LONGEST
+from dicom_adapter.ranges import Order, Whole
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
 from dicom_adapter.v1 import composition_pb2 as messages
 

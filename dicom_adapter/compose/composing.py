@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 
 from dicom_adapter.clock import Clock
 from dicom_adapter.compose.search import criteria_of
-from dicom_adapter.compose.selection import Order, Range, Selection, Whole, range_of, select
 from dicom_adapter.conditions import told
 from dicom_adapter.errors import (
     InvalidArgumentError,
@@ -40,6 +39,7 @@ from dicom_adapter.model import (
 )
 from dicom_adapter.model.paging import page_of, token_of
 from dicom_adapter.pictures.drawing import LONGEST, Drawing
+from dicom_adapter.ranges import Order, Range, Selection, Whole, label_of, range_of, select
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.submit.checking import unmet_of
 from dicom_adapter.submit.delivery import upload_missing
@@ -381,7 +381,6 @@ def _problems(items: Sequence[Sequence[Selected]], *, several_patients: bool) ->
 
 def _input(selected: Selected) -> JobInput:
     selection = selected.selection
-    by_position = f", by {Order.POSITION}" if selection.order is Order.POSITION else ""
     files = (
         InputFile(one.stored.id, one.stored.sha256, one.stored.sop_instance_uid)
         for one in selection.instances
@@ -389,6 +388,6 @@ def _input(selected: Selected) -> JobInput:
     return JobInput(
         selected.series.study_uid,
         selected.series.uid,
-        f"{selection.range}{by_position}",
+        label_of(selection.range, selection.order),
         tuple(files),
     )

@@ -6,9 +6,20 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from dicom_adapter.errors import InvalidArgumentError, WrongStateError
-from dicom_adapter.ledger import Ledger, instances, stock
-from dicom_adapter.model import WHOLE, Duplicates, Job, JobInput, StoredInstance, input_of
+from dicom_adapter.ledger import Ledger, index_search, instances, stock
+from dicom_adapter.model import (
+    WHOLE,
+    Duplicates,
+    IndexedInstance,
+    InputFile,
+    Job,
+    JobInput,
+    Placement,
+    StoredInstance,
+    input_of,
+)
 from dicom_adapter.platform.workspace import Sources
+from dicom_adapter.ranges import open_range, select
 
 CURE = "rerun it without re-resolving"
 
@@ -32,14 +43,14 @@ class Resolver:
         self._duplicates = duplicates
 
     def again(self, job: Job, inputs: Sequence[JobInput], own: Sources) -> tuple[JobInput, ...]:
-        """Return a job's inputs as they would be now; a part of a series stays what it was.
+        """Return a job's inputs as they would be now; what was chosen by numbers stays what it was.
 
-        A whole series has what the job had of it, where that is still here (`own`: with the job
+        Of a series there is what the job had of it, where that is still here (`own`: with the job
         itself), and what its AE title keeps of it.
 
         Raises:
             InvalidArgumentError: nothing here knows the job's series.
-            WrongStateError: nothing is left of one of them.
+            WrongStateError: nothing is left of one of them, or its range of it cannot be told.
         """
         if not job.ae_title:
             raise InvalidArgumentError(
@@ -47,7 +58,7 @@ class Resolver:
             )
         with self._ledger.read() as tx:
             return tuple(
-                self._now(tx, job, series, own) if series.range == WHOLE else series
+                self._now(tx, job, series, own) if open_range(series.range) else series
                 for series in inputs
             )
 
@@ -68,7 +79,27 @@ class Resolver:
         rule = self._duplicates.get(job.ae_title, Duplicates.KEEP_FIRST)
         # The same bytes are one instance, also where they came again after the first were gone.
         seen = {(one.sop_instance_uid, one.sha256): one for one in rule.seen(here)}
-        return input_of(series.study, series.series, seen.values())
+        if series.range == WHOLE:
+            return input_of(series.study, series.series, seen.values())
+        return self._part(tx, job, series, tuple(seen.values()))
+
+    def _part(
+        self, tx: Connection, job: Job, series: JobInput, here: Sequence[StoredInstance]
+    ) -> JobInput:
+        chosen = open_range(series.range)
+        if chosen is None:
+            return series
+        indexed = index_search.members(tx, series.study, series.series, self._locate)
+        places = {one.stored.id: one for one in indexed}
+        found = [places.get(one.id) or IndexedInstance(one, Placement(), frames=1) for one in here]
+        selection = select(found, *chosen)
+        if selection.problems:
+            raise WrongStateError(f"{job.name}: {'; '.join(selection.problems)}")
+        files = (
+            InputFile(one.stored.id, one.stored.sha256, one.stored.sop_instance_uid)
+            for one in selection.instances
+        )
+        return JobInput(series.study, series.series, series.range, tuple(files))
 
 
 def _check_before(job: Job, series: JobInput, found: Sequence[StoredInstance]) -> None:

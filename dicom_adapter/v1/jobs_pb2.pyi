@@ -937,8 +937,8 @@ class RerunJobRequest(_message.Message):
     latest: _builtins.bool
     """Run what the pipeline is now, not what it was when the job was made."""
     reresolve: _builtins.bool
-    """Take also what has come of its series since, of those inputs whose range is `all`; only where
-    they came in here, by the job's AE title.
+    """Take also what has come of its series since, of those inputs whose range is `all` or `auto`; only
+    where they came in here, by the job's AE title.
     """
     def __init__(
         self,

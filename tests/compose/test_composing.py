@@ -249,6 +249,23 @@ def test_a_series_that_grows_leaves_its_job_as_it_was(cache: Cache) -> None:
     assert cache.client.jobs.GetJob(jobs_pb2.GetJobRequest(job=first.id)).instances == 2
 
 
+def test_a_rerun_that_is_re_resolved_sees_what_has_come_since(cache: Cache) -> None:
+    """As its range chooses now; what was chosen by numbers stays what it was."""
+    cache.keep(series_of("1.2.3.1", [1, 2]))
+    ranges = ("auto", "auto=longest", "all", "1:2:1")
+    made = [cache.compose(part("1.2.3.1", wanted), force=True) for wanted in ranges]
+    cache.keep(series_of("1.2.3.1", [3, 5, 6, 7, 8]))
+    again = [
+        cache.client.jobs.RerunJob(jobs_pb2.RerunJobRequest(job=job.id, reresolve=True))
+        for job in made
+    ]
+    assert [job.instances for job in again] == [3, 4, 7, 2]
+    assert [job.items[0].inputs[0].range for job in again] == list(ranges)
+    cache.keep(series_of("1.2.3.1", [3]))
+    with cache.client.errors(), pytest.raises(Exception, match="FAILED_PRECONDITION"):
+        cache.client.jobs.RerunJob(jobs_pb2.RerunJobRequest(job=made[0].id, reresolve=True))
+
+
 def test_what_two_ae_titles_keep_of_a_series_is_one_series(cache: Cache) -> None:
     """Each instance once; the job is of neither AE title."""
     sent = series_of("1.2.3.1", [1, 2])

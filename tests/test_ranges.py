@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_adapter.compose.selection import Order, Selection, Steps, range_of, select, spans
 from dicom_adapter.errors import InvalidArgumentError
 from dicom_adapter.model import IndexedInstance, Orientation, Placement, StoredInstance
+from dicom_adapter.ranges import Order, Selection, Steps, range_of, select, spans
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)

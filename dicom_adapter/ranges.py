@@ -21,6 +21,7 @@ MOST_NAMED = 1000
 # In mm, and of a unit vector: nearer than this is the same.
 _SAME_PLACE = 1e-3
 _SAME_DIRECTION = 1e-3
+_BY_POSITION = ", by position"
 _STEPS = re.compile(r"(-?[0-9]{1,10})(?::(-?[0-9]{1,10})(?::(-?[0-9]{1,10}))?)?")
 
 
@@ -91,6 +92,18 @@ def range_of(text: str) -> Range:
         )
     start = int(found[1])
     return Steps(start, int(found[2] or start), int(found[3] or 1))
+
+
+def label_of(wanted: str, order: Order) -> str:
+    """Return how a job says what was chosen of a series."""
+    return f"{wanted}{_BY_POSITION}" if order is Order.POSITION else wanted
+
+
+def open_range(label: str) -> tuple[Whole, Order] | None:
+    """Return a range that may choose more of a series that has grown; None for any other label."""
+    order = Order.POSITION if label.endswith(_BY_POSITION) else Order.NUMBER
+    wanted = label.removesuffix(_BY_POSITION)
+    return (Whole(wanted), order) if wanted in tuple(Whole) else None
 
 
 @dataclass(frozen=True)
