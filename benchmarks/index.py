@@ -20,12 +20,12 @@ from benchmarks import receivers, series, throughput
 from benchmarks.series import CT, MR
 from benchmarks.throughput import NODELAY
 from dicom_adapter.compose.search import criteria_of
-from dicom_adapter.ranges import Whole, select
 from dicom_adapter.ledger import Ledger, index_search
 from dicom_adapter.ledger.index import folded
 from dicom_adapter.ledger.index_schema import indexed_instances, indexed_series, indexed_studies
 from dicom_adapter.ledger.schema import instances
 from dicom_adapter.model import Criterion, Durability, InstanceState
+from dicom_adapter.ranges import Whole, select
 
 STUDIES, SERIES_PER_STUDY, INSTANCES_PER_SERIES = 5_000, 4, 50
 ROUNDS = 5
