@@ -25,8 +25,8 @@ class CacheProcessor(JobProcessorBase):
     """Keeps instances until a person lets them go, or for `keep`, or until there are too many.
 
     A study goes as a whole: when nothing has come of it for `keep`; and those first that nothing
-    came of for longest, when all of them together are larger than `quota`. What a group still needs
-    stays. By itself it makes no job; each `pipeline-*` of the settings makes one of each group, as
+    came of for longest, when all of them together are larger than `quota`, but never the last one.
+    What a group still needs stays. By itself it makes no job; each `pipeline-*` of the settings makes one of each group, as
     the AE Title processor does.
     """
 
@@ -57,7 +57,9 @@ class CacheProcessor(JobProcessorBase):
         size = sum(study.size for study in studies)
         for study in studies:
             age = (now - study.last_received_at).total_seconds()
-            if (keep is not None and age >= keep) or (quota is not None and size > quota):
+            # Of the last one there may be more to come, however large it is by itself.
+            is_too_much = quota is not None and size > quota and study is not studies[-1]
+            if (keep is not None and age >= keep) or is_too_much:
                 self.remove_study(study.study_instance_uid)
                 size -= study.size
             elif keep is not None:

@@ -238,6 +238,7 @@ def discard_quarantined(tx: Connection, instance_id: str, at: datetime, actor: s
     if not _leave_quarantine(tx, instance_id, values, at=at, actor=actor):
         return False
     tx.execute(_make_reclaimable(instances.c.id == instance_id, at))
+    index.forget(tx, [instance_id])
     return True
 
 
