@@ -26,8 +26,8 @@ class CacheProcessor(JobProcessorBase):
 
     A study goes as a whole: when nothing has come of it for `keep`; and those first that nothing
     came of for longest, when all of them together are larger than `quota`, but never the last one.
-    What a group still needs stays. By itself it makes no job; each `pipeline-*` of the settings makes one of each group, as
-    the AE Title processor does.
+    What a group still needs stays. By itself it makes no job; each `pipeline-*` of the settings
+    makes one of each group, as the AE Title processor does.
     """
 
     name = "cache"
