@@ -245,7 +245,7 @@ class Composing:
         upload_missing(self._client, request, {key: one.path for key, one in stored.items()})
         job = self._client.submitted(request)
         if wanted.release:
-            self._release(list(stored))
+            self._release(list(stored), caller)
         return job
 
     def _request(self, caller: Caller, wanted: Composition, preview: Preview) -> JobRequest:
@@ -260,7 +260,8 @@ class Composing:
         base = f"{title}-{wanted.pipeline}" if title else wanted.pipeline
         return JobRequest(
             request_id=wanted.request_id or uuid4().hex,
-            name=wanted.name or job_name(base, self._clock.now()),
+            # The same request again has to have the same name.
+            name=wanted.name or (base if wanted.request_id else job_name(base, self._clock.now())),
             pipeline=wanted.pipeline,
             priority=wanted.priority,
             ae_title=title,
@@ -297,14 +298,14 @@ class Composing:
                 ids += free
                 needed += held
             released = list(dict.fromkeys(ids))
-            instances.release(tx, released, self._clock.now())
+            instances.release_by(tx, released, self._clock.now(), caller.name)
         self._released()
         return len(released), needed
 
-    def _release(self, ids: Sequence[str]) -> None:
+    def _release(self, ids: Sequence[str], caller: Caller) -> None:
         with self._ledger.write() as tx:
             free = index_search.not_needed(tx, ids)
-            instances.release(tx, free, self._clock.now())
+            instances.release_by(tx, free, self._clock.now(), caller.name)
         self._released()
 
 

@@ -282,6 +282,22 @@ def release(tx: Connection, instance_ids: Iterable[str], at: datetime) -> None:
         index.forget(tx, ids)
 
 
+def release_by(tx: Connection, ids: Sequence[str], at: datetime, actor: str) -> None:
+    """Let instances go by a person's decision, as `release` does."""
+    release(tx, ids, at)
+    for instance_id in ids:
+        events.add(
+            tx,
+            KIND,
+            instance_id,
+            "release",
+            source=InstanceState.KEPT,
+            target=InstanceState.RELEASED,
+            at=at,
+            actor=actor,
+        )
+
+
 def release_settled(tx: Connection, submission_id: str, at: datetime) -> None:
     """Give the reclaimer what only this submission, now settled, still held."""
     held = select(submission_instances.c.instance_id).where(

@@ -8,8 +8,8 @@ from dicom_adapter.errors import ConfigError
 from dicom_adapter.ledger import stock
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.service import socket_address
+from dicom_adapter.v1 import audit_pb2, jobs_pb2
 from dicom_adapter.v1 import composition_pb2 as messages
-from dicom_adapter.v1 import jobs_pb2
 from tests.compose.conftest import CONFIG, Cache, part, series_of
 from tests.support import ManualClock, running, settings_of
 
@@ -149,6 +149,19 @@ def test_release_lets_a_study_go_and_leaves_what_a_group_needs(cache: Cache) -> 
     assert job.instances == 2
     again = cache.client.jobs.GetJob(jobs_pb2.GetJobRequest(job=job.id))
     assert again.state in {jobs_pb2.JOB_STATE_IN_QUEUE, jobs_pb2.JOB_STATE_PROCESSING}
+
+
+def test_who_has_let_a_study_go_is_in_the_audit_trail(cache: Cache) -> None:
+    """An event for each instance, by the name of whoever asked."""
+    cache.keep(series_of("1.2.3.1", [1, 2]))
+    cache.api.ReleaseStudies(messages.ReleaseStudiesRequest(study_instance_uids=["1.2.3"]))
+    told = [
+        event
+        for page in cache.client.audit.ExportEvents(audit_pb2.ExportEventsRequest())
+        for event in page.events
+        if event.action == "release"
+    ]
+    assert [(one.kind, one.actor) for one in told] == [("instance", "local")] * 2
 
 
 def test_release_of_a_series_leaves_the_others_of_its_study(cache: Cache) -> None:

@@ -235,9 +235,11 @@ def test_a_request_without_items_is_refused(cache: Cache) -> None:
 def test_the_same_request_id_makes_one_job(cache: Cache) -> None:
     """Also where the first has finished: it is the same request, no duplicate."""
     cache.keep(series_of("1.2.3.1", [1]))
-    first = cache.compose(part("1.2.3.1"), request_id="mine", name="mine")
-    inputs(cache, first)
-    assert cache.compose(part("1.2.3.1"), request_id="mine", name="mine").id == first.id
+    for name in ("mine", ""):
+        first = cache.compose(part("1.2.3.1"), request_id=f"id-{name}", name=name, force=True)
+        inputs(cache, first)
+        again = cache.compose(part("1.2.3.1"), request_id=f"id-{name}", name=name, force=True)
+        assert (again.id, again.name) == (first.id, first.name)
 
 
 def test_a_series_that_grows_leaves_its_job_as_it_was(cache: Cache) -> None:
