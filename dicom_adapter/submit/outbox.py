@@ -23,6 +23,7 @@ from dicom_adapter.model import (
     Caller,
     JobRequest,
     OnMismatch,
+    Requirements,
     StoredInstance,
     Submission,
     input_of,
@@ -52,6 +53,8 @@ class Outbox:
         self._client = client
         self._locate = locate
         self._accepted = accepted
+        #: What pipelines require, as far as it was asked for in this run of the thread's work.
+        self._requirements: dict[str, Requirements | None] = {}
         self._worker = Worker("outbox", self._work, clock)
 
     def start(self) -> None:
@@ -67,6 +70,8 @@ class Outbox:
         self._worker.stop(timeout)
 
     def _work(self) -> datetime | None:
+        # Asked once for all that is due now: after an outage that is much, and it waits.
+        self._requirements.clear()
         while not self._worker.stopping:
             with self._ledger.read() as tx:
                 # One at a time: a more urgent one may come while the platform makes us wait.
@@ -100,8 +105,10 @@ class Outbox:
             self._accepted()
 
     def _unmet(self, request: JobRequest, members: Sequence[StoredInstance]) -> list[Unmet]:
-        # Asked each time: it may have been changed since the last one.
-        requires = self._client.requirements(request.pipeline)
+        name = request.pipeline
+        if name not in self._requirements:
+            self._requirements[name] = self._client.requirements(name)
+        requires = self._requirements[name]
         return [] if requires is None else unmet_by(request, members, requires)
 
     def _makes_a_job(self, submission: Submission) -> bool:
