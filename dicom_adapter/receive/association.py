@@ -89,7 +89,9 @@ class Association:
             if self._exchange is not None:
                 self._exchange.flush()
         except ProtocolError as error:
-            self._abort(error.reason, f"the peer broke the protocol: {error}")
+            # What still comes after the end is passed over (PS3.8 table 9-10: Sta13, AA-6).
+            if self._state is not State.ENDED:
+                self._abort(error.reason, f"the peer broke the protocol: {error}")
         except Exception as error:  # noqa: BLE001 - whatever a peer sends, it ends nothing else
             self._abort(pdu.NOT_SPECIFIED, "internal error", **fingerprint(error))
         else:

@@ -11,8 +11,6 @@ from functools import lru_cache
 from struct import Struct
 from typing import Literal
 
-from pydicom.uid import UID
-
 from dicom_adapter.errors import UnreadableInstanceError
 
 UNDEFINED = 0xFFFFFFFF
@@ -27,6 +25,10 @@ INFLATED_BYTES = 1024 * 1024
 
 IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+# Deflated as a whole: PS3.5 section A.5, and with a reference to pixels by JPIP A.7 and A.12.
+_DEFLATED = frozenset(
+    {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
+)
 
 # Explicit VRs with two reserved bytes and a length of 32 bits; all others have 16 (PS3.5 7.1.2).
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
@@ -34,6 +36,9 @@ _SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL
 # Of items and what ends them (PS3.5 section 7.5); implicit VR is always little endian, where the
 # group is the low half of a tag that is read as one number.
 _DELIMITING_GROUP = 0xFFFE
+# How (0002,eeee) begins in a file. In front of a data set it would belong to the file's own meta
+# information for those who read that to its last element, and name another transfer syntax.
+_FILE_META_GROUP = b"\x02\x00"
 _HEADER = 8
 _LONG_HEADER = 12
 
@@ -114,6 +119,8 @@ class Walk:
     def _steps(self, data: bytes | memoryview, at: int) -> int:
         """Step from header to header; return where the first one is that is not here whole."""
         end = len(data)
+        if not self._offset and data[:2] == _FILE_META_GROUP:
+            raise self._broken(at, "it begins with file meta information")
         while end - at >= _HEADER:
             holds, implicit = self._levels[-1] if self._levels else (_ELEMENTS, self._implicit)
             if holds is _ITEMS:
@@ -231,13 +238,8 @@ class DeflatedWalk:
         return self._walk.finish()
 
 
-@lru_cache(maxsize=128)
-def _is_deflated(transfer_syntax_uid: str) -> bool:
-    return UID(transfer_syntax_uid).is_deflated
-
-
 def walk_of(transfer_syntax_uid: str, wanted: Collection[int]) -> Walk | DeflatedWalk:
     """Return the walk that fits a transfer syntax."""
-    if _is_deflated(transfer_syntax_uid):
+    if transfer_syntax_uid in _DEFLATED:
         return DeflatedWalk(wanted)
     return Walk(transfer_syntax_uid, wanted)

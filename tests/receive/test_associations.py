@@ -10,6 +10,7 @@ import pytest
 from dicom_adapter import service
 from dicom_adapter.errors import StartError
 from dicom_adapter.model import StoredInstance
+from tests.receive.hostile import unmoved
 from tests.receive.support import CT, Log, config, free_port, receiving
 from tests.receive.wire import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, associate_rq, raw, store_rq
 from tests.support import PATIENCE, SUCCESS, association, make_instance, running, send
@@ -84,12 +85,14 @@ def test_a_place_is_free_as_soon_as_its_peer_has_gone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("last", [b"", b"\x07\0\0\0\0\x04\0\0\0\0", b"\x0f\0\0\0\0\0", b"\x04\0"])
 def test_a_place_is_free_however_its_peer_goes(tmp_path: Path, log: Log, last: bytes) -> None:
     """Abort, nonsense, half a PDU, or just gone: nothing holds the place for ever."""
-    with receiving(tmp_path, config("max_associations: 1")) as adapter:
+    told = "association.ended" if last[:1] in {b"\x07", b"\x0f"} else "association.lost"
+    with receiving(tmp_path, config("max_associations: 1")) as adapter, unmoved(adapter):
+        before = len(log.of(told))
         with raw(adapter.port) as peer:
             peer.send(associate_rq())
             peer.read()
             peer.send(last)
-        log.wait_for("association.ended" if last[:1] in {b"\x07", b"\x0f"} else "association.lost")
+        log.wait_for(told, before + 1)
         assert adapter.listener.associations() == 0
         assert send(adapter.port, [make_instance()]) == [SUCCESS]
 

@@ -124,6 +124,21 @@ def test_a_clock_that_is_set_moves_no_deadline(
             assert peer.status() == 0
 
 
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a32_a_clock_that_is_set_keeps_every_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Who stops is aborted in time also by a clock that goes back to before it began."""
+    real = time.time
+    with hurried(tmp_path, progress=0.3) as adapter, unmoved(adapter), established(adapter) as peer:
+        began = time.monotonic()
+        peer.send(COMMANDED)
+        monkeypatch.setattr(time, "time", lambda: real() + hours * 3600)
+        assert aborted(peer) == "2/0"
+        assert 0.3 <= time.monotonic() - began < 5
+        monkeypatch.undo()
+
+
 def test_a_thousand_silent_connections_keep_nobody_out(adapter: Receiving) -> None:
     """They cost a descriptor each, and no time."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -110,15 +110,20 @@ def test_what_is_not_configured_is_let_in(tmp_path: Path) -> None:
     assert (kind, content.count(ANSWER)) == (ASSOCIATE_AC, 0)
 
 
-def test_it_can_be_required_by_an_ae_title_alone(tmp_path: Path) -> None:
+def test_it_can_be_required_by_an_ae_title_alone(tmp_path: Path, log: Log) -> None:
     """Elsewhere nobody needs one; but a wrong one is wrong everywhere."""
     keys = config(USERS, "TEST", "SAFE: require_user: true")
     with receiving(tmp_path, keys) as adapter, warm(adapter), unmoved(adapter):
         assert answer(adapter.port, associate_rq())[0] == ASSOCIATE_AC
         assert answer(adapter.port, associate_rq(b"SAFE")) == ABSENT
-        assert answer(adapter.port, identified(*ALICE, called=b"SAFE"))[0] == ASSOCIATE_AC
+        for wants in (True, False):
+            request = identified(*ALICE, wants=wants, called=b"SAFE")
+            kind, content = answer(adapter.port, request)
+            assert (kind, content.count(ANSWER)) == (ASSOCIATE_AC, wants)
         assert answer(adapter.port, identified(2, b"alice", b"password")) == WRONG
         assert answer(adapter.port, identified(2, b"bob", SECRET)) == WRONG
+    for told in (SECRET, b"password"):
+        assert told.decode() not in log.text
 
 
 def test_guessing_holds_up_nobody(tmp_path: Path) -> None:
@@ -185,6 +190,24 @@ def test_the_right_token_is_let_in(tmp_path: Path, log: Log, processes: int) -> 
         assert [line["user"] for line in log.of("association.accepted")] == ["scanner 3"]
     for sent in (token(), *wrong):
         assert sent.decode("latin-1").rpartition(".")[0] not in log.text or b"." not in sent
+
+
+def test_a15_a_token_leaves_nothing(tmp_path: Path, log: Log) -> None:
+    """Right, wrong or absent where one is required: the others are served, and none is told."""
+    key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    (tmp_path / "idp.pem").write_bytes(public(key))
+    claims = {"sub": "scanner 3", "iss": "idp", "aud": "us", "exp": int(time.time()) + 60}
+    right, forged = (jwt.encode(claims, signer, "ES256").encode() for signer in (key, other))
+    keys = f"{USERS}, jwt: {{key: idp.pem, issuer: idp, audience: us}}"
+    text = config(keys, "TEST", "SAFE: require_user: true")
+    with receiving(tmp_path, text) as adapter, warm(adapter), unmoved(adapter):
+        kind, content = answer(adapter.port, identified(5, right, called=b"SAFE"))
+        assert (kind, content.count(ANSWER)) == (ASSOCIATE_AC, 1)
+        assert answer(adapter.port, identified(5, forged)) == WRONG
+        assert answer(adapter.port, identified(5, forged, called=b"SAFE")) == WRONG
+        assert answer(adapter.port, associate_rq(b"SAFE")) == ABSENT
+    for token in (right, forged):
+        assert token.decode() not in log.text
 
 
 def test_the_command_makes_a_hash(tmp_path: Path) -> None:

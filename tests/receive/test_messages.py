@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dicom_adapter.receive import message
+from dicom_adapter.receive import intake, message
+from dicom_adapter.receive.spool import Spool
 from tests.receive.hostile import (
     COMMAND,
     CT_CONTEXT,
@@ -157,7 +158,9 @@ def test_a_data_set_over_the_limit_is_refused_when_it_has_come(tmp_path: Path) -
         assert peer.status() == 0
 
 
-def test_an_endless_data_set_is_aborted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_data_set_is_aborted(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody has to be answered who never ends."""
     monkeypatch.setattr(message, "_PATIENCE_BYTES", 2**20)
     with (
@@ -169,6 +172,43 @@ def test_an_endless_data_set_is_aborted(tmp_path: Path, monkeypatch: pytest.Monk
         fragment = p_data(value(CT_CONTEXT, DATA, bytes(100_000)))
         with pytest.raises(ConnectionError):
             send_for_ever(peer, fragment)
+        (line,) = log.wait_for("association.aborted")
+        assert line["abort"] == "2/6"
+
+
+def test_b9_an_endless_data_set_leaves_the_reserve(
+    adapter: Receiving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The free space is looked at again while it comes; the rest of it is read and dropped."""
+    looks = iter([0])
+    monkeypatch.setattr(intake, "_BYTES_PER_LOOK", 2**20)
+    with unmoved(adapter), established(adapter) as peer:
+        with monkeypatch.context() as patch:
+            # As much as is asked for, and when it is looked at again less than that.
+            patch.setattr(Spool, "free", lambda _: next(looks, -1))
+            peer.send(p_data(value(CT_CONTEXT, COMMAND | LAST, command(GOOD.fields))))
+            padding = struct.pack("<HH2s2xL", 0xFFFC, 0xFFFC, b"OB", 0xFFFFFFFE)
+            peer.send(p_data(value(CT_CONTEXT, DATA, GOOD.data + padding)))
+            for _ in range(20):
+                peer.send(p_data(value(CT_CONTEXT, DATA, bytes(100_000))))
+            assert len(adapter.files()) == len(adapter.stored())
+            peer.send(p_data(value(CT_CONTEXT, DATA | LAST, b"")))
+            assert peer.status() == 0xA700
+        peer.send(store(good_instance()))
+        assert peer.status() == 0
+
+
+def test_a8_below_the_reserve_only_storing_is_refused(
+    adapter: Receiving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who can be told that the disk is full is let in, and may try again over the same one."""
+    with unmoved(adapter), established(adapter) as peer:
+        with monkeypatch.context() as patch:
+            patch.setattr(Spool, "free", lambda _: -1)
+            peer.send(store(GOOD) + echo())
+            assert [peer.status(), peer.status()] == [0xA700, 0]
+        peer.send(store(GOOD))
+        assert peer.status() == 0
 
 
 def test_a_large_instance_is_never_in_memory(adapter: Receiving) -> None:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.receive.hostile import unmoved
 from tests.receive.support import (
     CT,
     EXPLICIT,
     IMPLICIT,
     MR,
     VERIFICATION,
+    Log,
     config,
     free_port,
     receiving,
@@ -22,6 +24,7 @@ from tests.support import association
 SOURCES = """
 sources:
   CT1: {ae_title: CT1, host: 127.0.0.1}
+  SCU: {ae_title: SCU, host: 127.0.0.1}
   MR1: {ae_title: MR1, host: 10.1.2.3}
   MR2: {ae_title: MR1, host: 192.168.0.0/16}
   NET: {ae_title: NET, host: 127.0.0.0/8}
@@ -77,7 +80,7 @@ def test_a_title_with_a_port_of_its_own_is_reached_there_only(tmp_path: Path) ->
 @pytest.mark.dcmtk
 def test_an_unknown_called_title_is_rejected_1_1_7(tmp_path: Path) -> None:
     """DCMTK is told that the called AE title is not recognized, and so are we all."""
-    with receiving(tmp_path) as adapter:
+    with receiving(tmp_path) as adapter, unmoved(adapter):
         code, said = echo(adapter.port, "NOBODY")
         assert rejection(adapter.port, b"NOBODY", b"SCU") == (1, 1, 7)
     assert code != 0
@@ -102,10 +105,12 @@ def test_case_counts_and_spaces_around_do_not(tmp_path: Path) -> None:
         ("SIX", "address matches no source of this calling AE title"),
     ],
 )
-def test_an_unknown_source_is_rejected_1_1_3(tmp_path: Path, calling: str, why: str) -> None:
+def test_an_unknown_source_is_rejected_1_1_3(
+    tmp_path: Path, log: Log, calling: str, why: str
+) -> None:
     """With reject_unknown_sources, AE title and address must belong to one source."""
     text = config("reject_unknown_sources: true", more=SOURCES)
-    with receiving(tmp_path, text) as adapter:
+    with receiving(tmp_path, text) as adapter, unmoved(adapter):
         code, said = echo(adapter.port, "TEST", calling)
         assert rejection(adapter.port, b"TEST", calling.encode()) == (1, 1, 3)
         (seen,) = adapter.listener.rejections()
@@ -113,6 +118,8 @@ def test_an_unknown_source_is_rejected_1_1_3(tmp_path: Path, calling: str, why: 
     assert "Reason: Calling AE Title Not Recognized" in said
     assert (seen.calling_ae_title, seen.address, seen.why) == (calling, "127.0.0.1", why)
     assert seen.count == 2
+    told = [(line["level"], line["rejection"]) for line in log.of("association.rejected")]
+    assert told == [("warning", "1/1/3")] * 2
 
 
 @pytest.mark.dcmtk
@@ -135,20 +142,27 @@ def test_any_source_gets_in_when_none_is_required(tmp_path: Path) -> None:
     [b"", b" " * 16, b"CT\n1", b"CT\0\0", b"CT\\1", b"CT\x1b[31m", b"C\xc3\xa91", b"\xff" * 16],
 )
 def test_a_calling_title_outside_the_repertoire_is_rejected_1_1_3(
-    tmp_path: Path, calling: bytes
+    tmp_path: Path, log: Log, calling: bytes
 ) -> None:
     """Blank, control characters, backslash and other than ASCII: rejected, never aborted."""
-    with receiving(tmp_path) as adapter:
+    with receiving(tmp_path) as adapter, unmoved(adapter):
         assert rejection(adapter.port, b"TEST", calling) == (1, 1, 3)
+    (line,) = log.of("association.rejected")
+    assert str(line["calling"]).isprintable()
+    assert str(line["calling"]).isascii()
 
 
 @pytest.mark.parametrize("called", [b"", b"TEST\0", b"TE\nST", b"T\xcbST", b"TEST\n"])
 def test_a_called_title_outside_the_repertoire_is_rejected_1_1_7(
-    tmp_path: Path, called: bytes
+    tmp_path: Path, log: Log, called: bytes
 ) -> None:
     """A called AE title that only looks like ours is not ours."""
-    with receiving(tmp_path, config("", "TEST", "'T?ST'", "'TE?ST'")) as adapter:
+    text = config("", "TEST", "'T?ST'", "'TE?ST'")
+    with receiving(tmp_path, text) as adapter, unmoved(adapter):
         assert rejection(adapter.port, called, b"SCU") == (1, 1, 7)
+    (line,) = log.of("association.rejected")
+    assert str(line["called"]).isprintable()
+    assert str(line["called"]).isascii()
 
 
 def test_ipv6_is_listened_on_and_matched(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import DAY, SERVER, Authority
-from tests.receive.hostile import unmoved
+from tests.receive.hostile import good_instance, unmoved
 from tests.receive.support import (
     CT,
     Log,
@@ -94,6 +94,17 @@ def answer(port: int, context: ssl.SSLContext, calling: bytes = b"CT1") -> tuple
             return peer.read()
     except OSError:
         return 0, b""
+
+
+def alert(port: int, context: ssl.SSLContext) -> str:
+    """Return the alert by which TLS is refused, as OpenSSL names it; empty without one."""
+    try:
+        with secured(port, context) as peer:
+            peer.send(associate_rq())
+            peer.read()
+    except ssl.SSLError as error:
+        return error.reason
+    return ""
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -246,8 +257,8 @@ def test_who_is_not_trusted_is_refused(
     prepare(authority)
     context = client(tmp_path, name)
     context.minimum_version = context.maximum_version = version
-    with served(tmp_path) as (_, port):
-        assert answer(port, context)[0] == 0
+    with served(tmp_path) as (adapter, port), unmoved(adapter):
+        assert "ALERT" in alert(port, context)
         (line,) = log.wait_for("tls.refused")
         assert (line["why"], line["level"], line["port"]) == (why, "warning", port)
         assert line["address"] == "127.0.0.1"
@@ -261,7 +272,7 @@ def test_a_client_that_does_not_trust_us_says_so(
     """Its alert is told: the fault is to be looked for in our certificate, or at the client."""
     del authority
     Authority(tmp_path, "other")
-    with served(tmp_path) as (_, port):
+    with served(tmp_path) as (adapter, port), unmoved(adapter):
         assert answer(port, client(tmp_path, ca="other.pem"))[0] == 0
         (line,) = log.wait_for("tls.refused")
     assert line["why"] == "the peer gives up: unknown ca"
@@ -273,13 +284,20 @@ def test_a_client_without_certificate_where_none_is_required(
     """It is served; one with a certificate that is not trusted is refused all the same."""
     Authority(tmp_path, "other").issue("stranger")
     del authority
-    with served(tmp_path, "require_client_certificate: false") as (_, port):
+    with (
+        served(tmp_path, "require_client_certificate: false") as (adapter, port),
+        unmoved(adapter),
+    ):
         assert answer(port, client(tmp_path, ""))[0] == ASSOCIATE_AC
         assert answer(port, client(tmp_path, "stranger"))[0] == 0
 
 
-def _weak_version(context: ssl.SSLContext) -> None:
-    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+def _weak_version(version: ssl.TLSVersion) -> Callable[[ssl.SSLContext], None]:
+    def choose(context: ssl.SSLContext) -> None:
+        context.minimum_version = context.maximum_version = version
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+
+    return choose
 
 
 def _weak_ciphers(ciphers: str) -> Callable[[ssl.SSLContext], None]:
@@ -290,17 +308,18 @@ def _weak_ciphers(ciphers: str) -> Callable[[ssl.SSLContext], None]:
     return choose
 
 
-@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
 @pytest.mark.parametrize(
     "weaken",
     [
-        _weak_version,
+        _weak_version(ssl.TLSVersion.TLSv1),
+        _weak_version(ssl.TLSVersion.TLSv1_1),
         _weak_ciphers("ECDHE-ECDSA-AES256-SHA384"),
         _weak_ciphers("eNULL"),
         _weak_ciphers("aNULL"),
         _weak_ciphers("AES128-GCM-SHA256"),
     ],
-    ids=["TLS 1.1", "CBC", "no encryption", "no authentication", "no forward secrecy"],
+    ids=["TLS 1.0", "TLS 1.1", "CBC", "no encryption", "no authentication", "no forward secrecy"],
 )
 def test_weak_cryptography_is_refused(
     tmp_path: Path, authority: Authority, log: Log, weaken: Callable[[ssl.SSLContext], None]
@@ -309,7 +328,7 @@ def test_weak_cryptography_is_refused(
     del authority
     context = client(tmp_path)
     weaken(context)
-    with served(tmp_path) as (_, port):
+    with served(tmp_path) as (adapter, port), unmoved(adapter):
         assert answer(port, context)[0] == 0
         log.wait_for("tls.refused")
 
@@ -319,6 +338,7 @@ sources:
   CT1: {ae_title: CT1, host: 127.0.0.1, certificate: CT1.hospital.example}
   MR1: {ae_title: MR1, host: 127.0.0.1, certificate: MR1}
   OLD: {ae_title: OLD, host: 127.0.0.1}
+  SCU: {ae_title: SCU, host: 127.0.0.1}
 """
 
 
@@ -328,7 +348,10 @@ def test_a_source_is_bound_to_its_certificate(
     """By common name or DNS name, whatever the case; RJ 1/1/3 with another one, or without TLS."""
     authority.issue("MR1")
     refused = ASSOCIATE_RJ, bytes((0, 1, 1, 3))
-    with served(tmp_path, dicom="reject_unknown_sources: true", rest=BOUND) as (adapter, port):
+    with (
+        served(tmp_path, dicom="reject_unknown_sources: true", rest=BOUND) as (adapter, port),
+        unmoved(adapter),
+    ):
         ct, mr = client(tmp_path), client(tmp_path, "MR1")
         assert answer(port, ct, b"CT1")[0] == ASSOCIATE_AC
         assert answer(port, mr, b"MR1")[0] == ASSOCIATE_AC
@@ -383,7 +406,7 @@ def test_nothing_is_renegotiated(tmp_path: Path, authority: Authority) -> None:
         names[1],
         "-CAfile",
     ]
-    with served(tmp_path) as (_, port):
+    with served(tmp_path) as (adapter, port), unmoved(adapter):
         done = subprocess.run(
             [*words, names[2], "-connect", f"127.0.0.1:{port}"],
             input=b"R\n",
@@ -403,7 +426,7 @@ def test_nothing_is_resumed_beyond_a_reload(
     late = authority.issue("late")
     context = client(tmp_path, "late")
     context.minimum_version = context.maximum_version = version
-    with served(tmp_path) as (adapter, port):
+    with served(tmp_path) as (adapter, port), unmoved(adapter):
         with secured(port, context) as peer:
             peer.send(associate_rq())
             assert peer.read()[0] == ASSOCIATE_AC
@@ -420,3 +443,38 @@ def test_nothing_is_resumed_beyond_a_reload(
         ):
             again.sendall(associate_rq())
             assert not again.recv(1)
+
+
+def test_c6_a_replaced_certificate_drops_nobody(
+    tmp_path: Path, authority: Authority, log: Log
+) -> None:
+    """Who is inside stores on; the next one sees the new one, whose end is told in time."""
+    context, instance = client(tmp_path), good_instance()
+    with served(tmp_path) as (adapter, port), unmoved(adapter):
+        before = _serial(port, context)
+        with secured(port, context) as peer:
+            peer.send(associate_rq())
+            assert peer.read()[0] == ASSOCIATE_AC
+            message = store_rq(CT.encode(), instance.uid, instance.data)
+            peer.send(message[:500])
+            authority.issue("service", usage=SERVER, ends=29 * DAY)
+            assert not log.of("tls.expiring")
+            adapter.listener.reload(
+                settings_of(tmp_path, (tmp_path / "dicom-adapter.yaml").read_text())
+            )
+            assert _serial(port, context) != before
+            peer.send(message[500:])
+            assert peer.status() == SUCCESS
+            peer.send(RELEASE_RQ)
+            assert peer.read()[0] == RELEASE_RP
+        (line,) = log.of("tls.expiring")
+    assert line["level"] == "warning"
+
+
+def _serial(port: int, context: ssl.SSLContext) -> object:
+    """Return the serial number of the certificate that the service shows."""
+    with secured(port, context) as peer:
+        assert isinstance(peer.connection, ssl.SSLSocket)
+        found = peer.connection.getpeercert()
+    assert found
+    return found["serialNumber"]

@@ -27,7 +27,7 @@ from tests.receive.hostile import (
     unmoved,
     value,
 )
-from tests.receive.support import CT, EXPLICIT, Log, Receiving, receiving
+from tests.receive.support import CT, EXPLICIT, IMPLICIT, Log, Receiving, receiving
 from tests.receive.wire import ASSOCIATE_AC, ASSOCIATE_RJ, RELEASE_RP, RELEASE_RQ, pdu, raw
 
 GOOD = good_instance()
@@ -50,6 +50,7 @@ BEFORE = {
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "2/1"),
     "4 GiB": (struct.pack(">BxL", 0x01, 0xFFFFFFFF), "2/6"),
     "more than 1 MiB": (struct.pack(">BxL", 0x01, 2**20 + 1) + bytes(1000), "2/6"),
+    "5 MiB, all of it": (pdu(0x01, bytes(5 * 2**20)), "2/6"),
     "too short": (pdu(0x01, bytes(67)), "2/6"),
     "no context": (request([]), "2/6"),
     "an id twice": (request([CONTEXTS[0], CONTEXTS[0]]), "2/6"),
@@ -167,6 +168,41 @@ def test_what_is_beyond_us_is_ignored(adapter: Receiving, log: Log, case: str) -
     assert "SECRET" not in log.text
 
 
+def results(answer: bytes) -> dict[int, int]:
+    """Return the result of each presentation context in an A-ASSOCIATE-AC (PS3.8 table 9-18)."""
+    found: dict[int, int] = {}
+    at = 68
+    while at < len(answer):
+        kind, length = struct.unpack_from(">BxH", answer, at)
+        if kind == 0x21:
+            found[answer[at + 4]] = answer[at + 6]
+        at += 4 + length
+    return found
+
+
+PROPOSED: dict[int, tuple[str, str, int]] = {
+    1: (CT, EXPLICIT, 0),
+    3: ("1.2.840.10008.1.20.1", IMPLICIT, 3),  # Storage Commitment Push Model
+    5: ("1.2.840.10008.5.1.4.1.2.2.1", IMPLICIT, 3),  # Study Root Query/Retrieve - FIND
+    7: ("1.3.12.2.1107.5.9.1", EXPLICIT, 3),  # private
+    9: ("1.2.3.4.5", EXPLICIT, 3),
+    11: (CT, "1.2.3.4.5", 4),
+}
+
+
+def test_a9_each_context_gets_its_own_result(adapter: Receiving) -> None:
+    """What is offered is taken beside storage commitment and others, which are not."""
+    with unmoved(adapter), raw(adapter.port) as peer:
+        peer.send(request([(n, uid, (syntax,)) for n, (uid, syntax, _) in PROPOSED.items()]))
+        kind, answer = peer.read()
+        assert kind == ASSOCIATE_AC
+        assert results(answer) == {n: result for n, (*_, result) in PROPOSED.items()}
+        peer.send(store(good_instance()))
+        assert peer.status() == 0
+        peer.send(p_data(value(3, COMMAND | LAST, command({0x0100: 0x0130}))))
+        assert aborted(peer) == "2/5"
+
+
 def test_no_context_at_all_is_still_an_answer(adapter: Receiving) -> None:
     """A peer whose every context is refused gets each result, and may release."""
     contexts = [(1, "1.2.3.4", (EXPLICIT,)), (3, CT, ("1.2.3.5",))]
@@ -174,7 +210,7 @@ def test_no_context_at_all_is_still_an_answer(adapter: Receiving) -> None:
         peer.send(request(contexts))
         kind, answer = peer.read()
         assert kind == ASSOCIATE_AC
-        assert answer.count(bytes([1, 0, 3, 0])) == answer.count(bytes([3, 0, 4, 0])) == 1
+        assert results(answer) == {1: 3, 3: 4}
         peer.send(RELEASE_RQ)
         assert peer.read()[0] == RELEASE_RP
 
@@ -188,3 +224,25 @@ def test_a_release_in_the_middle_of_a_message_is_answered(adapter: Receiving, lo
             assert is_closed(peer)
         (line,) = log.wait_for("association.ended", 2)[1:]
         assert line["stored"] == 0
+
+
+@pytest.mark.parametrize("more", [RELEASE_RQ, pdu(0x06, bytes(4)), p_data(STORE), pdu(0x0F, b"x")])
+def test_a30_what_comes_after_a_release_is_passed_over(
+    adapter: Receiving, log: Log, more: bytes
+) -> None:
+    """The release is answered once, and nothing else is said any more (PS3.8 table 9-10)."""
+    with unmoved(adapter), established(adapter) as peer:
+        peer.send(RELEASE_RQ + more)
+        assert peer.read()[0] == RELEASE_RP
+        assert is_closed(peer)
+    assert log.of("association.aborted") == []
+
+
+def test_a19_a_port_scan_is_one_line(adapter: Receiving, log: Log) -> None:
+    """Who only looks whether the port is open leaves that behind, and nothing else."""
+    with unmoved(adapter):
+        before = len(log.lines)
+        with raw(adapter.port):
+            pass
+        (line,) = log.wait_for("association.none")
+        assert log.lines[before:] == [line]
