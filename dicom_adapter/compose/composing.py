@@ -27,7 +27,6 @@ from dicom_adapter.model import (
     DEFAULT_PROJECT,
     Caller,
     IndexedInstance,
-    InputFile,
     JobInput,
     JobRequest,
     Part,
@@ -35,6 +34,7 @@ from dicom_adapter.model import (
     Requirements,
     SeriesSummary,
     StudySummary,
+    chosen_input,
     job_name,
 )
 from dicom_adapter.model.paging import page_of, token_of
@@ -381,14 +381,8 @@ def _problems(items: Sequence[Sequence[Selected]], *, several_patients: bool) ->
 
 
 def _input(selected: Selected) -> JobInput:
-    selection = selected.selection
-    files = (
-        InputFile(one.stored.id, one.stored.sha256, one.stored.sop_instance_uid)
-        for one in selection.instances
-    )
-    return JobInput(
-        selected.series.study_uid,
-        selected.series.uid,
-        label_of(selection.range, selection.order),
-        tuple(files),
+    series, selection = selected.series, selected.selection
+    label = label_of(selection.range, selection.order)
+    return chosen_input(
+        series.study_uid, series.uid, label, (one.stored for one in selection.instances)
     )

@@ -79,10 +79,8 @@ def add(
     What was let go meanwhile does not come in.
     """
     ids = [stored.id for stored, _ in found]
-    for portion in portions([*ids, *unread]):
-        tx.execute(delete(unindexed).where(unindexed.c.instance_id.in_(portion)))
-    # Once more, where it came again: what it says now is what counts.
-    forget(tx, ids)
+    # Also what is there from before, where it came again: what it says now is what counts.
+    forget(tx, [*ids, *unread])
     kept = {
         one
         for portion in portions(ids)

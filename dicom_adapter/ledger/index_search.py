@@ -122,20 +122,16 @@ def to_release(
     tx: Connection, study: str, series: str | None = None, ae_title: str | None = None
 ) -> tuple[list[str], int]:
     """Return what may be let go of a study or series, and how many instances groups still need."""
-    query = (
-        select(instance_table.c.id, groups.c.state)
-        .select_from(indexed_instances)
-        .join(instance_table, instance_table.c.id == indexed_instances.c.instance_id)
-        .outerjoin(groups, groups.c.id == instance_table.c.group_id)
-        .where(indexed_instances.c.study_uid == study)
-    )
+    query = select(indexed_instances.c.instance_id).where(indexed_instances.c.study_uid == study)
     if series is not None:
         query = query.where(indexed_instances.c.series_uid == series)
     if ae_title is not None:
-        query = query.where(instance_table.c.ae_title == ae_title)
-    rows = tx.execute(query).all()
-    free = [row.id for row in rows if row.state not in UNDECIDED]
-    return free, len(rows) - len(free)
+        query = query.join(
+            instance_table, instance_table.c.id == indexed_instances.c.instance_id
+        ).where(instance_table.c.ae_title == ae_title)
+    ids = list(tx.scalars(query))
+    free = not_needed(tx, ids)
+    return free, len(ids) - len(free)
 
 
 def not_needed(tx: Connection, ids: Iterable[str]) -> list[str]:

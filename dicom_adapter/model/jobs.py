@@ -343,9 +343,15 @@ def input_of(study: str, series: str, instances: Iterable[StoredInstance]) -> Jo
         number = instance.instance_number
         return number is None, number or 0
 
-    ordered = sorted(instances, key=place)
-    files = (InputFile(one.id, one.sha256, one.sop_instance_uid) for one in ordered)
-    return JobInput(study, series, WHOLE, tuple(files))
+    return chosen_input(study, series, WHOLE, sorted(instances, key=place))
+
+
+def chosen_input(
+    study: str, series: str, range_: str, instances: Iterable[StoredInstance]
+) -> JobInput:
+    """Return what was chosen of a series, in its order."""
+    files = (InputFile(one.id, one.sha256, one.sop_instance_uid) for one in instances)
+    return JobInput(study, series, range_, tuple(files))
 
 
 def safe_name(text: str) -> str:

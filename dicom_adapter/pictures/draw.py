@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from dicom_adapter.errors import DicomAdapterError
+from dicom_adapter.pictures.drawing import REFUSED
 from dicom_adapter.pictures.picture import montage, render
 
-REFUSED = 3
 _CPU_SECONDS = 120
 _MEMORY_BYTES = 4 * 1024**3
 

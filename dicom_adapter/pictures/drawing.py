@@ -16,12 +16,14 @@ from dicom_adapter.errors import (
     NotFoundError,
     UnavailableError,
 )
-from dicom_adapter.pictures.draw import REFUSED
 
 #: So many are drawn at a time, and the others wait so long for their turn and their picture.
 AT_A_TIME = 2
 PATIENCE_SECONDS = 45.0
 LONGEST = 1024
+#: What the process ends with where it says why there is no picture. It is named here, since only
+#: that process is to load what pictures are drawn with.
+REFUSED = 3
 _MODULE = "dicom_adapter.pictures.draw"
 _KINDS = {kind.__name__: kind for kind in (NoPictureError, NotFoundError, UnavailableError)}
 

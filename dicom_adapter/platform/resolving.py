@@ -11,15 +11,15 @@ from dicom_adapter.model import (
     WHOLE,
     Duplicates,
     IndexedInstance,
-    InputFile,
     Job,
     JobInput,
     Placement,
     StoredInstance,
+    chosen_input,
     input_of,
 )
 from dicom_adapter.platform.workspace import Sources
-from dicom_adapter.ranges import open_range, select
+from dicom_adapter.ranges import Order, Whole, open_range, select
 
 CURE = "rerun it without re-resolving"
 
@@ -57,12 +57,12 @@ class Resolver:
                 "reresolve", f"{job.name} is of no AE title, so its series cannot grow: {CURE}"
             )
         with self._ledger.read() as tx:
-            return tuple(
-                self._now(tx, job, series, own) if open_range(series.range) else series
-                for series in inputs
-            )
+            return tuple(self._now(tx, job, series, own) for series in inputs)
 
     def _now(self, tx: Connection, job: Job, series: JobInput, own: Sources) -> JobInput:
+        grows = open_range(series.range)
+        if grows is None:
+            return series
         before = [file.instance_id for file in series.files]
         ids = {*before, *stock.of_series(tx, job.ae_title, series.study, series.series)}
         found = instances.known(tx, ids, self._locate)
@@ -81,25 +81,24 @@ class Resolver:
         seen = {(one.sop_instance_uid, one.sha256): one for one in rule.seen(here)}
         if series.range == WHOLE:
             return input_of(series.study, series.series, seen.values())
-        return self._part(tx, job, series, tuple(seen.values()))
+        return self._part(tx, job, series, list(seen.values()), grows)
 
     def _part(
-        self, tx: Connection, job: Job, series: JobInput, here: Sequence[StoredInstance]
+        self,
+        tx: Connection,
+        job: Job,
+        series: JobInput,
+        here: Sequence[StoredInstance],
+        wanted: tuple[Whole, Order],
     ) -> JobInput:
-        chosen = open_range(series.range)
-        if chosen is None:
-            return series
         indexed = index_search.members(tx, series.study, series.series, self._locate)
         places = {one.stored.id: one for one in indexed}
         found = [places.get(one.id) or IndexedInstance(one, Placement(), frames=1) for one in here]
-        selection = select(found, *chosen)
+        selection = select(found, *wanted)
         if selection.problems:
             raise WrongStateError(f"{job.name}: {'; '.join(selection.problems)}")
-        files = (
-            InputFile(one.stored.id, one.stored.sha256, one.stored.sop_instance_uid)
-            for one in selection.instances
-        )
-        return JobInput(series.study, series.series, series.range, tuple(files))
+        chosen = (one.stored for one in selection.instances)
+        return chosen_input(series.study, series.series, series.range, chosen)
 
 
 def _check_before(job: Job, series: JobInput, found: Sequence[StoredInstance]) -> None:

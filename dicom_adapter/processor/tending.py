@@ -23,18 +23,20 @@ class Tending:
         self._ledger = ledger
         self._clock = clock
         self._is_wanted = type(processor).tend is not JobProcessorBase.tend
-        self._not_before = self._at = clock.now()
+        self._not_before = clock.now()
+        #: When it is called next; None: not before it is wanted.
+        self._at: datetime | None = self._not_before
 
     def want(self) -> None:
         """Have it called soon: something was handled."""
-        self._at = min(self._at, self._not_before)
+        self._at = self._not_before
 
     def work(self) -> tuple[datetime | None, BaseException | None]:
         """Call it, if it is time; return when it is to be called next, and what went wrong."""
         if not self._is_wanted:
             return None, None
         now = self._clock.now()
-        if self._at > now:
+        if self._at is None or self._at > now:
             return self._at, None
         asked: list[float | None] = []
         call = self._calls.make(lambda: asked.append(self._processor.tend(now)))
@@ -43,7 +45,7 @@ class Tending:
         if error is not None:
             self._at = now + _AFTER_FAILURE
         elif asked[0] is None:
-            self._at = datetime.max.replace(tzinfo=now.tzinfo)
+            self._at = None
         else:
             self._at = max(self._not_before, now + timedelta(seconds=min(asked[0], 1e9)))
         return self._at, error
