@@ -19,6 +19,7 @@ from dicom_adapter.cli.common import (
     ask_first,
     connect,
     group,
+    paged,
 )
 from dicom_adapter.cli.output import counted, plain, print_rows, print_values
 from dicom_adapter.errors import NotFoundError
@@ -101,12 +102,8 @@ def deliveries(
 ) -> Iterator[webhooks_pb2.Delivery]:
     """Yield the deliveries in these states, page by page, the newest first."""
     request = webhooks_pb2.ListDeliveriesRequest(page_size=PAGE, states=states, webhook=webhook)
-    while True:
-        page = client.webhooks.ListDeliveries(request, timeout=CALL_SECONDS)
+    for page in paged(client.webhooks.ListDeliveries, request):
         yield from page.deliveries
-        if not page.next_page_token:
-            return
-        request.page_token = page.next_page_token
 
 
 def add_to(app: typer.Typer) -> None:

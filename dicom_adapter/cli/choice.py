@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated
 
 import typer
 
-from dicom_adapter.cli.common import ask
+from dicom_adapter.cli.common import ask, paged
 from dicom_adapter.cli.output import counted
 from dicom_adapter.lifecycle import MOVES, Action, JobState
 from dicom_adapter.logs import printable
-from dicom_adapter.rpc.client import CALL_SECONDS, Client
+from dicom_adapter.rpc.client import Client
 from dicom_adapter.rpc.convert import from_states, to_state
 from dicom_adapter.v1 import jobs_pb2
 
@@ -77,18 +78,9 @@ def pages(
     client: Client, request: jobs_pb2.ListJobsRequest, limit: int | None = None
 ) -> Iterator[jobs_pb2.Job]:
     """Yield the jobs of a list, page by page, at most `limit` of them."""
-    given = 0
-    while True:
-        with client.errors():
-            page = client.jobs.ListJobs(request, timeout=CALL_SECONDS)
-        for job in page.jobs:
-            if given == limit:
-                return
-            yield job
-            given += 1
-        if not page.next_page_token:
-            return
-        request.page_token = page.next_page_token
+    with client.errors():
+        found = (job for page in paged(client.jobs.ListJobs, request) for job in page.jobs)
+        yield from islice(found, limit)
 
 
 def chosen(

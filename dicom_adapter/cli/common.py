@@ -4,8 +4,9 @@ import importlib.resources
 import os
 import socket
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +14,7 @@ from dicom_adapter import config as config_room
 from dicom_adapter.config import Settings, load
 from dicom_adapter.errors import DicomAdapterError, UnavailableError
 from dicom_adapter.processor.catalogue import Catalogue
-from dicom_adapter.rpc.client import Client
+from dicom_adapter.rpc.client import CALL_SECONDS, Client
 from dicom_adapter.rpc.credentials import Credentials
 from dicom_adapter.service import EMBEDDED, socket_address
 
@@ -74,6 +75,16 @@ ReasonOption = Annotated[
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 AllOption = Annotated[bool, typer.Option("--all", help="All that the list shows.")]
+
+
+def paged(method: Callable[..., Any], request: Any) -> Iterator[Any]:  # noqa: ANN401 - of every list
+    """Yield the pages of a list, each asked for when the one before is used up."""
+    while True:
+        page = method(request, timeout=CALL_SECONDS)
+        yield page
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
 
 
 def ask_first(what: str, verb: str, past: str) -> None:

@@ -1,6 +1,6 @@
 """`studies` and `series`: what is kept, for people to make jobs of."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from dicom_adapter.cli.common import (
     ask_first,
     connect,
     group,
+    paged,
 )
 from dicom_adapter.cli.output import counted, plain, print_rows, print_values
 from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, NotFoundError
@@ -239,25 +240,15 @@ def _attributes(conditions: Sequence[str] | None) -> list[messages.Attribute]:
 
 
 def _studies(client: Client, attributes: Sequence[messages.Attribute]) -> Iterator[messages.Study]:
-    return _pages(client.composition.SearchStudies, attributes, lambda page: page.studies)
+    request = messages.SearchRequest(attributes=attributes, page_size=PAGE)
+    for page in paged(client.composition.SearchStudies, request):
+        yield from page.studies
 
 
 def _series(client: Client, attributes: Sequence[messages.Attribute]) -> Iterator[messages.Series]:
-    return _pages(client.composition.SearchSeries, attributes, lambda page: page.series)
-
-
-def _pages(
-    method: Callable[..., Any],
-    attributes: Sequence[messages.Attribute],
-    rows: Callable[[Any], Sequence[Any]],
-) -> Iterator[Any]:
     request = messages.SearchRequest(attributes=attributes, page_size=PAGE)
-    while True:
-        page = method(request, timeout=CALL_SECONDS)
-        yield from rows(page)
-        if not page.next_page_token:
-            return
-        request.page_token = page.next_page_token
+    for page in paged(client.composition.SearchSeries, request):
+        yield from page.series
 
 
 def _rows(
