@@ -19,9 +19,8 @@ from sqlalchemy import Connection, insert
 from benchmarks import receivers, series, throughput
 from benchmarks.series import CT, MR
 from benchmarks.throughput import NODELAY
-from dicom_adapter.compose.search import criteria_of
+from dicom_adapter.attributes import criteria_of, folded
 from dicom_adapter.ledger import Ledger, index_search
-from dicom_adapter.ledger.index import folded
 from dicom_adapter.ledger.index_schema import indexed_instances, indexed_series, indexed_studies
 from dicom_adapter.ledger.schema import instances
 from dicom_adapter.model import Criterion, Durability, InstanceState

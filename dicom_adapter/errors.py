@@ -10,6 +10,7 @@ DicomAdapterError
 ├── PermissionDeniedError        the caller is known, but may not
 ├── WrongStateError              the thing is there, but its state forbids the move
 │   └── StaleLeaseError          the job is no longer held by the attempt that wants to change it
+├── SourceError                  a source refuses, or cannot do, what it is asked for
 ├── NoPictureError               an instance holds nothing that can be drawn
 ├── UnavailableError             the peer does not answer now; try again later
 │   ├── UncertainError           not done, but a crash may do it after all
@@ -88,6 +89,10 @@ class WrongStateError(DicomAdapterError):
 
 class StaleLeaseError(WrongStateError):
     """The job is no longer held by the attempt that wants to change it."""
+
+
+class SourceError(DicomAdapterError):
+    """A source of studies refuses, or cannot do, what it is asked for; asking again is no use."""
 
 
 class NoPictureError(DicomAdapterError):

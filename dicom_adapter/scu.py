@@ -1,7 +1,7 @@
 """Sends instances and echoes to another AE (Storage and Verification SCU, PS3.4 B and A)."""
 
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +14,8 @@ from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RJ
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.presentation import PresentationContext
 
 from dicom_adapter.config.values import check_ae_title
 from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, UnavailableError
@@ -26,6 +28,8 @@ WARNING = 0xB000
 # An association has an odd number from 1 to 255 for each context (PS3.8 9.3.2.2).
 CONTEXTS = 128
 TIMEOUT_SECONDS = 30
+# What we take, in bytes: with the usual 16 KiB a large image is many a round of work.
+LONGEST_PDU = 128 * 1024
 LAST_PORT = 65_535
 
 _REJECTIONS = {
@@ -127,7 +131,7 @@ def echo(peer: Peer, calling: str) -> None:
         UnavailableError: the peer does not answer.
         RejectedError: it rejects the association, or the echo.
     """
-    with _associate(peer, calling, [build_context(VERIFICATION)]) as association:
+    with associate(peer, calling, [build_context(VERIFICATION)]) as association:
         if not association.accepted_contexts:
             raise RejectedError(f"{peer} accepts the association, but no C-ECHO in it")
         status = association.send_c_echo()
@@ -149,7 +153,7 @@ def send(peer: Peer, calling: str, instances: Sequence[Instance]) -> Iterator[Se
     for portion in _portions(instances):
         kinds = dict.fromkeys((i.sop_class_uid, i.transfer_syntax_uid) for i in portion)
         contexts = [build_context(sop_class, syntax) for sop_class, syntax in kinds]
-        with _associate(peer, calling, contexts) as association:
+        with associate(peer, calling, contexts) as association:
             accepted = {
                 (str(context.abstract_syntax), str(context.transfer_syntax[0]))
                 for context in association.accepted_contexts
@@ -181,11 +185,32 @@ def _send_one(peer: Peer, association: Association, instance: Instance) -> str:
 
 
 @contextmanager
-def _associate(peer: Peer, calling: str, contexts: list[Any]) -> Iterator[Association]:
-    """Open an association; when its peer accepts no context at all, it is over already."""
+def associate(
+    peer: Peer,
+    calling: str,
+    contexts: Sequence[PresentationContext],
+    *,
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+    handlers: Sequence[tuple[evt.EventType, Callable[[evt.Event], Any]]] = (),
+    patience: float = TIMEOUT_SECONDS,
+) -> Iterator[Association]:
+    """Open an association; when its peer accepts no context at all, it is over already.
+
+    Args:
+        peer: Whom with.
+        calling: The AE title to call as.
+        contexts: What is proposed.
+        roles: Where we are the SCP of what is proposed.
+        handlers: Told of what the peer sends.
+        patience: The wait for each answer, in seconds.
+
+    Raises:
+        UnavailableError: the peer does not answer.
+        RejectedError: it rejects the association.
+    """
     ae = AE(_ae_title("calling", calling))
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = TIMEOUT_SECONDS
-    ae.connection_timeout = TIMEOUT_SECONDS
+    ae.acse_timeout = ae.connection_timeout = TIMEOUT_SECONDS
+    ae.dimse_timeout = ae.network_timeout = patience
     unreachable = UnavailableError(
         f"{peer} does not answer: check host, port and firewall, and that the receiver runs"
     )
@@ -199,9 +224,11 @@ def _associate(peer: Peer, calling: str, contexts: list[Any]) -> Iterator[Associ
         association = ae.associate(
             peer.host,
             peer.port,
-            contexts,
+            list(contexts),
             ae_title=peer.ae_title,
-            evt_handlers=[(evt.EVT_PDU_RECV, received)],
+            max_pdu=LONGEST_PDU,
+            ext_neg=list(roles),
+            evt_handlers=[(evt.EVT_PDU_RECV, received), *handlers],
         )
     except OSError as error:
         # A host name that nobody has; everything else pynetdicom tells by the state.

@@ -6,23 +6,21 @@ in that nothing would handle; what is not done stays in the ledger. Reload: what
 first, so that it changes all or nothing.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
 from dicom_adapter.access import Access
+from dicom_adapter.addresses import EMBEDDED, Ready, platform_address, socket_address, socket_path
 from dicom_adapter.audit import AuditTrail
 from dicom_adapter.clock import Clock, SystemClock
 from dicom_adapter.compose.composing import Composing
 from dicom_adapter.compose.indexer import Indexer
 from dicom_adapter.config import AETitle, Change, Settings, changes
 from dicom_adapter.datafolder import DataFolder
-from dicom_adapter.errors import DicomAdapterError, StartError, WrongStateError
+from dicom_adapter.errors import DicomAdapterError, StartError, UnavailableError, WrongStateError
 from dicom_adapter.files import flush_of, make_folder
 from dicom_adapter.ledger import Ledger
 from dicom_adapter.lifecycle import Role
@@ -36,9 +34,11 @@ from dicom_adapter.processor.catalogue import Catalogue
 from dicom_adapter.processor.host import ProcessorHost
 from dicom_adapter.processor.hosts import Hosts
 from dicom_adapter.processor.operations import GroupOperations, QuarantineOperations
+from dicom_adapter.receive.deposit import Deposit, Provenance
 from dicom_adapter.receive.receiving import Receiving
 from dicom_adapter.receive.spool import Spool
 from dicom_adapter.reclaim import Places, Reclaimer
+from dicom_adapter.retrieve.fetching import Fetching
 from dicom_adapter.rpc.adapter import AdapterOperations
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.rpc.credentials import Credentials, ServerTls
@@ -48,11 +48,6 @@ from dicom_adapter.upkeep import Upkeep, logged
 from dicom_adapter.webhooks.operations import WebhookOperations
 from dicom_adapter.webhooks.outbox import WebhookOutbox
 
-EMBEDDED = "embedded"
-SOCKET = Path("run", "grpc.sock")
-# sockaddr_un holds 108 bytes, the last of them a zero.
-LONGEST_SOCKET_PATH = 107
-
 ASSOCIATIONS_GRACE = 10.0
 THREAD_GRACE = 10.0
 CALLS_GRACE = 2.0
@@ -61,23 +56,6 @@ CALLS_GRACE = 2.0
 ReadAgain = Callable[[Settings], Settings]
 
 log = structlog.get_logger()
-
-
-def socket_address(settings: Settings) -> str:
-    """Return the address of the Unix socket that the service of these settings serves."""
-    return f"unix:{settings.storage.path / SOCKET}"
-
-
-@dataclass(frozen=True)
-class Ready:
-    """Where the service listens, each as HOST:PORT, or unix:PATH where gRPC has no TCP port."""
-
-    dicom: tuple[str, ...]
-    grpc: tuple[str, ...]
-
-    def __str__(self) -> str:
-        parts = [("dicom", self.dicom), ("grpc", self.grpc)]
-        return " ".join(["ready", *(f"{name}={','.join(at)}" for name, at in parts if at)])
 
 
 class Service:
@@ -107,6 +85,13 @@ class Service:
         self._overview = Overview(self.ledger, self._spool, self._upkeep, self.clock)
         self._webhooks = WebhookOutbox(self.ledger, self.clock)
         self._indexer = Indexer(self.ledger, self.clock, self._spool.path_of)
+        self._fetching = Fetching(
+            settings,
+            self.ledger,
+            self.clock,
+            keeps=lambda processor: self._catalogue.load(processor).keeps,
+            deposits=self._deposit,
+        )
         self._outbox: Outbox | None = None
         self._reclaimer: Reclaimer | None = None
         self._receiving: Receiving | None = None
@@ -225,7 +210,7 @@ class Service:
 
     def _open_client(self) -> Client:
         # It connects with its first call, so it may well be one to this service's own socket.
-        client = Client(self.platform_address, Credentials.of(self.settings.platform))
+        client = Client(platform_address(self.settings), Credentials.of(self.settings.platform))
         self._running.callback(client.close)
         return client
 
@@ -241,14 +226,15 @@ class Service:
             released=self._wake_reclaimer,
         )
         server = Server(
-            platform, operations, access, audit=trail, webhooks=webhooks, composing=composing
+            platform,
+            operations,
+            access,
+            audit=trail,
+            webhooks=webhooks,
+            composing=composing,
+            fetching=self._fetching,
         )
-        path = self._data / SOCKET
-        if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
-            raise StartError(
-                f"{path}: too long for a Unix socket ({LONGEST_SOCKET_PATH} bytes at most): "
-                "choose a shorter storage.path"
-            )
+        path = socket_path(self.settings)
         make_folder(path.parent)
         server.listen(socket_address(self.settings))
         addresses = []
@@ -347,19 +333,20 @@ class Service:
         )
         addresses = receiving.start()
         self._running.callback(receiving.stop, ASSOCIATIONS_GRACE)
-        self._reloads.append(receiving.reload)
+        self._reloads += [self._fetching.reload, receiving.reload]
+        # First of all: what is fetched would be waited for.
+        self._running.callback(self._fetching.stop)
         self._receiving = receiving
         return addresses
-
-    @property
-    def platform_address(self) -> str:
-        """Where jobs are submitted to: the configured platform, or this service's own socket."""
-        address = self.settings.platform.address
-        return socket_address(self.settings) if address == EMBEDDED else address
 
     def port_of(self, title: AETitle) -> int:
         """Return the configured port of an AE title."""
         return self.settings.dicom.port if title.port is None else title.port
+
+    def _deposit(self, ae_title: str, provenance: Provenance) -> Deposit:
+        if self._receiving is None:
+            raise UnavailableError("the service is about to start: try again")
+        return self._receiving.deposit(ae_title, provenance)
 
     # Who wakes whom
 

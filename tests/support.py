@@ -19,6 +19,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from dicom_adapter.access import Access
+from dicom_adapter.addresses import Ready, socket_address
 from dicom_adapter.clock import SystemClock
 from dicom_adapter.config import Settings, load
 from dicom_adapter.ledger import Ledger, groups, jobs
@@ -29,7 +30,7 @@ from dicom_adapter.platform.projects import Projects
 from dicom_adapter.processor.catalogue import Catalogue
 from dicom_adapter.reactor import steady
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import Ready, Service, socket_address
+from dicom_adapter.service import Service
 from dicom_adapter.v1 import tokens_pb2
 
 T = TypeVar("T")

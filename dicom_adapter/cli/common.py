@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from dicom_adapter import config as config_room
+from dicom_adapter.addresses import EMBEDDED, socket_address
 from dicom_adapter.config import Settings, load
 from dicom_adapter.errors import DicomAdapterError, UnavailableError
 from dicom_adapter.processor.catalogue import Catalogue
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
 from dicom_adapter.rpc.credentials import Credentials
-from dicom_adapter.service import EMBEDDED, socket_address
 
 FAILED = 1
 WRONG_WORDS = 2

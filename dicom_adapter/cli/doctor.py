@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import typer
 
+from dicom_adapter.addresses import socket_address
 from dicom_adapter.cli import elsewhere, machine, senders
 from dicom_adapter.cli.common import (
     ANSWER_SECONDS,
@@ -23,7 +24,6 @@ from dicom_adapter.config import Settings
 from dicom_adapter.errors import DicomAdapterError, UnavailableError
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.rpc.credentials import Credentials
-from dicom_adapter.service import socket_address
 from dicom_adapter.v1 import adapter_pb2
 
 

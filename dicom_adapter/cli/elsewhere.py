@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
+from dicom_adapter.addresses import EMBEDDED
 from dicom_adapter.cli.common import ANSWER_SECONDS, UNIX, reach
 from dicom_adapter.cli.findings import Finding, Verdict
 from dicom_adapter.config import Executor, PlatformSettings, Settings
 from dicom_adapter.errors import DicomAdapterError
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.rpc.credentials import Credentials
-from dicom_adapter.service import EMBEDDED
 from dicom_adapter.v1 import pipelines_pb2
 
 

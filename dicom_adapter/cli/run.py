@@ -7,6 +7,7 @@ import structlog
 import typer
 
 from dicom_adapter import logs
+from dicom_adapter.addresses import Ready
 from dicom_adapter.cli.common import (
     ConfigOption,
     DataOption,
@@ -22,7 +23,7 @@ from dicom_adapter.cli.signals import Asked, handled
 from dicom_adapter.errors import ConfigError, DicomAdapterError, fingerprint
 from dicom_adapter.rpc import convert_adapter
 from dicom_adapter.rpc.client import CALL_SECONDS
-from dicom_adapter.service import Ready, Service
+from dicom_adapter.service import Service
 from dicom_adapter.v1 import adapter_pb2
 
 # For the service's owner alone, whatever the shell's own mask is.

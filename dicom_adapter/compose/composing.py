@@ -10,8 +10,8 @@ from uuid import uuid4
 
 from sqlalchemy import Connection
 
+from dicom_adapter.attributes import criteria_of
 from dicom_adapter.clock import Clock
-from dicom_adapter.compose.search import criteria_of
 from dicom_adapter.conditions import told
 from dicom_adapter.errors import (
     InvalidArgumentError,

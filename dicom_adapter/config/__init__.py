@@ -5,6 +5,7 @@ from dicom_adapter.config.commands import container_program
 from dicom_adapter.config.dicom import DicomSettings, DicomTimeouts, JwtSettings, TlsSettings
 from dicom_adapter.config.executors import Executor
 from dicom_adapter.config.grpc import GrpcSettings, GrpcTlsSettings
+from dicom_adapter.config.http import Authorities
 from dicom_adapter.config.load import load
 from dicom_adapter.config.requires import Requirements
 from dicom_adapter.config.settings import (
@@ -21,9 +22,9 @@ from dicom_adapter.config.settings import (
     Resources,
     Retries,
     Settings,
-    Source,
     StorageSettings,
 )
+from dicom_adapter.config.sources import DicomwebSource, Source
 from dicom_adapter.config.values import (
     Flag,
     Percentage,
@@ -35,7 +36,7 @@ from dicom_adapter.config.values import (
     Whole,
     known_pipelines,
 )
-from dicom_adapter.config.webhooks import Authorities, SigningKeys, Webhook
+from dicom_adapter.config.webhooks import SigningKeys, Webhook
 
 __all__ = [
     "AETitle",
@@ -44,6 +45,7 @@ __all__ = [
     "Change",
     "DicomSettings",
     "DicomTimeouts",
+    "DicomwebSource",
     "Executor",
     "Flag",
     "GrpcSettings",

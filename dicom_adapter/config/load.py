@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dicom_adapter.config import commands, document, platform, problems, tls, units
+from dicom_adapter.config import commands, document, platform, ports, problems, tls, units
 from dicom_adapter.config.changes import FIXED
 from dicom_adapter.config.dicom import DicomSettings
 from dicom_adapter.config.document import Document, KeyPath
@@ -23,15 +23,13 @@ from dicom_adapter.config.settings import (
     ProcessorCatalogue,
     Project,
     Settings,
-    Source,
     StorageSettings,
 )
+from dicom_adapter.config.sources import DicomwebSource, Source, asking_problems
 from dicom_adapter.config.values import (
     check_ae_title,
     check_name,
     ledger_url,
-    overlap,
-    split_address,
 )
 from dicom_adapter.config.webhooks import Webhook, webhook_problems
 from dicom_adapter.errors import ConfigError, DicomAdapterError
@@ -41,7 +39,7 @@ ENVIRONMENT_VARIABLE = "DICOM_ADAPTER_CONFIG"
 USUAL_FILE = "dicom-adapter.yaml"
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_Named = TypeVar("_Named", Pipeline, Project, AETitle, Source, Webhook, Executor)
+_Named = TypeVar("_Named", Pipeline, Project, AETitle, Source, DicomwebSource, Webhook, Executor)
 
 
 def load(
@@ -98,16 +96,17 @@ class _Check:
         pipelines = self._pipelines(runs_on)
         projects = self._projects()
         ae_titles = self._ae_titles(dicom, runs_on)
-        sources = self._every(Source, "sources")
+        sources = self._sources()
         webhooks = self._webhooks(runs_on)
         self._check_sources(dicom, sources)
         if self._sound("platform", "address"):
             self._problems += list(self._platform_problems(runs_on, pipelines))
-        self._check_ports(dicom, grpc, ae_titles)
+        if self._sound("grpc") and self._sound("dicom"):
+            self._problems += ports.grpc_problems(grpc, dicom, ae_titles)
         self._check_users(dicom, ae_titles)
         if self._sound("dicom", "tls") and dicom.tls is not None:
             self._problems += tls.file_problems(dicom.tls)
-            self._problems += tls.port_problems(dicom.tls, dicom, ae_titles)
+            self._problems += ports.tls_problems(dicom.tls, dicom, ae_titles)
         if self._sound("grpc"):
             self._problems += tls.grpc_problems(grpc)
         settings = Settings(
@@ -244,6 +243,16 @@ class _Check:
             self._check_name("projects", name)
         return self._every(Project, "projects")
 
+    def _sources(self) -> dict[str, Source | DicomwebSource]:
+        found: dict[str, Source | DicomwebSource | None] = {}
+        for name, raw in self._entries("sources"):
+            path = ("sources", name)
+            if "url" in raw:
+                found[name] = self._named(DicomwebSource, path, raw)
+            else:
+                found[name] = self._named(Source, path, raw)
+        return {name: source for name, source in found.items() if source is not None}
+
     def _check_name(self, section: str, name: str) -> None:
         try:
             check_name(name, f"a {section.removesuffix('s')}'s name")
@@ -330,8 +339,12 @@ class _Check:
 
     # Across sections
 
-    def _check_sources(self, dicom: DicomSettings, sources: Mapping[str, Source]) -> None:
-        if dicom.reject_unknown_sources and not self._mapping("sources"):
+    def _check_sources(
+        self, dicom: DicomSettings, sources: Mapping[str, Source | DicomwebSource]
+    ) -> None:
+        self._problems += asking_problems(sources, self._mapping("sources"))
+        senders = [raw for _name, raw in self._entries("sources") if "url" not in raw]
+        if dicom.reject_unknown_sources and not senders:
             self._blame(
                 ("dicom", "reject_unknown_sources"),
                 "would reject everyone: there are no sources; name them, or make it false",
@@ -378,19 +391,3 @@ class _Check:
         if self._sound("dicom", "users") and self._sound("dicom", "jwt"):
             for path in wanting:
                 self._blame(path, "would reject everyone: there are neither users nor jwt in dicom")
-
-    def _check_ports(
-        self, dicom: DicomSettings, grpc: GrpcSettings, ae_titles: Mapping[str, AETitle]
-    ) -> None:
-        if grpc.listen is None or not self._sound("grpc") or not self._sound("dicom"):
-            return
-        host, port = split_address(grpc.listen)
-        if port == 0 or not overlap(dicom.host, host):
-            return
-        taken: list[tuple[KeyPath, int | None]] = [(("dicom", "port"), dicom.port)]
-        taken += [(("ae_titles", name, "port"), title.port) for name, title in ae_titles.items()]
-        if dicom.tls is not None:
-            taken.append((("dicom", "tls", "port"), dicom.tls.port))
-        for path, number in taken:
-            if number == port:
-                self._blame(path, f"must not be {port}: grpc.listen ({grpc.listen}) has it")

@@ -45,11 +45,12 @@ def reference() -> str:
     """Writes a table for each section of the configuration."""
     parts = []
     for key, field in Settings.model_fields.items():
-        model = _model(field.annotation)
-        if model is not None:
-            is_named = get_origin(field.annotation) is not None
-            prefix = f"{key}.{_NAME}" if is_named else key
-            parts.append(f"### {key}\n\n{model.__doc__}\n\n{table(model, prefix)}")
+        models = _models(field.annotation)
+        is_named = get_origin(field.annotation) is not None
+        prefix = f"{key}.{_NAME}" if is_named else key
+        if models:
+            parts.append(f"### {key}")
+        parts += [f"{model.__doc__}\n\n{table(model, prefix)}" for model in models]
     return "\n\n".join(parts)
 
 
@@ -63,9 +64,9 @@ def rows(model: type[BaseModel], prefix: str) -> Iterator[Row]:
     """Yields the keys of a model and of the models inside it."""
     for name, field in model.model_fields.items():
         key = f"{prefix}.{field.alias or name}"
-        inner = _model(field.annotation)
-        if inner is not None and issubclass(inner, Section):
-            yield from rows(inner, key)
+        inner = [model for model in _models(field.annotation) if issubclass(model, Section)]
+        if inner:
+            yield from rows(inner[0], key)
         elif name != getattr(model, "named_by", None):
             takes, kind = _takes(field.annotation, field.metadata)
             meaning = field.description or ""
@@ -81,12 +82,11 @@ def updated(page: str) -> str:
     return f"{before}{BEGIN}\n\n{reference()}\n\n{END}{after}"
 
 
-def _model(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any type annotation
-    """Finds the model in an annotation: itself, or the values of a mapping."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
+def _models(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - any type annotation
+    """Finds the models in an annotation: itself, or those that the values of a mapping may be."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]
 
 
 def _takes(annotation: Any, metadata: Iterable[Any]) -> tuple[str, Kind | None]:  # noqa: ANN401 - any type annotation

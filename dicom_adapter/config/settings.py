@@ -22,6 +22,7 @@ from dicom_adapter.config.grpc import GrpcSettings
 from dicom_adapter.config.requires import Requirements
 from dicom_adapter.config.section import Section
 from dicom_adapter.config.sop_classes import AcceptedClasses, IgnoredClass
+from dicom_adapter.config.sources import DicomwebSource, Source
 from dicom_adapter.config.tokens import BearerTokenFile
 from dicom_adapter.config.values import (
     AETitleText,
@@ -33,7 +34,6 @@ from dicom_adapter.config.values import (
     ImageName,
     Kind,
     LedgerURL,
-    Network,
     Percentage,
     PlatformAddress,
     Port,
@@ -361,17 +361,6 @@ class AETitle(Section):
     )
 
 
-class Source(Section):
-    """Who may send."""
-
-    ae_title: AETitleText = Field(description="The calling AE title.")
-    host: Network = Field(description="The address, or network of addresses, that it calls from.")
-    certificate: Text | None = Field(
-        default=None,
-        description="A name in its client certificate: the common name, or a DNS name.",
-    )
-
-
 def _beside_the_data(validated: Mapping[str, Any]) -> LedgerSettings:
     storage: StorageSettings = validated["storage"]
     return LedgerSettings(url=ledger_url(storage.path / "ledger.db"))
@@ -392,5 +381,5 @@ class Settings(Section):
     pipelines: Frozen[Pipeline] = Field(default_factory=dict)
     projects: Frozen[Project] = Field(default_factory=dict)
     ae_titles: Frozen[AETitle] = Field(default_factory=dict)
-    sources: Frozen[Source] = Field(default_factory=dict)
+    sources: Frozen[Source | DicomwebSource] = Field(default_factory=dict)
     webhooks: Frozen[Webhook] = Field(default_factory=dict)

@@ -7,7 +7,7 @@ from dicom_adapter.config.certificates import CertificateError, TlsFiles, server
 from dicom_adapter.config.dicom import DicomSettings, TlsSettings
 from dicom_adapter.config.document import KeyPath
 from dicom_adapter.config.grpc import GrpcSettings
-from dicom_adapter.config.settings import AETitle, Source
+from dicom_adapter.config.sources import DicomwebSource, Source
 from dicom_adapter.config.values import is_loopback, split_address
 
 Problems = Iterator[tuple[KeyPath, str]]
@@ -47,25 +47,13 @@ def _unfit(files: TlsFiles, path: KeyPath) -> Problems:
         yield (*path, error.key), error.problem
 
 
-def port_problems(
-    tls: TlsSettings, dicom: DicomSettings, ae_titles: Mapping[str, AETitle]
+def source_problems(
+    dicom: DicomSettings, sources: Mapping[str, Source | DicomwebSource]
 ) -> Problems:
-    """Yield whose plain port the TLS port is already."""
-    taken = {dicom.port: "dicom.port"}
-    taken |= {
-        title.port: f"ae_titles.{title.title}.port"
-        for title in ae_titles.values()
-        if title.port is not None
-    }
-    if tls.port in taken:
-        yield (*_TLS, "port"), f"must not be {tls.port}: {taken[tls.port]} has it"
-
-
-def source_problems(dicom: DicomSettings, sources: Mapping[str, Source]) -> Problems:
     """Yield which sources are bound to a certificate that nobody looks at."""
     for name, source in sources.items():
         path = ("sources", name, "certificate")
-        if source.certificate is None:
+        if isinstance(source, DicomwebSource) or source.certificate is None:
             continue
         if dicom.tls is None or dicom.tls.ca is None:
             yield path, "is never seen: it needs dicom.tls with a ca"

@@ -1,19 +1,17 @@
-"""The webhooks: whom to tell of which jobs, and the files of keys and authorities that it takes."""
+"""The webhooks: whom to tell of which jobs, and the files of keys that it takes."""
 
 import base64
 import binascii
-import re
-import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeAlias
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from dicom_adapter.config import units
 from dicom_adapter.config.document import KeyPath
+from dicom_adapter.config.http import AuthoritiesFile, check_url, read_text
 from dicom_adapter.config.section import Section
 from dicom_adapter.config.values import (
     AETitleText,
@@ -21,7 +19,6 @@ from dicom_adapter.config.values import (
     PipelineName,
     PositiveSeconds,
     check_name,
-    file_path,
     from_context,
     near,
 )
@@ -35,7 +32,6 @@ _KEY_PREFIX = "whsec_"
 _SHORTEST_KEY, _LONGEST_KEY = 24, 64
 # Two are enough to change from one to another.
 _MOST_KEYS = 8
-_LARGEST_FILE = 1024 * 1024
 _CURE = 'make one with `echo "whsec_$(openssl rand -base64 32)"`'
 
 
@@ -50,22 +46,14 @@ class SigningKeys:
         return str(self.path)
 
 
-@dataclass(frozen=True)
-class Authorities:
-    """The certificates that a receiver's is checked by, as the file was when it was read."""
-
-    path: Path
-    content: str = field(repr=False)
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-
 def read_keys(value: object, info: ValidationInfo) -> SigningKeys:
     """Check a key of the configuration that names a file with signing keys, one a line."""
     if isinstance(value, SigningKeys):
         return value
-    path, text = _read(value, info)
+    if isinstance(value, str) and value.strip().startswith(_KEY_PREFIX):
+        # First: what is told of a value that is no path quotes it.
+        raise ValueError("must be the path of a file with the key in it, not the key")
+    path, text = read_text(value, info)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"holds no key: {path}; {_CURE}")
@@ -88,51 +76,9 @@ def _key(path: Path, number: int, line: str) -> bytes:
     return key
 
 
-def read_authorities(value: object, info: ValidationInfo) -> Authorities:
-    """Check a key of the configuration that names a file with certificates in PEM form."""
-    if isinstance(value, Authorities):
-        return value
-    path, text = _read(value, info)
-    try:
-        ssl.create_default_context(cadata=text)
-    except (ssl.SSLError, ValueError):
-        raise ValueError(f"holds no CERTIFICATE in PEM form: {path}") from None
-    return Authorities(path, text)
-
-
-def _read(value: object, info: ValidationInfo) -> tuple[Path, str]:
-    if isinstance(value, str) and value.strip().startswith(_KEY_PREFIX):
-        # First: what is told of a value that is no path quotes it.
-        raise ValueError("must be the path of a file with the key in it, not the key")
-    path = file_path(value, info)
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}: {path}") from None
-    try:
-        return path, content.decode("ascii")
-    except UnicodeDecodeError:
-        raise ValueError(f"must be text in ASCII, and is not: {path}") from None
-
-
 def _url(value: str) -> str:
     # What stands there is never told: many a receiver knows its friends by what its address says.
-    wrong = "must be an address such as https://10.1.2.3:8443/jobs"
-    if not re.fullmatch(r"[!-~]+", value):
-        raise ValueError(f"{wrong}, of ASCII without spaces")
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        raise ValueError(wrong) from None
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(f"{wrong}, and begin with https:// or http://")
-    if not parts.hostname or port == 0 or parts.fragment:
-        raise ValueError(wrong)
-    if parts.username is not None:
-        raise ValueError("must be without a user: the signature says who sends")
-    return value
+    return check_url(value, "https://10.1.2.3:8443/jobs", "the signature says who sends")
 
 
 def _move(value: object) -> str:
@@ -157,7 +103,6 @@ def _configured_title(value: str, info: ValidationInfo) -> str:
 
 
 SigningKeysFile: TypeAlias = Annotated[SigningKeys, BeforeValidator(read_keys), Kind("path")]
-AuthoritiesFile: TypeAlias = Annotated[Authorities, BeforeValidator(read_authorities), Kind("path")]
 WebhookUrl: TypeAlias = Annotated[
     str, AfterValidator(_url), Kind("`https://` or `http://` address")
 ]

@@ -4,7 +4,6 @@ In it is what a job processor keeps, once its file was read, and until it is let
 that an instance is kept names it by `enqueue`; whoever lets it go, by `forget`.
 """
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple
@@ -22,6 +21,7 @@ from sqlalchemy import (
     update,
 )
 
+from dicom_adapter.attributes import folded
 from dicom_adapter.ledger.columns import EPOCH
 from dicom_adapter.ledger.database import portions
 from dicom_adapter.ledger.index_schema import (
@@ -51,13 +51,6 @@ _NOTHING = dict.fromkeys(("instances", "frames", "size"), 0) | dict.fromkeys(
 
 # AE title, series and study.
 _Series = tuple[str, str, str]
-
-
-def folded(name: str) -> str:
-    """Return a person's name as names are compared: its component groups, each between two `=`."""
-    plain = unicodedata.normalize("NFKD", name.casefold())
-    letters = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    return f"={letters}="
 
 
 def enqueue(tx: Connection, ids: Iterable[str]) -> None:

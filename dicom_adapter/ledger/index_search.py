@@ -18,10 +18,11 @@ from sqlalchemy import (
     true,
 )
 
+from dicom_adapter.attributes import folded
 from dicom_adapter.ledger import instances
 from dicom_adapter.ledger.database import portions
 from dicom_adapter.ledger.groups import UNDECIDED
-from dicom_adapter.ledger.index import FOLDED, SERIES_COLUMNS, STUDY_COLUMNS, folded
+from dicom_adapter.ledger.index import FOLDED, SERIES_COLUMNS, STUDY_COLUMNS
 from dicom_adapter.ledger.index_schema import (
     indexed_instances,
     indexed_series,

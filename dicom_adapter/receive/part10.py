@@ -76,8 +76,10 @@ class Header:
         meta.TransferSyntaxUID = UID(transfer_syntax_uid)
         meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
         meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-        meta.SourceApplicationEntityTitle = origin.calling_ae_title
-        meta.SendingApplicationEntityTitle = origin.calling_ae_title
+        if origin.calling_ae_title:
+            # What came by DICOMweb came from no application entity.
+            meta.SourceApplicationEntityTitle = origin.calling_ae_title
+            meta.SendingApplicationEntityTitle = origin.calling_ae_title
         meta.ReceivingApplicationEntityTitle = origin.called_ae_title
         buffer = DicomBytesIO()
         write_file_meta_info(buffer, meta)

@@ -76,7 +76,7 @@ class Rules:
 
     dicom: DicomSettings
     titles: Mapping[str, Title]
-    sources: Mapping[str, Source]
+    sources: tuple[Source, ...]
     #: What is to be left free on the spool's volume, in bytes.
     reserve: int
 
@@ -101,7 +101,9 @@ class Rules:
                 )
                 for title in settings.ae_titles.values()
             },
-            sources=dict(settings.sources),
+            sources=tuple(
+                source for source in settings.sources.values() if isinstance(source, Source)
+            ),
             reserve=settings.storage.reserve,
         )
 
@@ -144,9 +146,7 @@ class Policy:
             return Refusal(1, 1, 3, "calling AE title is empty or not of the repertoire")
         if not self._rules.dicom.reject_unknown_sources:
             return None
-        named = [
-            source for source in self._rules.sources.values() if source.ae_title == caller.calling
-        ]
+        named = [source for source in self._rules.sources if source.ae_title == caller.calling]
         if not named:
             return Refusal(1, 1, 3, "calling AE title matches no source")
         address = ipaddress.ip_address(caller.address)

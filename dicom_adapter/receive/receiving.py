@@ -10,14 +10,16 @@ import structlog
 from dicom_adapter.clock import Clock
 from dicom_adapter.config import Settings
 from dicom_adapter.config.tls import expiring
+from dicom_adapter.errors import NotFoundError
 from dicom_adapter.ledger import Ledger, instances
 from dicom_adapter.model import Rejection
 from dicom_adapter.receive import libraries
 from dicom_adapter.receive.admission import Admissions
+from dicom_adapter.receive.deposit import Deposit, Provenance
 from dicom_adapter.receive.hub import Hub
-from dicom_adapter.receive.intake import Intake
+from dicom_adapter.receive.intake import Intake, Limits
 from dicom_adapter.receive.listener import Listener
-from dicom_adapter.receive.policy import Rules
+from dicom_adapter.receive.policy import Policy, Rules
 from dicom_adapter.receive.ports import Ports
 from dicom_adapter.receive.processes import Processes
 from dicom_adapter.receive.recorder import Recorder
@@ -73,9 +75,10 @@ class Receiving:
             # After a restart it goes on from the highest.
             numbers = itertools.count(instances.last_association(tx) + 1)
         recorder = Recorder(ledger)
+        intake = Intake(spool, recorder.record, clock)
+        self._intake, self._numbers, self._stored = intake, numbers, stored
         self._acceptor: Acceptor
         if settings.dicom.processes == 1:
-            intake = Intake(spool, recorder.record, clock)
             self._acceptor = Listener(self._gate, intake, numbers, stored=stored)
         else:
             hub = Hub(self._gate, recorder, numbers, stored)
@@ -120,6 +123,29 @@ class Receiving:
     def _warn(self) -> None:
         for warning in expiring(self._rules.dicom.tls, self._clock.now()):
             log.warning(warning, action="tls.expiring")
+
+    def deposit(self, ae_title: str, provenance: Provenance) -> Deposit:
+        """Return what takes in the instances of a retrieval for an AE title.
+
+        Args:
+            ae_title: The AE title.
+            provenance: Where they come from.
+
+        Raises:
+            NotFoundError: there is no such AE title.
+        """
+        rules = self._rules
+        if ae_title not in rules.titles:
+            raise NotFoundError(f"there is no AE title {ae_title}")
+        return Deposit(
+            next(self._numbers),
+            rules.titles[ae_title],
+            provenance,
+            intake=self._intake,
+            limits=Limits(rules.dicom.max_instance, rules.reserve),
+            policy=Policy(rules),
+            stored=self._stored,
+        )
 
     def stop(self, grace: float) -> None:
         """Stop listening, let associations end for `grace` seconds, then abort the rest."""

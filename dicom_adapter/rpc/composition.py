@@ -1,9 +1,12 @@
-"""Serves what is kept: it is searched, chosen of, composed into jobs and let go."""
+"""Serves what is kept: it is searched, fetched, chosen of, composed into jobs and let go."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 
 from dicom_adapter.compose.composing import Composing, Composition, Preview, Selected
 from dicom_adapter.model import IndexedInstance, Part, SeriesSummary, StudySummary
+from dicom_adapter.retrieve.fetching import Fetch, Fetching
+from dicom_adapter.retrieve.queries import ElsewhereStudy
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.context import Call
 from dicom_adapter.v1 import composition_pb2 as messages
@@ -13,15 +16,16 @@ from dicom_adapter.v1 import composition_pb2_grpc, jobs_pb2
 class CompositionServicer(composition_pb2_grpc.CompositionServiceServicer):
     """Serves CompositionService."""
 
-    def __init__(self, composing: Composing) -> None:
+    def __init__(self, composing: Composing, fetching: Fetching) -> None:
         self._composing = composing
+        self._fetching = fetching
 
     def SearchStudies(  # noqa: N802 - the API's name
         self, request: messages.SearchRequest, call: Call
     ) -> messages.SearchStudiesResponse:
         """Return a page of studies."""
         found, token = self._composing.studies(
-            call.caller, _pairs(request), request.page_size, request.page_token
+            call.caller, _pairs(request.attributes), request.page_size, request.page_token
         )
         return messages.SearchStudiesResponse(studies=map(_study, found), next_page_token=token)
 
@@ -30,7 +34,7 @@ class CompositionServicer(composition_pb2_grpc.CompositionServiceServicer):
     ) -> messages.SearchSeriesResponse:
         """Return a page of series."""
         found, token = self._composing.series(
-            call.caller, _pairs(request), request.page_size, request.page_token
+            call.caller, _pairs(request.attributes), request.page_size, request.page_token
         )
         return messages.SearchSeriesResponse(series=map(_series, found), next_page_token=token)
 
@@ -93,9 +97,42 @@ class CompositionServicer(composition_pb2_grpc.CompositionServiceServicer):
         )
         return messages.ReleaseStudiesResponse(released=released, needed=needed)
 
+    def FindStudies(  # noqa: N802 - the API's name
+        self, request: messages.FindStudiesRequest, call: Call
+    ) -> messages.FindStudiesResponse:
+        """Ask a source for studies."""
+        found = self._fetching.studies(
+            call.caller, request.source, _pairs(request.attributes), call.when_over
+        )
+        return messages.FindStudiesResponse(studies=[_found(*each) for each in found])
 
-def _pairs(request: messages.SearchRequest) -> list[tuple[str, str]]:
-    return [(one.keyword, one.value) for one in request.attributes]
+    def FetchStudy(  # noqa: N802 - the API's name
+        self, request: messages.FetchStudyRequest, call: Call
+    ) -> Iterator[messages.FetchProgress]:
+        """Have a study come from a source."""
+        wanted = Fetch(
+            source=request.source,
+            study=request.study_instance_uid,
+            attributes=_pairs(request.attributes),
+            into=request.ae_title,
+        )
+        for progress in self._fetching.fetch(call.caller, wanted, call.when_over):
+            yield messages.FetchProgress(**asdict(progress))
+
+
+def _pairs(attributes: Iterable[messages.Attribute]) -> list[tuple[str, str]]:
+    return [(one.keyword, one.value) for one in attributes]
+
+
+def _found(study: ElsewhereStudy, kept: int) -> messages.FoundStudy:
+    return messages.FoundStudy(
+        study_instance_uid=study.uid,
+        attributes=study.attributes,
+        modalities=study.modalities,
+        series=study.series,
+        instances=study.instances,
+        kept=kept,
+    )
 
 
 def _items(items: Iterable[messages.Item]) -> tuple[tuple[Part, ...], ...]:

@@ -18,6 +18,8 @@ class Call:
 
     caller: Caller
     is_active: Callable[[], bool]
+    #: Has a function called once it is over, however it ends.
+    when_over: Callable[[Callable[[], None]], object]
 
 
 class Callers:

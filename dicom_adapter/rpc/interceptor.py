@@ -67,7 +67,7 @@ class Entrance(grpc.ServerInterceptor):
         return made
 
     def _admit(self, context: grpc.ServicerContext) -> Call:
-        return Call(self._callers.of(context), context.is_active)
+        return Call(self._callers.of(context), context.is_active, context.add_callback)
 
 
 def _as_it_is(context: grpc.ServicerContext) -> grpc.ServicerContext:

@@ -16,6 +16,7 @@ from dicom_adapter.ledger.jobs import JobFilter
 from dicom_adapter.model import Job
 from dicom_adapter.platform.embedded import PlatformOperations
 from dicom_adapter.platform.selection import Selection
+from dicom_adapter.retrieve.fetching import Fetching
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.adapter import AdapterOperations, AdapterServicer
 from dicom_adapter.rpc.audit import AuditServicer
@@ -249,6 +250,7 @@ class Server:
         audit: AuditTrail | None = None,
         webhooks: WebhookOperations | None = None,
         composing: Composing | None = None,
+        fetching: Fetching | None = None,
     ) -> None:
         self._pool = _started_pool()
         self._server = grpc.server(
@@ -281,9 +283,9 @@ class Server:
                 WebhookServicer(webhooks), self._server
             )
             names.append("WebhookService")
-        if composing is not None:
+        if composing is not None and fetching is not None:
             composition_pb2_grpc.add_CompositionServiceServicer_to_server(
-                CompositionServicer(composing), self._server
+                CompositionServicer(composing, fetching), self._server
             )
             names.append("CompositionService")
         self._describe([f"dicom_adapter.v1.{name}" for name in names])

@@ -14,6 +14,7 @@ from dicom_adapter.errors import (
     NoPictureError,
     NotFoundError,
     PermissionDeniedError,
+    SourceError,
     UnauthenticatedError,
     UnavailableError,
     WrongStateError,
@@ -28,6 +29,7 @@ _CODES: tuple[tuple[type[DicomAdapterError], int], ...] = (
     (PermissionDeniedError, code_pb2.PERMISSION_DENIED),
     (WrongStateError, code_pb2.FAILED_PRECONDITION),
     (NoPictureError, code_pb2.FAILED_PRECONDITION),
+    (SourceError, code_pb2.FAILED_PRECONDITION),
     (FullError, code_pb2.RESOURCE_EXHAUSTED),
     (UnavailableError, code_pb2.UNAVAILABLE),
 )

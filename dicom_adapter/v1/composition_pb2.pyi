@@ -756,3 +756,191 @@ class ReleaseStudiesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleaseStudiesResponse: _TypeAlias = ReleaseStudiesResponse  # noqa: Y015
+
+@_typing.final
+class FindStudiesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """As the configuration calls it."""
+    @_builtins.property
+    def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attribute]:
+        """One at least; those of series, such as Modality, are of what a study has."""
+
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        attributes: _abc.Iterable[Global___Attribute] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindStudiesRequest: _TypeAlias = FindStudiesRequest  # noqa: Y015
+
+@_typing.final
+class FoundStudy(_message.Message):
+    """A study that a source has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STUDY_INSTANCE_UID_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    MODALITIES_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    study_instance_uid: _builtins.str
+    series: _builtins.int
+    """Absent where the source does not say."""
+    instances: _builtins.int
+    kept: _builtins.int
+    """How many instances of it are kept here."""
+    @_builtins.property
+    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """By keyword; those that are absent or empty are left out."""
+
+    @_builtins.property
+    def modalities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        study_instance_uid: _builtins.str = ...,
+        attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        modalities: _abc.Iterable[_builtins.str] | None = ...,
+        series: _builtins.int | None = ...,
+        instances: _builtins.int | None = ...,
+        kept: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_instances", b"_instances", "_series", b"_series", "instances", b"instances", "series", b"series"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_instances", b"_instances", "_series", b"_series", "attributes", b"attributes", "instances", b"instances", "kept", b"kept", "modalities", b"modalities", "series", b"series", "study_instance_uid", b"study_instance_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__instances: _TypeAlias = _typing.Literal["instances"]  # noqa: Y015
+    _WhichOneofArgType__instances: _TypeAlias = _typing.Literal["_instances", b"_instances"]  # noqa: Y015
+    _WhichOneofReturnType__series: _TypeAlias = _typing.Literal["series"]  # noqa: Y015
+    _WhichOneofArgType__series: _TypeAlias = _typing.Literal["_series", b"_series"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__instances) -> _WhichOneofReturnType__instances | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__series) -> _WhichOneofReturnType__series | None: ...
+
+Global___FoundStudy: _TypeAlias = FoundStudy  # noqa: Y015
+
+@_typing.final
+class FindStudiesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def studies(self) -> _containers.RepeatedCompositeFieldContainer[Global___FoundStudy]:
+        """1000 at most: whoever gets as many asks for less."""
+
+    def __init__(
+        self,
+        *,
+        studies: _abc.Iterable[Global___FoundStudy] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["studies", b"studies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindStudiesResponse: _TypeAlias = FindStudiesResponse  # noqa: Y015
+
+@_typing.final
+class FetchStudyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    STUDY_INSTANCE_UID_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    AE_TITLE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """As the configuration calls it."""
+    study_instance_uid: _builtins.str
+    ae_title: _builtins.str
+    """The AE title that it comes into; empty: the only one that keeps what it gets."""
+    @_builtins.property
+    def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attribute]:
+        """What its series have to be; none: all of them."""
+
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        study_instance_uid: _builtins.str = ...,
+        attributes: _abc.Iterable[Global___Attribute] | None = ...,
+        ae_title: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ae_title", b"ae_title", "attributes", b"attributes", "source", b"source", "study_instance_uid", b"study_instance_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchStudyRequest: _TypeAlias = FetchStudyRequest  # noqa: Y015
+
+@_typing.final
+class FetchProgress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIES_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    FETCHED_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    series: _builtins.int
+    """Of what is wanted: series, and instances that the AE title takes."""
+    wanted: _builtins.int
+    left_out: _builtins.int
+    """Instances of SOP classes that it does not take."""
+    before: _builtins.int
+    """Those that were here before, and those that have come since."""
+    fetched: _builtins.int
+    note: _builtins.str
+    """What happens, where that is not just that they come."""
+    def __init__(
+        self,
+        *,
+        series: _builtins.int = ...,
+        wanted: _builtins.int = ...,
+        left_out: _builtins.int = ...,
+        before: _builtins.int = ...,
+        fetched: _builtins.int = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "fetched", b"fetched", "left_out", b"left_out", "note", b"note", "series", b"series", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchProgress: _TypeAlias = FetchProgress  # noqa: Y015

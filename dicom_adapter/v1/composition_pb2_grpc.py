@@ -81,6 +81,16 @@ class CompositionServiceStub:
                 request_serializer=dicom__adapter_dot_v1_dot_composition__pb2.ReleaseStudiesRequest.SerializeToString,
                 response_deserializer=dicom__adapter_dot_v1_dot_composition__pb2.ReleaseStudiesResponse.FromString,
                 _registered_method=True)
+        self.FindStudies = channel.unary_unary(
+                '/dicom_adapter.v1.CompositionService/FindStudies',
+                request_serializer=dicom__adapter_dot_v1_dot_composition__pb2.FindStudiesRequest.SerializeToString,
+                response_deserializer=dicom__adapter_dot_v1_dot_composition__pb2.FindStudiesResponse.FromString,
+                _registered_method=True)
+        self.FetchStudy = channel.unary_stream(
+                '/dicom_adapter.v1.CompositionService/FetchStudy',
+                request_serializer=dicom__adapter_dot_v1_dot_composition__pb2.FetchStudyRequest.SerializeToString,
+                response_deserializer=dicom__adapter_dot_v1_dot_composition__pb2.FetchProgress.FromString,
+                _registered_method=True)
 
 
 class CompositionServiceServicer:
@@ -152,6 +162,23 @@ class CompositionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindStudies(self, request, context):
+        """Asks a configured source for studies: by C-FIND, or by QIDO-RS. FAILED_PRECONDITION where it
+        refuses, or cannot do it; UNAVAILABLE where it does not answer now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchStudy(self, request, context):
+        """Has a study come from a source into an AE title that keeps what it gets, and tells how far that
+        is. What is here is not fetched again, so the same call once more goes on where one broke off.
+        UNAVAILABLE where not all has come; a call that is cancelled breaks it off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CompositionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -199,6 +226,16 @@ def add_CompositionServiceServicer_to_server(servicer, server):
                     servicer.ReleaseStudies,
                     request_deserializer=dicom__adapter_dot_v1_dot_composition__pb2.ReleaseStudiesRequest.FromString,
                     response_serializer=dicom__adapter_dot_v1_dot_composition__pb2.ReleaseStudiesResponse.SerializeToString,
+            ),
+            'FindStudies': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindStudies,
+                    request_deserializer=dicom__adapter_dot_v1_dot_composition__pb2.FindStudiesRequest.FromString,
+                    response_serializer=dicom__adapter_dot_v1_dot_composition__pb2.FindStudiesResponse.SerializeToString,
+            ),
+            'FetchStudy': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchStudy,
+                    request_deserializer=dicom__adapter_dot_v1_dot_composition__pb2.FetchStudyRequest.FromString,
+                    response_serializer=dicom__adapter_dot_v1_dot_composition__pb2.FetchProgress.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -445,6 +482,60 @@ class CompositionService:
             '/dicom_adapter.v1.CompositionService/ReleaseStudies',
             dicom__adapter_dot_v1_dot_composition__pb2.ReleaseStudiesRequest.SerializeToString,
             dicom__adapter_dot_v1_dot_composition__pb2.ReleaseStudiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindStudies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dicom_adapter.v1.CompositionService/FindStudies',
+            dicom__adapter_dot_v1_dot_composition__pb2.FindStudiesRequest.SerializeToString,
+            dicom__adapter_dot_v1_dot_composition__pb2.FindStudiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchStudy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dicom_adapter.v1.CompositionService/FetchStudy',
+            dicom__adapter_dot_v1_dot_composition__pb2.FetchStudyRequest.SerializeToString,
+            dicom__adapter_dot_v1_dot_composition__pb2.FetchProgress.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,15 @@ class CompositionServiceStub:
     """
     ReleaseStudies: _grpc.UnaryUnaryMultiCallable[_composition_pb2.ReleaseStudiesRequest, _composition_pb2.ReleaseStudiesResponse]
     """Lets studies or series go. What an open group or a submission needs stays."""
+    FindStudies: _grpc.UnaryUnaryMultiCallable[_composition_pb2.FindStudiesRequest, _composition_pb2.FindStudiesResponse]
+    """Asks a configured source for studies: by C-FIND, or by QIDO-RS. FAILED_PRECONDITION where it
+    refuses, or cannot do it; UNAVAILABLE where it does not answer now.
+    """
+    FetchStudy: _grpc.UnaryStreamMultiCallable[_composition_pb2.FetchStudyRequest, _composition_pb2.FetchProgress]
+    """Has a study come from a source into an AE title that keeps what it gets, and tells how far that
+    is. What is here is not fetched again, so the same call once more goes on where one broke off.
+    UNAVAILABLE where not all has come; a call that is cancelled breaks it off.
+    """
 
 @_typing.type_check_only
 class CompositionServiceAsyncStub(CompositionServiceStub):
@@ -84,6 +93,15 @@ class CompositionServiceAsyncStub(CompositionServiceStub):
     """
     ReleaseStudies: _aio.UnaryUnaryMultiCallable[_composition_pb2.ReleaseStudiesRequest, _composition_pb2.ReleaseStudiesResponse]  # type: ignore[assignment]
     """Lets studies or series go. What an open group or a submission needs stays."""
+    FindStudies: _aio.UnaryUnaryMultiCallable[_composition_pb2.FindStudiesRequest, _composition_pb2.FindStudiesResponse]  # type: ignore[assignment]
+    """Asks a configured source for studies: by C-FIND, or by QIDO-RS. FAILED_PRECONDITION where it
+    refuses, or cannot do it; UNAVAILABLE where it does not answer now.
+    """
+    FetchStudy: _aio.UnaryStreamMultiCallable[_composition_pb2.FetchStudyRequest, _composition_pb2.FetchProgress]  # type: ignore[assignment]
+    """Has a study come from a source into an AE title that keeps what it gets, and tells how far that
+    is. What is here is not fetched again, so the same call once more goes on where one broke off.
+    UNAVAILABLE where not all has come; a call that is cancelled breaks it off.
+    """
 
 class CompositionServiceServicer(metaclass=_abc_1.ABCMeta):
     """What an adapter keeps for people: they search it, choose of it, and make jobs of what they chose."""
@@ -163,5 +181,26 @@ class CompositionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_composition_pb2.ReleaseStudiesResponse, _abc.Awaitable[_composition_pb2.ReleaseStudiesResponse]]:
         """Lets studies or series go. What an open group or a submission needs stays."""
+
+    @_abc_1.abstractmethod
+    def FindStudies(
+        self,
+        request: _composition_pb2.FindStudiesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_composition_pb2.FindStudiesResponse, _abc.Awaitable[_composition_pb2.FindStudiesResponse]]:
+        """Asks a configured source for studies: by C-FIND, or by QIDO-RS. FAILED_PRECONDITION where it
+        refuses, or cannot do it; UNAVAILABLE where it does not answer now.
+        """
+
+    @_abc_1.abstractmethod
+    def FetchStudy(
+        self,
+        request: _composition_pb2.FetchStudyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_composition_pb2.FetchProgress], _abc.AsyncIterator[_composition_pb2.FetchProgress]]:
+        """Has a study come from a source into an AE title that keeps what it gets, and tells how far that
+        is. What is here is not fetched again, so the same call once more goes on where one broke off.
+        UNAVAILABLE where not all has come; a call that is cancelled breaks it off.
+        """
 
 def add_CompositionServiceServicer_to_server(servicer: CompositionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

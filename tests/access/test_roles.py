@@ -10,12 +10,12 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+from dicom_adapter.addresses import socket_address
 from dicom_adapter.errors import PermissionDeniedError, UnauthenticatedError
 from dicom_adapter.lifecycle import Role
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.rpc.credentials import Credentials
 from dicom_adapter.rpc.tokens import to_role
-from dicom_adapter.service import socket_address
 from dicom_adapter.v1 import (
     adapter_pb2,
     audit_pb2,

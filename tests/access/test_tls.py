@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from dicom_adapter.addresses import socket_address
 from dicom_adapter.errors import ConfigError, UnavailableError
 from dicom_adapter.lifecycle import Role
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.rpc.credentials import Credentials
 from dicom_adapter.rpc.tokens import to_role
-from dicom_adapter.service import socket_address
 from dicom_adapter.v1 import jobs_pb2, tokens_pb2
 from tests.certificates import SERVER, Authority
 from tests.cli.shell import as_process

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dicom_adapter.access import Access
+from dicom_adapter.addresses import socket_address
 from dicom_adapter.audit import AuditTrail, Period
 from dicom_adapter.cli.audit import message_of
 from dicom_adapter.errors import UnavailableError
@@ -20,7 +21,6 @@ from dicom_adapter.model import Caller, Event
 from dicom_adapter.platform.projects import Projects
 from dicom_adapter.rpc import convert
 from dicom_adapter.rpc.server import Server
-from dicom_adapter.service import socket_address
 from dicom_adapter.v1 import audit_pb2
 from tests.cli.conftest import Command
 from tests.cli.test_shown import submit

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from dicom_adapter.addresses import socket_address
 from dicom_adapter.lifecycle import JobState
-from dicom_adapter.service import socket_address
 from tests.cli.conftest import Command
 from tests.cli.shell import on_terminal
 from tests.cli.test_jobs import LONG

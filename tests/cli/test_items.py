@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dicom_adapter.addresses import socket_address
 from dicom_adapter.model import InputFile, JobInput, JobRequest, Priority
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import socket_address
 from tests.cli.conftest import Command
 from tests.support import CONFIG, make_instance, running
 

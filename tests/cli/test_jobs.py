@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_adapter.service import socket_address
+from dicom_adapter.addresses import socket_address
 from tests.cli.conftest import Command
 from tests.cli.shell import on_terminal, serving, start
 from tests.cli.test_shown import submit

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dicom_adapter.service import socket_address
+from dicom_adapter.addresses import socket_address
 from tests.cli.conftest import Command
 from tests.cli.shell import as_process, serving
 from tests.cli.test_jobs import LONG

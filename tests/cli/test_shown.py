@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dicom_adapter.addresses import socket_address
 from dicom_adapter.model import InputFile, JobInput, JobRequest, Priority
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import socket_address
 from tests.cli.conftest import RED, Command, Work
 from tests.cli.shell import PROGRAM, on_terminal, serving, start
 from tests.support import CONFIG, PATIENCE, command, make_instance, running, send

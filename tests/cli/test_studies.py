@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from dicom_adapter.addresses import socket_address
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import socket_address
 from tests.cli.conftest import Command
 from tests.compose.conftest import CONFIG, Cache, series_of
 from tests.support import running

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 
+from dicom_adapter.addresses import socket_address
 from dicom_adapter.ledger import index_search
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import socket_address
 from dicom_adapter.v1 import composition_pb2 as messages
 from dicom_adapter.v1 import jobs_pb2
 from tests.support import Running, make_instance, running, send

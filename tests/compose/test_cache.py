@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from dicom_adapter.addresses import socket_address
 from dicom_adapter.errors import ConfigError
 from dicom_adapter.ledger import stock
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import socket_address
 from dicom_adapter.v1 import audit_pb2, jobs_pb2
 from dicom_adapter.v1 import composition_pb2 as messages
 from tests.compose.conftest import CONFIG, Cache, part, series_of

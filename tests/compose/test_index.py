@@ -6,10 +6,10 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from dicom_adapter.compose.search import criteria_of
+from dicom_adapter.addresses import socket_address
+from dicom_adapter.attributes import criteria_of
 from dicom_adapter.errors import InvalidArgumentError
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import socket_address
 from dicom_adapter.v1 import composition_pb2 as messages
 from tests.compose.conftest import CONFIG, Cache, series_of
 from tests.support import command, make_instance, running

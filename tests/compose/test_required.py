@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from dicom_adapter.addresses import socket_address
 from dicom_adapter.errors import WrongStateError
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import socket_address
 from tests.compose.conftest import CONFIG, Cache, part, series_of
 from tests.support import running
 

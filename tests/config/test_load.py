@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import make_url
 
-from dicom_adapter.config import ProcessorCatalogue, Settings, load
+from dicom_adapter.config import ProcessorCatalogue, Settings, Source, load
 from dicom_adapter.errors import ConfigError
 from dicom_adapter.model import Bounds, Operator, Plane, Requirements, TagCondition
 from tests.certificates import Authority
@@ -215,9 +215,11 @@ def test_every_key_of_the_named_sections(configured: Configure, tmp_path: Path) 
         "pipeline-x": "lung.v2",
     }
     assert found.model_dump()["ae_titles"]["CT 1"]["settings"]["priority"] == "higher"
-    assert found.sources["any"].host == ip_network("::/0")
-    assert found.sources["one"].host == ip_network("10.1.2.3/32")
-    assert found.sources["one"].ae_title == "MR"
+    anybody, one = found.sources["any"], found.sources["one"]
+    assert isinstance(anybody, Source)
+    assert isinstance(one, Source)
+    assert anybody.host == ip_network("::/0")
+    assert (one.host, one.ae_title) == (ip_network("10.1.2.3/32"), "MR")
     webhook = found.webhooks["ris"]
     assert webhook.url == "https://ris.example:8443/jobs"
     assert webhook.secret.keys == (b"k" * 24,)

@@ -8,7 +8,7 @@ import yaml
 from pydicom import Dataset, dcmread
 
 from dicom_adapter.cli import main
-from dicom_adapter.config import Settings, load
+from dicom_adapter.config import Settings, Source, load
 from dicom_adapter.phantom import PhantomSeries, write_series
 from dicom_adapter.processor.catalogue import Catalogue
 from tests.platform.images import Images
@@ -84,7 +84,8 @@ def test_an_example_runs(file: Path, tmp_path: Path, request: pytest.FixtureRequ
     text = shipped(file)
     if any(pipeline.image for pipeline in settings.pipelines.values()):
         text += with_images(request.getfixturevalue("images"))
-    calling = next((s.ae_title for s in settings.sources.values()), "SCU")
+    senders = (s.ae_title for s in settings.sources.values() if isinstance(s, Source))
+    calling = next(senders, "SCU")
     images = study(tmp_path)
     with running(tmp_path, text, clock) as adapter:
         listening = ports(adapter)

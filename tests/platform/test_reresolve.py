@@ -9,11 +9,11 @@ import grpc
 import pytest
 from pydicom import Dataset, dcmread
 
+from dicom_adapter.addresses import socket_address
 from dicom_adapter.errors import InvalidArgumentError, WrongStateError
 from dicom_adapter.ledger import jobs
 from dicom_adapter.model import LOCAL, InputFile, Job, JobInput
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import socket_address
 from dicom_adapter.v1 import jobs_pb2
 from tests.platform.harness import SOMEBODY, Platform, part10, platform, sh
 from tests.platform.test_cancel import history

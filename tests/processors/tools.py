@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from dicom_adapter.addresses import socket_address
 from dicom_adapter.cli import main
 from dicom_adapter.ledger import events, instances, submissions
 from dicom_adapter.model import (
@@ -25,7 +26,6 @@ from dicom_adapter.model import (
     SubmissionState,
 )
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import socket_address
 from dicom_adapter.v1 import adapter_pb2
 from tests.support import Running
 

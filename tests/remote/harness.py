@@ -9,10 +9,10 @@ from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
+from dicom_adapter.addresses import socket_address
 from dicom_adapter.ledger.schema import remote_jobs
 from dicom_adapter.model import InputFile, Job, JobInput, JobRequest, Priority
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.service import socket_address
 from dicom_adapter.v1 import jobs_pb2
 from tests.platform.harness import part10
 from tests.submit.test_two_processes import free_port, known, platform

@@ -1,9 +1,15 @@
-"""What people look for, as C-FIND has it (PS3.4 section C.2.2.2): an attribute and its value."""
+"""Attributes as people look for them: what a data set says, and what it has to say.
+
+As C-FIND has it (PS3.4 section C.2.2.2).
+"""
 
 import re
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
+from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.tag import Tag
 
@@ -24,6 +30,9 @@ SEARCHED = (
     "SeriesInstanceUID",
 )
 LONGEST_VALUE = 1024
+#: A text is cut off behind this; PS3.5 section 6.2 has 324 characters for the longest.
+LONGEST_TEXT = 1024
+_BLANK = " \0"
 _TAG = re.compile(r"\(?([0-9a-f]{4}),?([0-9a-f]{4})\)?", re.ASCII | re.IGNORECASE)
 _VALUES = {
     "DA": (re.compile(r"[0-9]{8}", re.ASCII), "YYYYMMDD"),
@@ -98,3 +107,59 @@ def _span(keyword: str, representation: str, value: str) -> str | Span:
     if not first and not last:
         raise InvalidArgumentError(keyword, "must name one end of the range at least")
     return Span(first or None, last or None) if dash else Span(first, first)
+
+
+def texts_of(dataset: Dataset, keywords: Iterable[str]) -> dict[str, str]:
+    """Return what a data set says, by keyword; several values are parted by a backslash.
+
+    What is absent, empty or not legal is left out.
+    """
+    found = {keyword: _text(dataset, keyword) for keyword in keywords}
+    return {keyword: text for keyword, text in found.items() if text}
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    try:
+        value: Any = dataset.get(keyword)
+        values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        text = "\\".join("" if one is None else str(one) for one in values)
+    except Exception:  # noqa: BLE001 - pydicom meets what is broken with errors of many kinds
+        return ""
+    # What no text may have (PS3.5 section 6.2), and SQLite would end a text at.
+    return "".join(filter(str.isprintable, text)).strip(_BLANK)[:LONGEST_TEXT]
+
+
+def folded(name: str) -> str:
+    """Return a person's name as names are compared: its component groups, each between two `=`."""
+    plain = unicodedata.normalize("NFKD", name.casefold())
+    letters = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    return f"={letters}="
+
+
+def meets(attributes: Mapping[str, str], wanted: Criterion) -> bool:
+    """Tell whether attributes, by keyword, have one of the values that are wanted."""
+    said = attributes.get(wanted.keyword, "")
+    return any(
+        _matches(wanted.matching, text, value)
+        for text in said.split("\\")
+        if text
+        for value in wanted.values
+    )
+
+
+def _matches(matching: Matching, text: str, value: str | Span) -> bool:
+    if isinstance(value, Span):
+        # An end that is less exact, such as an hour, is met by all that begins with it.
+        is_late_enough = value.first is None or text >= value.first
+        return is_late_enough and (value.last is None or text[: len(value.last)] <= value.last)
+    if matching is Matching.UID:
+        return text == value
+    if matching is Matching.NAME:
+        return _pattern(folded(value)).search(folded(text)) is not None
+    return _pattern(value).fullmatch(text) is not None
+
+
+def _pattern(value: str) -> re.Pattern[str]:
+    """Return wildcards of PS3.4 section C.2.2.2.4 as a regular expression."""
+    wild = {"*": ".*", "?": "."}
+    return re.compile("".join(wild.get(one) or re.escape(one) for one in value), re.IGNORECASE)

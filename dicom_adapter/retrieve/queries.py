@@ -1,0 +1,180 @@
+"""Asks a source for what people look for: PS3.4 section C.6.2 (Study Root)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+from dicom_adapter.attributes import criteria_of, meets
+from dicom_adapter.errors import InvalidArgumentError, NotFoundError
+from dicom_adapter.model import (
+    SERIES_ATTRIBUTES,
+    STUDY_ATTRIBUTES,
+    Criterion,
+    Matching,
+    Span,
+)
+from dicom_adapter.retrieve.archive import (
+    UIDS,
+    Archive,
+    Attributes,
+    ElsewhereInstance,
+    ElsewhereSeries,
+    Level,
+)
+
+_STUDY, _SERIES = "StudyInstanceUID", "SeriesInstanceUID"
+_MODALITIES = "ModalitiesInStudy"
+_COUNTS = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
+_STUDY_KEYS = (*STUDY_ATTRIBUTES, _STUDY, _MODALITIES)
+# Of an instance, not of a series, where a source is asked.
+_SERIES_KEYS = (*(key for key in SERIES_ATTRIBUTES if key != "SOPClassUID"), _SERIES)
+# What every source matches by (PS3.4 tables C.6-1 to C.6-3, types R and U); others it may ignore.
+_SURE = frozenset(
+    {
+        "PatientID",
+        "PatientName",
+        "StudyDate",
+        "StudyTime",
+        "AccessionNumber",
+        "StudyID",
+        _STUDY,
+        "Modality",
+        "SeriesNumber",
+        _SERIES,
+    }
+)
+# More questions for one call are no choice of anybody's.
+_MOST_QUESTIONS = 100
+
+
+@dataclass(frozen=True)
+class ElsewhereStudy:
+    """A study that a source has; None where it does not say how many."""
+
+    uid: str = field(repr=False)
+    attributes: Attributes = field(repr=False)
+    modalities: tuple[str, ...]
+    series: int | None
+    instances: int | None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What studies, and what series of them, are wanted."""
+
+    studies: tuple[Criterion, ...]
+    series: tuple[Criterion, ...]
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[str, str]]) -> "Wanted":
+        """Return what attributes and their values mean.
+
+        Raises:
+            InvalidArgumentError: one of them is none that a source is asked by, or all are empty.
+        """
+        criteria = criteria_of(pairs)
+        for one in criteria:
+            if one.keyword not in (*_STUDY_KEYS, *_SERIES_KEYS):
+                raise InvalidArgumentError("attributes", f"no source is asked by {one.keyword}")
+        if not criteria:
+            raise InvalidArgumentError(
+                "attributes", "name at least one, such as StudyInstanceUID or PatientID"
+            )
+        studies = tuple(one for one in criteria if one.keyword in _STUDY_KEYS)
+        return cls(studies, tuple(one for one in criteria if one not in studies))
+
+
+def studies_of(archive: Archive, wanted: Wanted) -> Iterator[ElsewhereStudy]:
+    """Yield the studies that match; raises as `Archive.find` does."""
+    # A study of which series are wanted has at least their modality.
+    modalities = [
+        Criterion(_MODALITIES, Matching.TEXT, one.values)
+        for one in wanted.series
+        if one.keyword == "Modality"
+    ]
+    criteria = (*wanted.studies, *modalities)
+    for found in _find(archive, Level.STUDY, {}, criteria, (*_STUDY_KEYS, *_COUNTS)):
+        told = {key: found[key] for key in STUDY_ATTRIBUTES if key in found}
+        series, instances = (_count(found.get(key, "")) for key in _COUNTS)
+        modality = tuple(filter(None, found.get(_MODALITIES, "").split("\\")))
+        yield ElsewhereStudy(found[_STUDY], told, modality, series, instances)
+
+
+def series_of(archive: Archive, study: str, wanted: Wanted) -> list[ElsewhereSeries]:
+    """Return the series of a study that match, with their instances; raises as `find` does.
+
+    Raises:
+        NotFoundError: the source has none.
+    """
+    named = {_STUDY: study}
+    series = [
+        found[_SERIES] for found in _find(archive, Level.SERIES, named, wanted.series, _SERIES_KEYS)
+    ]
+    if not series:
+        which = "such series" if wanted.series else "series"
+        raise NotFoundError(f"it has no {which} of the study {study}")
+    return [ElsewhereSeries(study, uid, _instances(archive, study, uid)) for uid in series]
+
+
+def _instances(archive: Archive, study: str, series: str) -> tuple[ElsewhereInstance, ...]:
+    found = _find(
+        archive,
+        Level.IMAGE,
+        {_STUDY: study, _SERIES: series},
+        (),
+        ("SOPInstanceUID", "SOPClassUID", "InstanceNumber"),
+    )
+    return tuple(
+        ElsewhereInstance(one["SOPInstanceUID"], one.get("SOPClassUID", "")) for one in found
+    )
+
+
+def _find(
+    archive: Archive,
+    level: Level,
+    named: Attributes,
+    criteria: Sequence[Criterion],
+    returned: Sequence[str],
+) -> Iterator[Attributes]:
+    """Yield what matches, each once: also by keys that the source has not matched by."""
+    # Modalities in Study may be matched by, and not returned (PS3.4 section C.3.4).
+    unsure = [one for one in criteria if one.keyword not in _SURE and one.keyword != _MODALITIES]
+    seen, silent = set(), {one.keyword for one in unsure}
+    given = False
+    for question in _questions(criteria):
+        for found in archive.find(level, {**dict.fromkeys(returned, ""), **named, **question}):
+            uid = found.get(UIDS[level], "")
+            if not uid or uid in seen:
+                continue
+            seen.add(uid)
+            silent -= found.keys()
+            if all(meets(found, one) for one in unsure):
+                given = True
+                yield found
+    if silent and seen and not given:
+        raise NotFoundError(f"nothing that it has says its {', '.join(sorted(silent))}")
+
+
+def _questions(criteria: Sequence[Criterion]) -> Iterator[Attributes]:
+    """Yield what to ask: of several values of an attribute that is no UID, each on its own."""
+    values = [
+        ["\\".join(map(str, one.values))]
+        if one.matching is Matching.UID
+        else [_written(value) for value in one.values]
+        for one in criteria
+    ]
+    for number, chosen in enumerate(product(*values)):
+        if number >= _MOST_QUESTIONS:
+            raise InvalidArgumentError("attributes", f"more than {_MOST_QUESTIONS} combinations")
+        yield {one.keyword: value for one, value in zip(criteria, chosen, strict=True)}
+
+
+def _written(value: str | Span) -> str:
+    if isinstance(value, str):
+        return value
+    first, last = value.first or "", value.last or ""
+    return first if first == last else f"{first}-{last}"
+
+
+def _count(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
