@@ -10,12 +10,14 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from dicom_adapter.platform.program import CannotStartError
+from tests.orthanc import DICOMWEB
 from tests.platform.images import Images
 
-#: What a test may need of the machine, by its marker: programs on the PATH, and their packages.
+#: What a test may need of the machine, by its marker: programs on the PATH, or files, and their
+#: packages.
 NEEDS = {
     "dcmtk": {"storescu": "dcmtk"},
-    "orthanc": {"Orthanc": "orthanc"},
+    "orthanc": {"Orthanc": "orthanc", str(DICOMWEB): "orthanc-dicomweb"},
     "strace": {"strace": "strace"},
     "podman": {"podman": "podman", "runc": "runc", "busybox": "busybox-static"},
 }
@@ -34,7 +36,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if item.get_closest_marker(name) is None:
             continue
         for program, package in programs.items():
-            if shutil.which(program) is not None:
+            # What is no program, such as a plugin, is named by its path.
+            if shutil.which(program) is not None or Path("/", program).exists():
                 continue
             if os.environ.get("CI"):
                 pytest.fail(f"{program} is missing: install Debian's package {package}")

@@ -19,6 +19,8 @@ from dicom_adapter.cli.common import (
     group,
     paged,
 )
+from dicom_adapter.cli.conditions import ConditionsArgument, attributes_of
+from dicom_adapter.cli.fetch import fetch, find
 from dicom_adapter.cli.output import counted, plain, print_rows, print_values
 from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, NotFoundError
 from dicom_adapter.pictures.drawing import LONGEST
@@ -28,15 +30,6 @@ from dicom_adapter.v1 import composition_pb2 as messages
 
 PAGE = 500
 
-ConditionsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEYWORD=VALUE",
-        help="What attributes have to be, as 'PatientID=123*' or StudyDate=20260101-20260131; one "
-        "that is named twice: either value.",
-        show_default=False,
-    ),
-]
 StudyArgument = Annotated[str, typer.Argument(metavar="UID", help="A Study Instance UID.")]
 SeriesArgument = Annotated[str, typer.Argument(metavar="UID", help="A Series Instance UID.")]
 _STUDY = ("PatientID", "PatientName", "StudyDate", "StudyDescription")
@@ -48,6 +41,8 @@ def add_to(app: typer.Typer) -> None:
     studies = group("The studies that are kept, to make jobs of.")
     studies.command("list")(list_studies)
     studies.command("show")(show_study)
+    studies.command("find")(find)
+    studies.command("fetch")(fetch)
     studies.command("release")(release)
     app.add_typer(studies, name="studies")
     series = group("The series that are kept.")
@@ -69,7 +64,7 @@ def list_studies(
     """List the studies that match, the newest first."""
     with connect(config, server, data) as client, client.errors():
         print_rows(
-            _rows(_studies(client, _attributes(conditions)), _STUDY, as_json=json),
+            _rows(_studies(client, attributes_of(conditions)), _STUDY, as_json=json),
             (*_STUDY, "modalities", "series", "instances", "study_instance_uid"),
             as_json=json,
             empty="No study is kept that matches." if conditions else "No study is kept.",
@@ -110,7 +105,7 @@ def list_series(
     """List the series that match, the newest first."""
     with connect(config, server, data) as client, client.errors():
         print_rows(
-            _rows(_series(client, _attributes(conditions)), _SERIES, as_json=json),
+            _rows(_series(client, attributes_of(conditions)), _SERIES, as_json=json),
             (*_SERIES, "instances", "ae_title", "series_instance_uid"),
             as_json=json,
             empty="No series is kept that matches." if conditions else "No series is kept.",
@@ -225,18 +220,6 @@ def release(
     typer.echo(f"{counted(answer.released, 'instance')} let go.")
     if answer.needed:
         typer.echo(f"{counted(answer.needed, 'instance')} stay: an open or parked group has them.")
-
-
-def _attributes(conditions: Sequence[str] | None) -> list[messages.Attribute]:
-    found = []
-    for condition in conditions or ():
-        keyword, equals, value = condition.partition("=")
-        if not equals:
-            raise InvalidArgumentError(
-                "KEYWORD=VALUE", f"'{condition}' has no value: write it as 'PatientID=123*'"
-            )
-        found.append(messages.Attribute(keyword=keyword.strip(), value=value))
-    return found
 
 
 def _studies(client: Client, attributes: Sequence[messages.Attribute]) -> Iterator[messages.Study]:

@@ -315,10 +315,12 @@ class _Run:
     ) -> Iterator[Progress]:
         tries, left = 0, len(taken) + 1
         trouble: UnavailableError | None = None
+        refused: Counter[str] = Counter()
         while missing := self._missing(taken):
             tries = tries + 1 if len(missing) == left else 1
             left = len(missing)
             if tries > ATTEMPTS:
+                self._problems += refused
                 if trouble is not None:
                     raise trouble
                 return
@@ -327,8 +329,9 @@ class _Run:
                 if self._stopping.wait(pause_after(tries - 1).total_seconds()):
                     raise UnavailableError("the service stops")
             trouble = None
+            refused.clear()
             try:
-                yield from self._retrieved(series, missing)
+                yield from self._retrieved(series, missing, refused)
             except UnavailableError as error:
                 trouble = error
 
@@ -342,11 +345,14 @@ class _Run:
         return replace(self.progress, note=f"{why}: asked once more")
 
     def _retrieved(
-        self, series: ElsewhereSeries, missing: Sequence[ElsewhereInstance]
+        self,
+        series: ElsewhereSeries,
+        missing: Sequence[ElsewhereInstance],
+        refused: Counter[str],
     ) -> Iterator[Progress]:
         for problem in self._archive.retrieve(series, missing, self._deposit):
             if problem:
-                self._problems[problem] += 1
+                refused[problem] += 1
             if time.monotonic() - self._looked_at >= _LOOK_SECONDS:
                 self._look()
                 yield self.progress

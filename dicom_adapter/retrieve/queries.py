@@ -28,7 +28,7 @@ _COUNTS = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
 _STUDY_KEYS = (*STUDY_ATTRIBUTES, _STUDY, _MODALITIES)
 # Of an instance, not of a series, where a source is asked.
 _SERIES_KEYS = (*(key for key in SERIES_ATTRIBUTES if key != "SOPClassUID"), _SERIES)
-# What every source matches by (PS3.4 tables C.6-1 to C.6-3, types R and U); others it may ignore.
+# What a source matches studies by (PS3.4 table C.6-5, types R and U); other keys it may ignore.
 _SURE = frozenset(
     {
         "PatientID",
@@ -38,9 +38,8 @@ _SURE = frozenset(
         "AccessionNumber",
         "StudyID",
         _STUDY,
-        "Modality",
-        "SeriesNumber",
-        _SERIES,
+        # Matched by, and not always told (PS3.4 section C.3.4).
+        _MODALITIES,
     }
 )
 # More questions for one call are no choice of anybody's.
@@ -103,13 +102,15 @@ def studies_of(archive: Archive, wanted: Wanted) -> Iterator[ElsewhereStudy]:
 def series_of(archive: Archive, study: str, wanted: Wanted) -> list[ElsewhereSeries]:
     """Return the series of a study that match, with their instances; raises as `find` does.
 
+    Of one study all series are asked for, and chosen of here: as what is kept is searched, and
+    whatever the source matches by.
+
     Raises:
         NotFoundError: the source has none.
     """
     named = {_STUDY: study}
-    series = [
-        found[_SERIES] for found in _find(archive, Level.SERIES, named, wanted.series, _SERIES_KEYS)
-    ]
+    told = _find(archive, Level.SERIES, named, (), _SERIES_KEYS)
+    series = [one[_SERIES] for one in _met(told, wanted.series)]
     if not series:
         which = "such series" if wanted.series else "series"
         raise NotFoundError(f"it has no {which} of the study {study}")
@@ -135,24 +136,30 @@ def _find(
     named: Attributes,
     criteria: Sequence[Criterion],
     returned: Sequence[str],
-) -> Iterator[Attributes]:
-    """Yield what matches, each once: also by keys that the source has not matched by."""
-    # Modalities in Study may be matched by, and not returned (PS3.4 section C.3.4).
-    unsure = [one for one in criteria if one.keyword not in _SURE and one.keyword != _MODALITIES]
-    seen, silent = set(), {one.keyword for one in unsure}
-    given = False
+) -> list[Attributes]:
+    """Return what matches, each once: also by keys that the source has not matched by."""
+    unsure = [one for one in criteria if one.keyword not in _SURE]
+    seen: set[str] = set()
+    told = []
     for question in _questions(criteria):
         for found in archive.find(level, {**dict.fromkeys(returned, ""), **named, **question}):
             uid = found.get(UIDS[level], "")
-            if not uid or uid in seen:
-                continue
-            seen.add(uid)
-            silent -= found.keys()
-            if all(meets(found, one) for one in unsure):
-                given = True
-                yield found
-    if silent and seen and not given:
-        raise NotFoundError(f"nothing that it has says its {', '.join(sorted(silent))}")
+            if uid and uid not in seen:
+                seen.add(uid)
+                told.append(found)
+    return _met(told, unsure)
+
+
+def _met(told: Sequence[Attributes], criteria: Sequence[Criterion]) -> list[Attributes]:
+    """Return what meets criteria of what a source has told.
+
+    Raises:
+        NotFoundError: it tells one of these attributes of nothing: by that nobody can choose.
+    """
+    for one in criteria:
+        if told and not any(one.keyword in each for each in told):
+            raise NotFoundError(f"nothing that it has says its {one.keyword}")
+    return [each for each in told if all(meets(each, one) for one in criteria)]
 
 
 def _questions(criteria: Sequence[Criterion]) -> Iterator[Attributes]:

@@ -2,19 +2,14 @@
 
 import json
 import shutil
-import subprocess
-import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.orthanc import orthanc
 from tests.receive.support import Log, free_port, receiving, run
-from tests.support import PATIENCE, ManualClock, make_instance, running
+from tests.support import ManualClock, make_instance, running
 
 STUDY, SERIES = "1.2.826.1", "1.2.826.1.1"
 
@@ -102,58 +97,6 @@ def test_several_senders_at_once_all_get_through(tmp_path: Path, folder: Path) -
     assert [caller for caller, _ in callers] == ["SCU0", "SCU1", "SCU2", "SCU3"]
 
 
-@dataclass(frozen=True)
-class Orthanc:
-    """A running Orthanc, reached by its REST interface."""
-
-    http: int
-
-    def post(self, path: str, body: bytes) -> Any:  # noqa: ANN401 - whatever JSON it answers
-        """Post a body and return the answer."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}", body)
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
-            return json.load(answer)
-
-
-@contextmanager
-def orthanc(folder: Path, port: int) -> Iterator[Orthanc]:
-    """Run an Orthanc on loopback that knows our listener as the modality ADAPTER."""
-    folder.mkdir()
-    http = free_port()
-    settings = {
-        "Name": "PACS",
-        "DicomAet": "ORTHANC",
-        "HttpPort": http,
-        "DicomPort": free_port(),
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
-        "HttpBindAddresses": ["127.0.0.1"],
-        "StorageDirectory": str(folder / "storage"),
-        "IndexDirectory": str(folder / "index"),
-        "Plugins": [],
-        "DicomModalities": {"adapter": ["TEST", "127.0.0.1", port]},
-    }
-    file = folder / "orthanc.json"
-    file.write_text(json.dumps(settings))
-    with subprocess.Popen(
-        ["Orthanc", str(file)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as process:
-        assert process.stderr is not None
-        try:
-            said = []
-            for line in process.stderr:
-                said.append(line)
-                if "Orthanc has started" in line:
-                    break
-            else:
-                pytest.fail("Orthanc did not start:\n" + "".join(said))
-            yield Orthanc(http)
-        finally:
-            process.terminate()
-            # Read to its end, so that it does not block while it writes its last words.
-            process.stderr.read()
-
-
 @pytest.mark.orthanc
 def test_orthanc_sends_a_study_that_becomes_a_job(tmp_path: Path, folder: Path, log: Log) -> None:
     """A PACS echoes, sends a study over its own association, and a job is made of all of it."""
@@ -161,7 +104,11 @@ def test_orthanc_sends_a_study_that_becomes_a_job(tmp_path: Path, folder: Path, 
     clock = ManualClock()
     with (
         running(tmp_path, clock=clock) as adapter,
-        orthanc(tmp_path / "orthanc", adapter.port) as pacs,
+        orthanc(
+            tmp_path / "orthanc",
+            (free_port(), free_port()),
+            {"adapter": ("TEST", adapter.port)},
+        ) as pacs,
     ):
         ids = [pacs.post("/instances", file.read_bytes())["ID"] for file in files]
         pacs.post("/modalities/adapter/echo", b"{}")

@@ -1,0 +1,36 @@
+"""`KEYWORD=VALUE`: what attributes have to be, as people write it."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from dicom_adapter.errors import InvalidArgumentError
+from dicom_adapter.v1 import composition_pb2 as messages
+
+ConditionsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEYWORD=VALUE",
+        help="What attributes have to be, as 'PatientID=123*' or StudyDate=20260101-20260131; one "
+        "that is named twice: either value.",
+        show_default=False,
+    ),
+]
+
+
+def attributes_of(conditions: Sequence[str] | None) -> list[messages.Attribute]:
+    """Return what was written as `KEYWORD=VALUE`.
+
+    Raises:
+        InvalidArgumentError: one of them has another form.
+    """
+    found = []
+    for condition in conditions or ():
+        keyword, equals, value = condition.partition("=")
+        if not equals:
+            raise InvalidArgumentError(
+                "KEYWORD=VALUE", f"'{condition}' has no value: write it as 'PatientID=123*'"
+            )
+        found.append(messages.Attribute(keyword=keyword.strip(), value=value))
+    return found
