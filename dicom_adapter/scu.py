@@ -19,6 +19,7 @@ from pynetdicom.presentation import PresentationContext
 
 from dicom_adapter.config.values import check_ae_title
 from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, UnavailableError
+from dicom_adapter.promptness import acknowledge_at_once, send_at_once
 from dicom_adapter.reactor import steady
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -228,7 +229,13 @@ def associate(
             ae_title=peer.ae_title,
             max_pdu=LONGEST_PDU,
             ext_neg=list(roles),
-            evt_handlers=[(evt.EVT_PDU_RECV, received), *handlers],
+            evt_handlers=[
+                (evt.EVT_PDU_RECV, received),
+                (evt.EVT_DATA_RECV, _acknowledge),
+                # Sending has the kernel wait with the next acknowledgement for something to send.
+                (evt.EVT_DATA_SENT, _acknowledge),
+                *handlers,
+            ],
         )
     except OSError as error:
         # A host name that nobody has; everything else pynetdicom tells by the state.
@@ -239,7 +246,7 @@ def associate(
     # pynetdicom aborts an association without an accepted context; the peer has answered though.
     if not association.is_established and not association.rejected_contexts:
         raise unreachable
-    _send_at_once(association)
+    _hurry(association)
     steady(association)
     try:
         yield association
@@ -248,14 +255,23 @@ def associate(
             association.release()
 
 
-def _send_at_once(association: Association) -> None:
+def _socket(association: Association) -> socket.socket | None:
     wrapper = association.dul.socket
-    connection = wrapper.socket if wrapper else None
+    return wrapper.socket if wrapper else None
+
+
+def _acknowledge(event: evt.Event) -> None:
+    connection = _socket(event.assoc)
     if connection is not None:
-        # A message is several small writes: without this each waits some 40 ms for the peer's
-        # delayed acknowledgement of the one before.
+        acknowledge_at_once(connection)
+
+
+def _hurry(association: Association) -> None:
+    connection = _socket(association)
+    if connection is not None:
+        # A message is several small writes.
         with suppress(OSError):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            send_at_once(connection)
 
 
 def _rejection(peer: Peer, calling: str, answer: A_ASSOCIATE_RJ) -> str:

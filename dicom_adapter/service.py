@@ -85,7 +85,7 @@ class Service:
         self._overview = Overview(self.ledger, self._spool, self._upkeep, self.clock)
         self._webhooks = WebhookOutbox(self.ledger, self.clock)
         self._indexer = Indexer(self.ledger, self.clock, self._spool.path_of)
-        self._fetching = Fetching(
+        self.fetching = Fetching(
             settings,
             self.ledger,
             self.clock,
@@ -232,7 +232,7 @@ class Service:
             audit=trail,
             webhooks=webhooks,
             composing=composing,
-            fetching=self._fetching,
+            fetching=self.fetching,
         )
         path = socket_path(self.settings)
         make_folder(path.parent)
@@ -333,9 +333,9 @@ class Service:
         )
         addresses = receiving.start()
         self._running.callback(receiving.stop, ASSOCIATIONS_GRACE)
-        self._reloads += [self._fetching.reload, receiving.reload]
+        self._reloads += [self.fetching.reload, receiving.reload]
         # First of all: what is fetched would be waited for.
-        self._running.callback(self._fetching.stop)
+        self._running.callback(self.fetching.stop)
         self._receiving = receiving
         return addresses
 

@@ -8,7 +8,8 @@ import structlog
 
 from dicom_adapter.config import TlsSettings
 from dicom_adapter.config.certificates import CertificateError, server_context, words
-from dicom_adapter.receive.transport import HandshakeError, acknowledge_at_once
+from dicom_adapter.promptness import acknowledge_at_once
+from dicom_adapter.receive.transport import HandshakeError
 
 # The longest that one record holds (RFC 8446 section 5.1).
 _RECORD = 2**14

@@ -1,11 +1,9 @@
 """The bytes of one connection: non-blocking, without the delays that TCP has by itself."""
 
 import socket
-from contextlib import suppress
 from typing import Protocol
 
-# Linux alone has it; elsewhere the peer's Nagle algorithm may still wait for us.
-_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+from dicom_adapter.promptness import acknowledge_at_once, send_at_once
 
 
 class HandshakeError(Exception):
@@ -71,17 +69,5 @@ class Plain:
 def prepare(sock: socket.socket) -> None:
     """Make a new connection non-blocking, and without delays."""
     sock.setblocking(False)  # noqa: FBT003 - its only form
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    send_at_once(sock)
     acknowledge_at_once(sock)
-
-
-def acknowledge_at_once(sock: socket.socket) -> None:
-    """Have what was just received acknowledged now, not up to 40 ms later.
-
-    A sender with Nagle's algorithm, as most are, holds back the rest of its image until then. The
-    kernel forgets the option, so it is set after each reception.
-    """
-    if _QUICK_ACK is not None:
-        # The connection may be gone by now.
-        with suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)

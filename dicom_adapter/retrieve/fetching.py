@@ -110,6 +110,11 @@ class Fetching:
         self._asked: set[Archive] = set()
         self._stopping = threading.Event()
 
+    @property
+    def asked(self) -> int:
+        """How many sources are asked now."""
+        return len(self._asked)
+
     def reload(self, settings: Settings) -> None:
         """Go by other settings from now on; what is being fetched goes on as it began."""
         self._settings = settings

@@ -70,6 +70,10 @@ class Cache:
         with self.client.errors():
             return list(self.client.composition.FetchStudy(request))
 
+    def asked(self) -> int:
+        """Return how many sources are asked now."""
+        return self.here.service.fetching.asked
+
     def indexed(self) -> int:
         """Return how many instances are in the index."""
         with self.here.service.ledger.read() as tx:
