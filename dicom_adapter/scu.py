@@ -1,6 +1,7 @@
 """Sends instances and echoes to another AE (Storage and Verification SCU, PS3.4 B and A)."""
 
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from dicom_adapter.config.values import check_ae_title
 from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, UnavailableError
@@ -209,7 +211,7 @@ def associate(
         UnavailableError: the peer does not answer.
         RejectedError: it rejects the association.
     """
-    ae = AE(_ae_title("calling", calling))
+    ae = _Caller(_ae_title("calling", calling))
     ae.acse_timeout = ae.connection_timeout = TIMEOUT_SECONDS
     ae.dimse_timeout = ae.network_timeout = patience
     unreachable = UnavailableError(
@@ -253,6 +255,30 @@ def associate(
     finally:
         if association.is_established:
             association.release()
+
+
+class _ClosedSocket(AssociationSocket):
+    """pynetdicom's socket, which leaves one that nobody answered open."""
+
+    def _shutdown_socket(self) -> None:
+        connection = self.socket
+        super()._shutdown_socket()
+        if connection is not None:
+            connection.close()
+
+
+class _Caller(AE):
+    """pynetdicom's AE, with sockets that are closed in any case."""
+
+    def _create_socket(
+        self,
+        assoc: Association,
+        address: AddressInformation,
+        tls_args: tuple[ssl.SSLContext, str] | None,
+    ) -> AssociationSocket:
+        opened = _ClosedSocket(assoc, address=address)
+        opened.tls_args = tls_args
+        return opened
 
 
 def _socket(association: Association) -> socket.socket | None:

@@ -39,7 +39,9 @@ SOURCE_TYPE = "4"
 _ACTION_CODES = {
     **dict.fromkeys(("create", "variant"), "C"),
     **dict.fromkeys(("delete", "discard", "revoke"), "D"),
-    **dict.fromkeys(("claim", "finish", "fail", "stop", "requeue", "dispatch", "accept"), "E"),
+    **dict.fromkeys(
+        ("claim", "finish", "fail", "stop", "requeue", "dispatch", "accept", "fetch"), "E"
+    ),
 }
 UPDATE = "U"
 # EventOutcomeIndicator (PS3.15 A.5.2): a serious failure has ended it, after a minor one it is
@@ -55,6 +57,7 @@ _ROLES = {
     "instance": "3",
     "delivery": "3",
     "token": "11",
+    "retrieval": "24",
 }
 
 

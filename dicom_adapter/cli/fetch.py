@@ -72,7 +72,7 @@ def fetch(
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Have studies come from a source; what is here is not fetched again.
+    """Fetch studies from a source; what is here is left out.
 
     After a break, the same command goes on where it stopped.
     """

@@ -73,6 +73,11 @@ class DicomwebArchive:
         )
 
     @property
+    def name(self) -> str:
+        """What the configuration calls it."""
+        return self._name
+
+    @property
     def provenance(self) -> Provenance:
         """Where its instances come from."""
         return Provenance("", urlsplit(self._url).hostname or "")

@@ -70,6 +70,11 @@ class DimseArchive:
         self._is_stopped = False
 
     @property
+    def name(self) -> str:
+        """What the configuration calls it."""
+        return self._name
+
+    @property
     def provenance(self) -> Provenance:
         """Where its instances come from."""
         return Provenance(self._peer.ae_title, self._peer.host)

@@ -40,8 +40,9 @@ KIND = "retrieval"
 MOST_AT_A_TIME = 4
 #: So many studies of an answer are told; whoever gets as many asks for less.
 MOST_STUDIES = 1000
-# Tried so often in a row without anything coming, it is given up.
-ATTEMPTS = 3
+# Tried so often in a row without anything coming, it is given up: a PACS that is started again is
+# there within some ten seconds.
+ATTEMPTS = 5
 _LOOK_SECONDS = 0.5
 
 #: Opens what takes in the instances of a retrieval for an AE title.

@@ -110,10 +110,10 @@ def series_of(archive: Archive, study: str, wanted: Wanted) -> list[ElsewhereSer
     """
     named = {_STUDY: study}
     told = _find(archive, Level.SERIES, named, (), _SERIES_KEYS)
-    series = [one[_SERIES] for one in _met(told, wanted.series)]
+    series = [one[_SERIES] for one in _met(archive, told, wanted.series)]
     if not series:
         which = "such series" if wanted.series else "series"
-        raise NotFoundError(f"it has no {which} of the study {study}")
+        raise NotFoundError(f"{archive.name} has no {which} of the study {study}")
     return [ElsewhereSeries(study, uid, _instances(archive, study, uid)) for uid in series]
 
 
@@ -147,10 +147,12 @@ def _find(
             if uid and uid not in seen:
                 seen.add(uid)
                 told.append(found)
-    return _met(told, unsure)
+    return _met(archive, told, unsure)
 
 
-def _met(told: Sequence[Attributes], criteria: Sequence[Criterion]) -> list[Attributes]:
+def _met(
+    archive: Archive, told: Sequence[Attributes], criteria: Sequence[Criterion]
+) -> list[Attributes]:
     """Return what meets criteria of what a source has told.
 
     Raises:
@@ -158,7 +160,10 @@ def _met(told: Sequence[Attributes], criteria: Sequence[Criterion]) -> list[Attr
     """
     for one in criteria:
         if told and not any(one.keyword in each for each in told):
-            raise NotFoundError(f"nothing that it has says its {one.keyword}")
+            raise NotFoundError(
+                f"{archive.name} tells the {one.keyword} of nothing that it has: choose by another "
+                "attribute"
+            )
     return [each for each in told if all(meets(each, one) for one in criteria)]
 
 

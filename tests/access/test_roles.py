@@ -69,6 +69,8 @@ NEEDED = {
     "CompositionService.RenderSelection": (VIEWER, False),
     "CompositionService.ComposeJob": (OPERATOR, False),
     "CompositionService.ReleaseStudies": (OPERATOR, False),
+    "CompositionService.FindStudies": (OPERATOR, False),
+    "CompositionService.FetchStudy": (OPERATOR, False),
     "JobService.FindMissingInstances": (OPERATOR, True),
     "JobService.UploadInstance": (OPERATOR, True),
     "JobService.SubmitJob": (OPERATOR, True),

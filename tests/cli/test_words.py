@@ -15,7 +15,7 @@ COMMANDS = (
     "fsck", "reload", "audit export", "jobs list", "jobs show", "jobs logs", "jobs watch",
     "jobs outputs",
     "jobs cancel", "jobs retry", "jobs rerun", "jobs invalidate", "jobs delete",
-    "studies list", "studies show", "studies release",
+    "studies list", "studies show", "studies find", "studies fetch", "studies release",
     "series list", "series show", "series instances", "series preview", "compose",
     "pipelines list", "pipelines show",
     "platform show", "platform pause", "platform drain", "platform resume",

@@ -317,8 +317,40 @@ ONE_MISTAKE = {
         "not 10"
     ),
     "sources: {S: {ae_title: A}}": "1: sources.S.host: is missing, and must be given",
-    "sources: {S: {ae_title: A, host: 10.1.2.3, port: 104}}": (
-        "1: sources.S.port: is an unknown key; allowed are ae_title, host, certificate"
+    "sources: {S: {ae_title: A, host: 10.1.2.3, ports: 104}}": (
+        "1: sources.S.ports: is an unknown key; did you mean 'port'?; allowed are ae_title, host, "
+        "certificate, port, retrieve"
+    ),
+    "sources: {S: {ae_title: A, host: 10.1.2.3, port: 0}}": (
+        "1: sources.S.port: must be at least 1, not 0"
+    ),
+    "sources: {S: {ae_title: A, host: 10.1.2.0/24, port: 104}}": (
+        "1: sources.S.host: must be one address where there is a port, not the network "
+        "10.1.2.0/24: name the network in a source of its own"
+    ),
+    "sources: {S: {ae_title: A, host: 10.1.2.3, retrieve: c-get}}": (
+        "1: sources.S.retrieve: is not looked at without a port to ask at"
+    ),
+    "sources: {S: {ae_title: A, host: 10.1.2.3, port: 104, retrieve: C-STORE}}": (
+        "1: sources.S.retrieve: must be c-move or c-get, not 'C-STORE'"
+    ),
+    "sources: {W: {url: pacs.example/dicom-web}}": (
+        "1: sources.W.url: must be an address such as https://pacs.example/dicom-web, and begin "
+        "with https:// or http://"
+    ),
+    "sources: {W: {url: 'http://ann:secret@pacs.example'}}": (
+        "1: sources.W.url: must be without a user: name it by user, and its password's file by "
+        "password"
+    ),
+    "sources: {W: {url: 'http://pacs.example', host: 10.1.2.3}}": (
+        "1: sources.W.host: is an unknown key; allowed are url, user, password, token, ca"
+    ),
+    "sources: {W: {url: 'http://pacs.example', user: ann}}": (
+        "1: sources.W.password: is missing beside user"
+    ),
+    "dicom: {reject_unknown_sources: true}\nsources: {W: {url: 'http://pacs.example'}}": (
+        "1: dicom.reject_unknown_sources: would reject everyone: there are no sources; name them, "
+        "or make it false"
     ),
     "destinations: {}": (
         "1: destinations: is an unknown key; allowed are dicom, storage, ledger, platform, grpc, "

@@ -1,0 +1,112 @@
+"""`studies find` and `studies fetch`, as people type them, against a real Orthanc."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.orthanc import Orthanc
+from tests.retrieve.conftest import Cache, study_of
+from tests.support import command
+
+pytestmark = pytest.mark.orthanc
+STUDY, OTHER = "1.2.826.31", "1.2.826.32"
+Says = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def stored(pacs: Orthanc) -> None:
+    """Have two studies in the PACS."""
+    pacs.store(study_of(STUDY, patient="P31", StudyDescription="Thorax"))
+    pacs.store(study_of(OTHER, series=1, patient="P32"))
+
+
+@pytest.fixture
+def says(cache: Cache) -> Says:
+    """Return what runs a command beside the running cache."""
+    file = Path(cache.here.service.settings.file)
+
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        return command(*words, "--config", file.name, folder=file.parent)
+
+    return run
+
+
+def test_what_a_source_has_is_listed(says: Says) -> None:
+    """A table for people, objects for programs, with what is kept of each here."""
+    found = says("studies", "find", "--from", "MOVE", "PatientID=P3*")
+    assert found.returncode == 0, found.stderr
+    head, *rows = found.stdout.splitlines()
+    assert head.split()[:2] == ["PatientID", "PatientName"]
+    assert {row.split()[0] for row in rows} == {"P31", "P32"}
+    found = says("studies", "find", "--from", "WEB", f"StudyInstanceUID={STUDY}", "--json")
+    (row,) = map(json.loads, found.stdout.splitlines())
+    assert (row["study_instance_uid"], row["instances"], row["kept"]) == (STUDY, 6, 0)
+    assert row["attributes"]["StudyDescription"] == "Thorax"
+    nothing = says("studies", "find", "--from", "MOVE", "PatientID=nobody")
+    assert (nothing.returncode, nothing.stdout) == (0, "MOVE has no study that matches.\n")
+
+
+def test_studies_are_fetched_and_told(says: Says, cache: Cache) -> None:
+    """A line for each study; what was here before is told, and not fetched again."""
+    done = says("studies", "fetch", "--from", "GET", "PatientID=P3*")
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        f"{STUDY}: 6 instances of 2 series fetched",
+        f"{OTHER}: 3 instances of 1 series fetched",
+    ]
+    again = says("studies", "fetch", "--from", "WEB", "--into", "CACHE", "PatientID=P31")
+    assert again.stdout == f"{STUDY}: 0 instances of 2 series fetched; 6 were here before\n"
+    told = says("studies", "fetch", "--from", "MOVE", "PatientID=P31", "--json")
+    assert json.loads(told.stdout) == {
+        "study_instance_uid": STUDY,
+        "series": 2,
+        "wanted": 6,
+        "left_out": 0,
+        "before": 6,
+        "fetched": 0,
+    }
+    cache.here.wait_for(lambda: cache.indexed() == 9)
+    listed = says("studies", "list", "StudyDescription=thorax", "--json")
+    assert json.loads(listed.stdout)["instances"] == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--from NOWHERE PatientID=P31", "to be asked for studies: known are MOVE, GET, WEB"),
+        ("--from MUTE PatientID=P31", "the source MUTE has no port to be asked at: give it one"),
+        ("--from MOVE", "name at least one, such as StudyInstanceUID or PatientID"),
+        ("--from MOVE PatientID=*", "name at least one, such as StudyInstanceUID or PatientID"),
+        ("--from MOVE SOPClassUID=1.2", "no source is asked by SOPClassUID"),
+        ("--from MOVE PatientSize=2", "nothing is searched by 'PatientSize'"),
+        ("--from MOVE PatientID", "'PatientID' has no value: write it as 'PatientID=123*'"),
+        ("--from MOVE PatientID=nobody", "MOVE has no study that matches"),
+        ("--from MOVE PatientID=P31 SeriesInstanceUID=1.2",
+         f"MOVE has no such series of the study {STUDY}"),
+        ("--from MOVE PatientID=P31 Laterality=L", "MOVE tells the Laterality of nothing that it"),
+        ("--from MOVE PatientID=P31 --into OTHER",
+         "'OTHER' that keeps what it gets: those that keep what they get are CACHE"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_fetched_is_told(says: Says, words: str, told: str) -> None:
+    """In one line that names what is wrong, with exit code 1 or 2, and nothing is kept."""
+    done = says("studies", "fetch", *words.split())
+    assert done.returncode in (1, 2)
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not done.stdout
+
+
+def test_many_studies_are_asked_about(says: Says, pacs: Orthanc, cache: Cache) -> None:
+    """Where too little was asked, nobody gets the whole archive without meaning it."""
+    pacs.store([one for n in range(11) for one in study_of(f"1.2.826.40.{n}", 1, 1, patient="P40")])
+    done = says("studies", "fetch", "--from", "MOVE", "PatientID=P40")
+    assert done.returncode == 1
+    assert "11 studies would be fetched, and nobody is there to ask" in done.stderr
+    assert not cache.files()
+    done = says("studies", "fetch", "--from", "MOVE", "PatientID=P40", "--yes")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 11)
+    assert len(cache.files()) == 11
