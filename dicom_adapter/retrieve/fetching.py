@@ -303,10 +303,12 @@ class _Run:
             return
         found = self.progress
         why = [f"{problem} ({count}x)" for problem, count in self._problems.most_common(3)]
+        # Of what it sends to our listener, that knows why.
+        why = why or ["`dicom-adapter doctor` says whether they were refused here"]
         missing = found.wanted - found.before - found.fetched
         raise UnavailableError(
             f"{missing} of {found.wanted} instances did not come from {source}"
-            f"{': ' if why else ''}{'; '.join(why)}: the same once more asks for these alone"
+            f": {'; '.join(why)}; the same once more asks for these alone"
         )
 
     def _taken(self, series: ElsewhereSeries) -> list[ElsewhereInstance]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import durability, index, jobs, ledger
+from benchmarks import durability, fetch, index, jobs, ledger
 
 # What was measured, in the last column.
 ROW = re.compile(r"\| -?[0-9.]+( ms| s|% of a core)? \|$")
@@ -64,3 +64,17 @@ def test_index(
     assert lines[0] == "1600 instances in 32 series"
     assert sum(" ms |" in line for line in lines) == len(index.SEARCHES) + 1
     assert sum("/s |" in line for line in lines) == len(index.SENT_OF)
+
+
+@pytest.mark.dcmtk
+@pytest.mark.orthanc
+def test_fetch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each kind of series, with a rate for each way and each peer."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"ROUNDS": 1, "PART": 0}.items():
+        monkeypatch.setattr(fetch, name, value)
+    fetch.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.count("/s") for line in lines[2:]] == [5] * len(fetch.OF)

@@ -84,6 +84,6 @@ def test_a_pacs_that_does_not_know_us_is_told_of(tmp_path: Path, cache_at: Runs)
     with (
         cache_at(CONFIG.format(port=port, adapter=adapter)) as cache,
         dcmqrscp(tmp_path / "pacs", port, adapter, "ANOTHER"),
-        pytest.raises(WrongStateError, match="0xA801.*enter it there.*or use retrieve: c-get"),
+        pytest.raises(WrongStateError, match=r"0xA801.*enter it there.*or use retrieve: c-get"),
     ):
         cache.fetch("MOVE", STUDY)
