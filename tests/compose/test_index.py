@@ -160,6 +160,17 @@ def test_what_cannot_be_searched_is_told(name: str, value: str, told: str) -> No
     assert told in str(caught.value)
 
 
+def test_so_many_values_are_searched_and_no_more(cache: Cache) -> None:
+    """What the ledger could not parse is refused as the mistake that it is."""
+    cache.keep([make_instance()])
+    values = "\\".join(["XX"] * 249 + ["CT"])
+    pairs = [messages.Attribute(keyword="Modality", value=values)] * 2
+    found = cache.api.SearchSeries(messages.SearchRequest(attributes=pairs)).series
+    assert len(found) == 1
+    with pytest.raises(InvalidArgumentError, match="at most 500 values"):
+        criteria_of([("StudyInstanceUID", f"1.2.{n}") for n in range(501)])
+
+
 def test_counts_and_sizes_follow_what_is_kept(cache: Cache) -> None:
     """Frames too."""
     sent = [*series_of("1.2.3.1", [1, 2]), *series_of("1.2.3.2", [1], Modality="MR")]
