@@ -374,10 +374,16 @@ def _problems(items: Sequence[Sequence[Selected]], *, several_patients: bool) ->
         for problem in one.selection.problems
     ]
     for item in items:
-        patients = {tuple(one.series.attributes.get(key, "") for key in _PATIENT) for one in item}
+        patients = {_patient(one.series) for one in item}
         if len(patients) > 1 and not several_patients:
             found.append(f"the series are of {len(patients)} patients, and a job is of one")
     return list(dict.fromkeys(found))
+
+
+def _patient(series: SeriesSummary) -> tuple[str, ...]:
+    ids = tuple(series.attributes.get(key, "") for key in _PATIENT)
+    # Without an ID, nobody can tell whether two studies are of one patient.
+    return ids if ids[0] else ("", series.study_uid)
 
 
 def _input(selected: Selected) -> JobInput:

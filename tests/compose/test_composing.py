@@ -210,6 +210,17 @@ def test_a_job_is_of_one_patient(cache: Cache) -> None:
     assert cache.api.ComposeJob(request).instances == 2
 
 
+def test_studies_without_a_patient_id_are_of_two_patients(cache: Cache) -> None:
+    """Nobody can tell otherwise; the series of one study are of one."""
+    for study in ("1.2.3", "1.2.4"):
+        cache.keep(
+            [one for n in (1, 2) for one in series_of(f"{study}.{n}", [1], study=study, patient="")]
+        )
+    with pytest.raises(WrongStateError, match="of 2 patients"):
+        cache.compose(part("1.2.3.1"), part("1.2.4.1"))
+    assert cache.compose(part("1.2.3.1"), part("1.2.3.2")).instances == 2
+
+
 def test_a_part_that_names_nothing_is_refused(cache: Cache) -> None:
     """It says what is wrong with it."""
     cache.keep(series_of("1.2.3.1", [1]))
