@@ -47,6 +47,7 @@ from dicom_adapter.v1 import jobs_pb2
 
 Pairs = Sequence[tuple[str, str]]
 MOST_PARTS = 1000
+MOST_TOLD = 10
 # Two hospitals may give one ID to two people.
 _PATIENT = ("PatientID", "IssuerOfPatientID")
 # Each holds a thread of the API while it waits for the platform, which may need one to answer it.
@@ -215,7 +216,7 @@ class Composing:
         preview = self.preview(caller, [parts], "")
         chosen = [one.stored.path for each in preview.items[0] for one in each.selection.instances]
         if not chosen:
-            raise WrongStateError("; ".join(preview.problems))
+            raise _refusal(preview)
         return self._drawing.montage(chosen, longest or LONGEST)
 
     def compose(self, caller: Caller, wanted: Composition) -> jobs_pb2.Job:
@@ -238,7 +239,7 @@ class Composing:
     def _compose(self, caller: Caller, wanted: Composition) -> jobs_pb2.Job:
         preview = self.preview(caller, wanted.items, wanted.pipeline)
         if preview.problems:
-            raise WrongStateError("; ".join(preview.problems))
+            raise _refusal(preview)
         chosen = [one for item in preview.items for one in item]
         request = self._request(caller, wanted, preview)
         stored = {one.stored.id: one.stored for each in chosen for one in each.selection.instances}
@@ -378,6 +379,11 @@ def _problems(items: Sequence[Sequence[Selected]], *, several_patients: bool) ->
         if len(patients) > 1 and not several_patients:
             found.append(f"the series are of {len(patients)} patients, and a job is of one")
     return list(dict.fromkeys(found))
+
+
+def _refusal(preview: Preview) -> WrongStateError:
+    told, more = list(preview.problems[:MOST_TOLD]), len(preview.problems) - MOST_TOLD
+    return WrongStateError("; ".join(told + [f"and {more} more: see the preview"] * (more > 0)))
 
 
 def _patient(series: SeriesSummary) -> tuple[str, ...]:
