@@ -20,7 +20,7 @@ from dicom_adapter.cli.common import (
     paged,
 )
 from dicom_adapter.cli.output import counted, plain, print_rows, print_values
-from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, NotFoundError
+from dicom_adapter.errors import DicomAdapterError, NotFoundError
 from dicom_adapter.pictures.drawing import LONGEST
 from dicom_adapter.ranges import Order, Whole
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
@@ -211,7 +211,7 @@ def release(
     """Let studies go; what a group or submission needs stays."""
     wanted = [*(studies or ()), *(series or ())]
     if not wanted:
-        raise InvalidArgumentError("UID", "name a study, or a series with --series")
+        raise typer.BadParameter("name a study, or a series with --series.")
     if not yes:
         ask_first(counted(len(wanted), "study or series", "studies or series"), "let go", "gone")
     with connect(config, server, data) as client, client.errors():
@@ -232,9 +232,7 @@ def _attributes(conditions: Sequence[str] | None) -> list[messages.Attribute]:
     for condition in conditions or ():
         keyword, equals, value = condition.partition("=")
         if not equals:
-            raise InvalidArgumentError(
-                "KEYWORD=VALUE", f"'{condition}' has no value: write it as 'PatientID=123*'"
-            )
+            raise typer.BadParameter(f"'{condition}' has no value: write it as 'PatientID=123*'.")
         found.append(messages.Attribute(keyword=keyword.strip(), value=value))
     return found
 
