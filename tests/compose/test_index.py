@@ -1,17 +1,25 @@
 """The index: what people find of what is kept, by which words, in whatever character set."""
 
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset, write_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicom_adapter.addresses import socket_address
 from dicom_adapter.attributes import criteria_of
+from dicom_adapter.compose.description import description_of
 from dicom_adapter.errors import InvalidArgumentError
+from dicom_adapter.model import instances
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.v1 import composition_pb2 as messages
 from tests.compose.conftest import CONFIG, Cache, series_of
+from tests.ledger.make import instance
 from tests.support import command, make_instance, running
 
 # Names of PS3.5 annexes H, I and J, and others, as their senders encode them.
@@ -235,6 +243,36 @@ def test_what_is_broken_is_found_by_its_uids(cache: Cache) -> None:
     (found,) = cache.series(SeriesInstanceUID="1.2.3.4")
     assert found.attributes["Modality"] == "CT"
     assert found.frames == 1
+
+
+def test_a_deflated_file_is_not_inflated_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small one may hold more than there is memory; what it says stands at its beginning."""
+    monkeypatch.setattr(instances, "LARGEST_HEADER", 1024 * 1024)
+    one = make_instance(PatientName="Müller^Eva", SpecificCharacterSet="ISO_IR 100")
+    one.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    del one.PixelData
+    with DicomBytesIO() as beginning:
+        beginning.is_little_endian, beginning.is_implicit_VR = True, False
+        write_dataset(beginning, one)
+        whole = beginning.getvalue() + b"\xe0\x7f\x10\0OW\0\0" + (64 << 20).to_bytes(4, "little")
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    file = tmp_path / "bomb.dcm"
+    header = DicomBytesIO()
+    write_file_meta_info(header, one.file_meta)
+    packed = [packer.compress(whole), *(packer.compress(bytes(1 << 20)) for _ in range(64))]
+    file.write_bytes(b"\0" * 128 + b"DICM" + header.getvalue() + b"".join(packed) + packer.flush())
+    stored = instance(path=file, transfer_syntax_uid=str(DeflatedExplicitVRLittleEndian))
+    tracemalloc.start()
+    try:
+        said = description_of(stored)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert said.study["PatientName"] == "Müller^Eva"
+    assert said.series["Modality"] == "CT"
+    assert peak < 8 << 20
 
 
 def test_fsck_rebuild_makes_the_index_anew(tmp_path: Path) -> None:
