@@ -5,7 +5,7 @@ It is the adapter's side: the job is asked of the platform, whichever that is, a
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 from sqlalchemy import Connection
@@ -170,8 +170,8 @@ class Composing:
         with self._ledger.read() as tx:
             chosen = tuple(self._chosen(tx, number, parts) for number, parts in enumerate(items))
         requires = self._client.requirements(pipeline) if pipeline else None
-        several = requires is not None and requires.several_patients
-        problems = _problems(chosen, several_patients=several)
+        # Of what is required the files are asked: the index has but one patient of a study.
+        problems = _problems(chosen, several_patients=requires is not None)
         if requires is not None:
             problems += _unmet(chosen, requires)
         return Preview(chosen, tuple(problems))
@@ -357,8 +357,6 @@ def _unmet(items: Sequence[Sequence[Selected]], requires: Requirements) -> Seque
         ]
         for item in items
     ]
-    # Of how many patients they are, the index tells already.
-    requires = replace(requires, several_patients=True)
     try:
         return told(unmet_of(given, requires))
     except OSError as error:
