@@ -1,5 +1,6 @@
 """The index: what people find of what is kept, by which words, in whatever character set."""
 
+import errno
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -13,14 +14,15 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicom_adapter.addresses import socket_address
 from dicom_adapter.attributes import criteria_of
+from dicom_adapter.compose import indexer
 from dicom_adapter.compose.description import description_of
 from dicom_adapter.errors import InvalidArgumentError
-from dicom_adapter.model import instances
+from dicom_adapter.model import Description, StoredInstance, instances
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.v1 import composition_pb2 as messages
 from tests.compose.conftest import CONFIG, Cache, series_of
 from tests.ledger.make import instance
-from tests.support import command, make_instance, running
+from tests.support import command, make_instance, running, send
 
 # Names of PS3.5 annexes H, I and J, and others, as their senders encode them.
 NAMES = {
@@ -243,6 +245,26 @@ def test_what_is_broken_is_found_by_its_uids(cache: Cache) -> None:
     (found,) = cache.series(SeriesInstanceUID="1.2.3.4")
     assert found.attributes["Modality"] == "CT"
     assert found.frames == 1
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_out(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes into the index once it can be."""
+    broken = make_instance(number=1)
+
+    def description(stored: StoredInstance) -> Description:
+        if stored.sop_instance_uid == broken.SOPInstanceUID:
+            raise OSError(errno.EIO, "stands for a bad sector")
+        return description_of(stored)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(indexer, "description_of", description)
+        patched.setattr(indexer, "INSTANCES_PER_COMMIT", 1)
+        cached = [make_instance(number=n) for n in (2, 3)]
+        assert set(send(cache.here.port, [broken, *cached], called="CACHE")) == {0}
+        cache.here.wait_for(lambda: cache.indexed() == 2)
+    cache.here.wait_for(lambda: cache.indexed() == 3)
 
 
 def test_a_deflated_file_is_not_inflated_as_a_whole(
