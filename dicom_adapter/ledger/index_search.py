@@ -272,6 +272,8 @@ def _is_value(matching: Matching, column: Column[Any], value: str | Span) -> Col
     if matching is Matching.NAME:
         # In any of its component groups.
         return column.like(f"%{_pattern(folded(value))}%", escape=_ESCAPE)
+    if not value.isascii():
+        return func.casefold(column).like(_pattern(value.casefold()), escape=_ESCAPE)
     return column.like(_pattern(value), escape=_ESCAPE)
 
 

@@ -77,6 +77,15 @@ def test_a_name_is_found_without_its_accents(cache: Cache) -> None:
         assert cache.studies(PatientName=wanted) == []
 
 
+def test_upper_and_lower_case_are_alike_in_any_script(cache: Cache) -> None:
+    """Also where the ledger's own comparison knows ASCII alone."""
+    text = "SCHÄDEL Übersicht ПРОВЕРКА"
+    cache.keep([make_instance(StudyDescription=text, SpecificCharacterSet="ISO_IR 192")])
+    for wanted in (text, "schädel*", "*ÜBERSICHT*", "*ü?ersicht*", "*проверка"):
+        assert len(cache.studies(StudyDescription=wanted)) == 1, wanted
+    assert cache.studies(StudyDescription="schadel*") == []
+
+
 def test_attributes_are_matched_as_c_find_does(cache: Cache) -> None:
     """PS3.4 section C.2.2.2: single values, wildcards, lists and ranges; all of them together."""
     cache.keep(
