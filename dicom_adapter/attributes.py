@@ -167,5 +167,11 @@ def _matches(matching: Matching, text: str, value: str | Span) -> bool:
 
 def _pattern(value: str) -> re.Pattern[str]:
     """Return wildcards of PS3.4 section C.2.2.2.4 as a regular expression."""
-    wild = {"*": ".*", "?": "."}
-    return re.compile("".join(wild.get(one) or re.escape(one) for one in value), re.IGNORECASE)
+    first, *others = (
+        "".join("." if one == "?" else re.escape(one) for one in part) for part in value.split("*")
+    )
+    # Of what is between two `*` the first place is as good as any: with others tried as well, a few
+    # of them would take for ever.
+    between = [f"(?>.*?{part})" for part in others[:-1]]
+    end = [f".*{part}" for part in others[-1:]]
+    return re.compile("".join([first, *between, *end]), re.IGNORECASE)

@@ -13,7 +13,7 @@ from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicom_adapter.addresses import socket_address
-from dicom_adapter.attributes import criteria_of
+from dicom_adapter.attributes import criteria_of, meets
 from dicom_adapter.compose import indexer
 from dicom_adapter.compose.description import description_of
 from dicom_adapter.errors import InvalidArgumentError
@@ -158,6 +158,24 @@ def test_one_attribute_named_twice_is_either(cache: Cache) -> None:
     pairs = [messages.Attribute(keyword="Modality", value=value) for value in ("CT", "US")]
     found = cache.api.SearchStudies(messages.SearchRequest(attributes=pairs)).studies
     assert [one.study_instance_uid for one in found] == ["1.2.2", "1.2.0"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "is_met"),
+    [
+        ("*a" * 100 + "*b", "a" * 1000, False),
+        ("*a" * 100 + "*", "a" * 1000, True),
+        ("a*b*b", "ABXB", True),
+        ("a*b*b", "ABX", False),
+        ("a**?c", "abc", True),
+        ("a.c", "abc", False),
+    ],
+)
+def test_wildcards_are_met_without_trying_every_way(value: str, text: str, *, is_met: bool) -> None:
+    """A name that was made for it would stop the service: nothing else runs meanwhile."""
+    for keyword in ("StudyDescription", "PatientName"):
+        (wanted,) = criteria_of([(keyword, value)])
+        assert meets({keyword: text}, wanted) is is_met
 
 
 @pytest.mark.parametrize(
