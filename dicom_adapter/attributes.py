@@ -30,6 +30,8 @@ SEARCHED = (
     "SeriesInstanceUID",
 )
 LONGEST_VALUE = 1024
+#: SQLite parses so many and some more; a program that has more asks several times.
+MOST_VALUES = 500
 #: A text is cut off behind this; PS3.5 section 6.2 has 324 characters for the longest.
 LONGEST_TEXT = 1024
 _BLANK = " \0"
@@ -56,6 +58,10 @@ def criteria_of(pairs: Iterable[tuple[str, str]]) -> tuple[Criterion, ...]:
         keyword = _keyword(name)
         values = list(_values(keyword, value))
         wanted.setdefault(keyword, []).extend(values)
+        if len(wanted[keyword]) > MOST_VALUES:
+            raise InvalidArgumentError(
+                keyword, f"must have at most {MOST_VALUES} values: search several times"
+            )
         if not values:
             everything.add(keyword)
     return tuple(
@@ -161,5 +167,11 @@ def _matches(matching: Matching, text: str, value: str | Span) -> bool:
 
 def _pattern(value: str) -> re.Pattern[str]:
     """Return wildcards of PS3.4 section C.2.2.2.4 as a regular expression."""
-    wild = {"*": ".*", "?": "."}
-    return re.compile("".join(wild.get(one) or re.escape(one) for one in value), re.IGNORECASE)
+    first, *others = (
+        "".join("." if one == "?" else re.escape(one) for one in part) for part in value.split("*")
+    )
+    # Of what is between two `*` the first place is as good as any: with others tried as well, a few
+    # of them would take for ever.
+    between = [f"(?>.*?{part})" for part in others[:-1]]
+    end = [f".*{part}" for part in others[-1:]]
+    return re.compile("".join([first, *between, *end]), re.IGNORECASE)

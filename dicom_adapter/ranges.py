@@ -18,6 +18,8 @@ from dicom_adapter.model import Duplicates, IndexedInstance, Orientation, Positi
 
 #: No more of what is missing is named.
 MOST_NAMED = 1000
+#: No more runs of numbers are written down: people get to read them, and headers to carry them.
+MOST_RUNS = 20
 # In mm, and of a unit vector: nearer than this is the same.
 _SAME_PLACE = 1e-3
 _SAME_DIRECTION = 1e-3
@@ -238,7 +240,8 @@ class _Stack:
 def spans(numbers: Iterable[int]) -> str:
     """Return numbers as people write them: 1-20, 30."""
     runs = _runs(sorted(numbers))
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+    written = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+    return ", ".join(written[:MOST_RUNS] + ["and more"] * (len(written) > MOST_RUNS))
 
 
 def _runs(places: Sequence[int]) -> list[list[int]]:

@@ -127,6 +127,9 @@ def _translated(arguments: list[str] | None) -> int:
         return _fail(_about_words(error), error.exit_code)
     except DicomAdapterError as error:
         return _fail(str(error))
+    except UnicodeEncodeError:
+        # No message of a call can carry it; a path may have it.
+        return _fail("a word is not in UTF-8: see the terminal's locale", WRONG_WORDS)
     return code if isinstance(code, int) else DONE
 
 

@@ -14,7 +14,6 @@ from dicom_adapter.cli.common import (
     connect,
 )
 from dicom_adapter.cli.output import counted, plain, plain_job, print_rows, print_values
-from dicom_adapter.errors import InvalidArgumentError
 from dicom_adapter.model import Priority
 from dicom_adapter.ranges import Order, spans
 from dicom_adapter.rpc import convert
@@ -118,7 +117,7 @@ def compose(
 
 def _parts(series: Sequence[str], studies: Sequence[str], order: Order) -> Iterator[messages.Part]:
     if not series and not studies:
-        raise InvalidArgumentError("--series", "name a series, or a study with --study")
+        raise typer.BadParameter("name a series, or a study with --study.")
     for text in series:
         uid, _, wanted = text.partition(":")
         yield messages.Part(series_instance_uid=uid, range=wanted, order=order)
@@ -137,7 +136,7 @@ def _priority(label: str) -> Priority:
     try:
         return Priority.parse(label)
     except ValueError as error:
-        raise InvalidArgumentError("--priority", str(error)) from error
+        raise typer.BadParameter(f"--priority {error}.") from error
 
 
 def _arguments(pairs: Sequence[str]) -> dict[str, str]:
@@ -145,7 +144,7 @@ def _arguments(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals:
-            raise InvalidArgumentError("--argument", f"must be NAME=VALUE, not '{pair}'")
+            raise typer.BadParameter(f"--argument must be NAME=VALUE, not '{pair}'.")
         found[key] = value
     return found
 

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from dicom_adapter.errors import InvalidArgumentError
 from dicom_adapter.v1 import composition_pb2 as messages
 
 ConditionsArgument = Annotated[
@@ -23,14 +22,12 @@ def attributes_of(conditions: Sequence[str] | None) -> list[messages.Attribute]:
     """Return what was written as `KEYWORD=VALUE`.
 
     Raises:
-        InvalidArgumentError: one of them has another form.
+        BadParameter: one of them has another form.
     """
     found = []
     for condition in conditions or ():
         keyword, equals, value = condition.partition("=")
         if not equals:
-            raise InvalidArgumentError(
-                "KEYWORD=VALUE", f"'{condition}' has no value: write it as 'PatientID=123*'"
-            )
+            raise typer.BadParameter(f"'{condition}' has no value: write it as 'PatientID=123*'.")
         found.append(messages.Attribute(keyword=keyword.strip(), value=value))
     return found

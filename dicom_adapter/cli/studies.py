@@ -22,7 +22,7 @@ from dicom_adapter.cli.common import (
 from dicom_adapter.cli.conditions import ConditionsArgument, attributes_of
 from dicom_adapter.cli.fetch import fetch, find
 from dicom_adapter.cli.output import counted, plain, print_rows, print_values
-from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, NotFoundError
+from dicom_adapter.errors import DicomAdapterError, NotFoundError
 from dicom_adapter.pictures.drawing import LONGEST
 from dicom_adapter.ranges import Order, Whole
 from dicom_adapter.rpc.client import CALL_SECONDS, Client
@@ -206,7 +206,7 @@ def release(
     """Let studies go; what a group or submission needs stays."""
     wanted = [*(studies or ()), *(series or ())]
     if not wanted:
-        raise InvalidArgumentError("UID", "name a study, or a series with --series")
+        raise typer.BadParameter("name a study, or a series with --series.")
     if not yes:
         ask_first(counted(len(wanted), "study or series", "studies or series"), "let go", "gone")
     with connect(config, server, data) as client, client.errors():

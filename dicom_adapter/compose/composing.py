@@ -5,7 +5,7 @@ It is the adapter's side: the job is asked of the platform, whichever that is, a
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 from sqlalchemy import Connection
@@ -47,6 +47,7 @@ from dicom_adapter.v1 import jobs_pb2
 
 Pairs = Sequence[tuple[str, str]]
 MOST_PARTS = 1000
+MOST_TOLD = 10
 # Two hospitals may give one ID to two people.
 _PATIENT = ("PatientID", "IssuerOfPatientID")
 # Each holds a thread of the API while it waits for the platform, which may need one to answer it.
@@ -169,8 +170,8 @@ class Composing:
         with self._ledger.read() as tx:
             chosen = tuple(self._chosen(tx, number, parts) for number, parts in enumerate(items))
         requires = self._client.requirements(pipeline) if pipeline else None
-        several = requires is not None and requires.several_patients
-        problems = _problems(chosen, several_patients=several)
+        # Of what is required the files are asked: the index has but one patient of a study.
+        problems = _problems(chosen, several_patients=requires is not None)
         if requires is not None:
             problems += _unmet(chosen, requires)
         return Preview(chosen, tuple(problems))
@@ -215,7 +216,7 @@ class Composing:
         preview = self.preview(caller, [parts], "")
         chosen = [one.stored.path for each in preview.items[0] for one in each.selection.instances]
         if not chosen:
-            raise WrongStateError("; ".join(preview.problems))
+            raise _refusal(preview)
         return self._drawing.montage(chosen, longest or LONGEST)
 
     def compose(self, caller: Caller, wanted: Composition) -> jobs_pb2.Job:
@@ -238,7 +239,7 @@ class Composing:
     def _compose(self, caller: Caller, wanted: Composition) -> jobs_pb2.Job:
         preview = self.preview(caller, wanted.items, wanted.pipeline)
         if preview.problems:
-            raise WrongStateError("; ".join(preview.problems))
+            raise _refusal(preview)
         chosen = [one for item in preview.items for one in item]
         request = self._request(caller, wanted, preview)
         stored = {one.stored.id: one.stored for each in chosen for one in each.selection.instances}
@@ -356,8 +357,6 @@ def _unmet(items: Sequence[Sequence[Selected]], requires: Requirements) -> Seque
         ]
         for item in items
     ]
-    # Of how many patients they are, the index tells already.
-    requires = replace(requires, several_patients=True)
     try:
         return told(unmet_of(given, requires))
     except OSError as error:
@@ -374,10 +373,21 @@ def _problems(items: Sequence[Sequence[Selected]], *, several_patients: bool) ->
         for problem in one.selection.problems
     ]
     for item in items:
-        patients = {tuple(one.series.attributes.get(key, "") for key in _PATIENT) for one in item}
+        patients = {_patient(one.series) for one in item}
         if len(patients) > 1 and not several_patients:
             found.append(f"the series are of {len(patients)} patients, and a job is of one")
     return list(dict.fromkeys(found))
+
+
+def _refusal(preview: Preview) -> WrongStateError:
+    told, more = list(preview.problems[:MOST_TOLD]), len(preview.problems) - MOST_TOLD
+    return WrongStateError("; ".join(told + [f"and {more} more: see the preview"] * (more > 0)))
+
+
+def _patient(series: SeriesSummary) -> tuple[str, ...]:
+    ids = tuple(series.attributes.get(key, "") for key in _PATIENT)
+    # Without an ID, nobody can tell whether two studies are of one patient.
+    return ids if ids[0] else ("", series.study_uid)
 
 
 def _input(selected: Selected) -> JobInput:

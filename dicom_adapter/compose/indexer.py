@@ -26,6 +26,8 @@ class Indexer:
         self._worker = Worker("indexer", self._work, clock, rest=REST)
         self._clock = clock
         self._last_came = time.monotonic()
+        self._after = ""
+        self._failed: OSError | None = None
 
     def start(self) -> None:
         """Start with what an earlier run left."""
@@ -41,17 +43,20 @@ class Indexer:
         self._worker.stop(timeout)
 
     def _work(self) -> datetime | None:
+        self._after, self._failed = "", None
         while self._index_some():
             if self._worker.stopping:
                 return None
             if time.monotonic() - self._last_came < QUIET_SECONDS:
                 return self._clock.now()
+        if self._failed is not None:
+            raise self._failed
         return None
 
     def _index_some(self) -> bool:
         """Index what waits for it longest; True when there may be more."""
         with self._ledger.read() as tx:
-            waiting = index_search.waiting(tx, INSTANCES_PER_COMMIT, self._locate)
+            waiting = index_search.waiting(tx, INSTANCES_PER_COMMIT, self._locate, self._after)
         if not waiting:
             return False
         found: list[tuple[StoredInstance, Description]] = []
@@ -62,6 +67,10 @@ class Indexer:
             except FileNotFoundError:
                 # The check of the spool tells of it, where it should be there.
                 gone.append(instance.id)
+            except OSError as error:
+                # It is tried again after a pause; what is behind it does not wait for it.
+                self._failed = error
+            self._after = max(self._after, instance.id)
         with self._ledger.write() as tx:
             index.add(tx, found, gone)
         return len(waiting) == INSTANCES_PER_COMMIT

@@ -3,6 +3,7 @@
 What is said goes into logs and onto screens: of the images it has technical values and UIDs alone.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -208,9 +209,9 @@ def _cut(text: str, length: int) -> str:
 
 
 def _is_within(value: float, span: Bounds) -> bool:
-    # Not the other way around: a value that is no number is within nothing.
+    # What is no number is within nothing, nor is what is endless.
     least = span.min is None or value >= span.min - _TOLERANCE
-    return least and (span.max is None or value <= span.max + _TOLERANCE)
+    return math.isfinite(value) and least and (span.max is None or value <= span.max + _TOLERANCE)
 
 
 def _length(value: float) -> str:

@@ -1,5 +1,6 @@
 """Whether the values of one attribute are what a condition says."""
 
+import math
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from operator import ge, gt, le, lt
@@ -76,7 +77,9 @@ def _is_none_of(value: object, words: Sequence[str], _operator: Operator) -> boo
 
 def _is_ordered(value: object, words: Sequence[str], operator: Operator) -> bool:
     one, other = number_of(str(value)), number_of(words[0])
-    return one is not None and other is not None and _ORDER[operator](one, other)
+    if one is None or other is None or not math.isfinite(one):
+        return False
+    return _ORDER[operator](one, other)
 
 
 def _has_in_it(value: object, words: Sequence[str], _operator: Operator) -> bool:

@@ -258,6 +258,8 @@ def _engine(url: str, begin: str, synchronous: str) -> Engine:
         cursor.execute(f"PRAGMA synchronous={synchronous}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
+        # SQLite's own LIKE and lower() know the letters of ASCII alone.
+        connection.create_function("casefold", 1, str.casefold, deterministic=True)
 
     starting = Prepared(text(begin))
 

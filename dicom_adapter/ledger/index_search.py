@@ -96,10 +96,11 @@ def series_of_study(tx: Connection, uid: str) -> list[SeriesSummary]:
     return sorted(found, key=_number)
 
 
-def waiting(tx: Connection, limit: int, locate: Locate) -> list[StoredInstance]:
-    """Return some of what is kept and not in the index yet, in the order in which it came."""
-    query = select(unindexed.c.instance_id).order_by(unindexed.c.instance_id).limit(limit)
-    return instances.known(tx, tx.scalars(query), locate)
+def waiting(tx: Connection, limit: int, locate: Locate, after: str = "") -> list[StoredInstance]:
+    """Return some of what is kept and not in the index yet, behind an id, in the order it came."""
+    query = select(unindexed.c.instance_id).where(unindexed.c.instance_id > after)
+    ids = tx.scalars(query.order_by(unindexed.c.instance_id).limit(limit))
+    return instances.known(tx, ids, locate)
 
 
 def kept_studies(tx: Connection, ae_title: str) -> list[KeptStudy]:
@@ -271,6 +272,8 @@ def _is_value(matching: Matching, column: Column[Any], value: str | Span) -> Col
     if matching is Matching.NAME:
         # In any of its component groups.
         return column.like(f"%{_pattern(folded(value))}%", escape=_ESCAPE)
+    if not value.isascii():
+        return func.casefold(column).like(_pattern(value.casefold()), escape=_ESCAPE)
     return column.like(_pattern(value), escape=_ESCAPE)
 
 

@@ -1,13 +1,22 @@
 """What was received: instances, the groups that they are in, and what is kept of them."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from io import BytesIO
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
-from pydicom.tag import Tag
+from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+#: A deflated data set is inflated to no more than this when its attributes are read: a file of a
+#: few megabytes may hold a thousand times as many.
+LARGEST_HEADER = 64 * 1024**2
+_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 
 class InstanceState(StrEnum):
@@ -59,9 +68,29 @@ class StoredInstance:
         Raises:
             OSError: the file is not there any more.
         """
-        return dcmread(
-            self.path, stop_before_pixels=True, specific_tags=[Tag(tag) for tag in tags] or None
-        )
+        wanted: list[BaseTag | int] | None = [Tag(tag) for tag in tags] or None
+        if self.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+            return _begin_of_deflated(self.path, wanted)
+        return dcmread(self.path, stop_before_pixels=True, specific_tags=wanted)
+
+
+def _begin_of_deflated(path: Path, tags: list[BaseTag | int] | None) -> Dataset:
+    """Inflate a file as far as all but its pixel data may reach: pydicom would inflate it all."""
+    meta = read_file_meta_info(path)
+    with path.open("rb") as file:
+        # Preamble and prefix, then the element that says how long the others are (PS3.10 7.1).
+        file.seek(128 + 4 + 12 + int(meta.FileMetaInformationGroupLength))
+        packed = file.read(LARGEST_HEADER)
+    data = BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, LARGEST_HEADER))
+    dataset = read_dataset(
+        data,
+        is_implicit_VR=False,
+        is_little_endian=True,
+        stop_when=lambda tag, _vr, _length: tag in _PIXEL_DATA,
+        specific_tags=tags,
+    )
+    dataset.file_meta = meta
+    return dataset
 
 
 class Duplicates(StrEnum):

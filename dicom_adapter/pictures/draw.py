@@ -5,6 +5,7 @@ ended. It is started by `drawing` alone.
 """
 
 import json
+import os
 import resource
 import sys
 from pathlib import Path
@@ -22,6 +23,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The answer alone: a line of a log, or of a decoder, would stand in the middle of it.
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
     asked = json.load(sys.stdin)
     paths = [Path(path) for path in asked["paths"]]
     try:
@@ -30,9 +34,11 @@ def main() -> None:
         else:
             drawn = render(paths[0], frame=asked["frame"], longest=asked["longest"])
     except DicomAdapterError as error:
-        sys.stdout.write(json.dumps([type(error).__name__, str(error)]))
+        answer.write(json.dumps([type(error).__name__, str(error)]).encode())
+        answer.close()
         sys.exit(REFUSED)
-    sys.stdout.buffer.write(drawn)
+    answer.write(drawn)
+    answer.close()
 
 
 if __name__ == "__main__":

@@ -34,6 +34,9 @@ _CODES: tuple[tuple[type[DicomAdapterError], int], ...] = (
     (UnavailableError, code_pb2.UNAVAILABLE),
 )
 
+# A message goes up to three times into the headers of an answer, which clients limit to 8 KiB.
+_LONGEST_MESSAGE = 2000
+
 #: The same request may succeed later, unchanged.
 PASSING = frozenset(
     {
@@ -51,15 +54,22 @@ PASSING = frozenset(
 def to_status(error: DicomAdapterError) -> status_pb2.Status:
     """Return an exception as a status; its details name the field where one is wrong."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), code_pb2.INTERNAL)
-    status = status_pb2.Status(code=code, message=str(error))
+    status = status_pb2.Status(code=code, message=_cut(str(error)))
     if isinstance(error, InvalidArgumentError):
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.problem
+            field=error.field, description=_cut(error.problem)
         )
         detail = any_pb2.Any()
         detail.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
         status.details.append(detail)
     return status
+
+
+def _cut(text: str) -> str:
+    told = text.encode(errors="replace")
+    if len(told) <= _LONGEST_MESSAGE:
+        return text
+    return told[: _LONGEST_MESSAGE - 3].decode(errors="ignore") + "..."
 
 
 def from_error(error: grpc.RpcError, address: str) -> DicomAdapterError:

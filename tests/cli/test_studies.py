@@ -1,6 +1,7 @@
 """`studies`, `series` and `compose`, typed as people type them."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,16 @@ def test_what_cannot_be_is_told(cli: Command, kept: Cache) -> None:
     for words, told in WRONG:
         answer = cli(*words.split())
         assert answer.code in {1, 2}, words
+        assert (answer.code == 2) == ("--help" in answer.err), words
         assert told in answer.err, words
         assert len(answer.err.splitlines()) == 1, words
     assert kept.here.jobs() == []
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("words", ["studies list", "compose other --series"])
+def test_a_word_in_another_encoding_is_told(cli: Command, words: str) -> None:
+    """What a terminal in Latin-1 sends is a wrong word, not a fault of ours; nor is it quoted."""
+    answer = cli(*words.split(), os.fsdecode(b"PatientName=M\xfcller"))
+    assert answer.code == 2
+    assert answer.err == "dicom-adapter: a word is not in UTF-8: see the terminal's locale\n"

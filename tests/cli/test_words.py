@@ -72,6 +72,8 @@ def test_missing_command(cli: Command, words: str) -> None:
         ("groups complete", "name groups by their ids, or all of them by --all"),
         ("groups discard a --all --yes", "name groups by their ids, or all of them by --all"),
         ("quarantine retry", "name instances by their ids, or all of them by --all"),
+        ("studies release --yes", "name a study, or a series with --series"),
+        ("compose x", "name a series, or a study with --study"),
         ("echo foo", "'foo' must have the form AET@HOST:PORT"),
         ("echo A@localhost:0", "a port is from 1 to 65535"),
         ("echo A@localhost:65536", "a port is from 1 to 65535"),

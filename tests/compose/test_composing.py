@@ -210,6 +210,36 @@ def test_a_job_is_of_one_patient(cache: Cache) -> None:
     assert cache.api.ComposeJob(request).instances == 2
 
 
+def test_a_refusal_that_has_much_to_say_reaches_the_caller(cache: Cache) -> None:
+    """It says the first of it, and that there is more: headers carry 8 KiB at most."""
+    cache.keep([one for n in range(40) for one in series_of(f"1.2.3.{'9' * 50}{n}", [1])])
+    parts = [part(f"1.2.3.{'9' * 50}{n}", "1:8001:4") for n in range(40)]
+    with pytest.raises(WrongStateError) as refused:
+        cache.compose(*parts[:10])
+    assert "there is no instance 5, 9, 13," in str(refused.value)
+    assert "and more: choose a range without them" in str(refused.value)
+    for whole in (parts, [messages.Part(study_instance_uid="1.2.3", range="7")]):
+        with pytest.raises(WrongStateError, match="there is no instance"):
+            cache.compose(*whole)
+    with pytest.raises(WrongStateError, match="and 30 more: see the preview"):
+        cache.compose(*(part(f"1.2.3.{'9' * 50}{n}", "7") for n in range(40)))
+    with pytest.raises(InvalidArgumentError, match="'xxx"):
+        cache.compose(part("1.2.3.1", "x" * 100_000))
+    with pytest.raises(NotFoundError, match="series 999"):
+        cache.compose(part("9" * 100_000))
+
+
+def test_studies_without_a_patient_id_are_of_two_patients(cache: Cache) -> None:
+    """Nobody can tell otherwise; the series of one study are of one."""
+    for study in ("1.2.3", "1.2.4"):
+        cache.keep(
+            [one for n in (1, 2) for one in series_of(f"{study}.{n}", [1], study=study, patient="")]
+        )
+    with pytest.raises(WrongStateError, match="of 2 patients"):
+        cache.compose(part("1.2.3.1"), part("1.2.4.1"))
+    assert cache.compose(part("1.2.3.1"), part("1.2.3.2")).instances == 2
+
+
 def test_a_part_that_names_nothing_is_refused(cache: Cache) -> None:
     """It says what is wrong with it."""
     cache.keep(series_of("1.2.3.1", [1]))

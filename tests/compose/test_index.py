@@ -1,18 +1,28 @@
 """The index: what people find of what is kept, by which words, in whatever character set."""
 
+import errno
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset, write_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicom_adapter.addresses import socket_address
-from dicom_adapter.attributes import criteria_of
+from dicom_adapter.attributes import criteria_of, meets
+from dicom_adapter.compose import indexer
+from dicom_adapter.compose.description import description_of
 from dicom_adapter.errors import InvalidArgumentError
+from dicom_adapter.model import Description, StoredInstance, instances
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.v1 import composition_pb2 as messages
 from tests.compose.conftest import CONFIG, Cache, series_of
-from tests.support import command, make_instance, running
+from tests.ledger.make import instance
+from tests.support import command, make_instance, running, send
 
 # Names of PS3.5 annexes H, I and J, and others, as their senders encode them.
 NAMES = {
@@ -65,6 +75,15 @@ def test_a_name_is_found_without_its_accents(cache: Cache) -> None:
         assert len(cache.studies(PatientName=wanted)) == 1
     for wanted in ("muller", "Mueller*", "jerome*"):
         assert cache.studies(PatientName=wanted) == []
+
+
+def test_upper_and_lower_case_are_alike_in_any_script(cache: Cache) -> None:
+    """Also where the ledger's own comparison knows ASCII alone."""
+    text = "SCHÄDEL Übersicht ПРОВЕРКА"
+    cache.keep([make_instance(StudyDescription=text, SpecificCharacterSet="ISO_IR 192")])
+    for wanted in (text, "schädel*", "*ÜBERSICHT*", "*ü?ersicht*", "*проверка"):
+        assert len(cache.studies(StudyDescription=wanted)) == 1, wanted
+    assert cache.studies(StudyDescription="schadel*") == []
 
 
 def test_attributes_are_matched_as_c_find_does(cache: Cache) -> None:
@@ -142,6 +161,24 @@ def test_one_attribute_named_twice_is_either(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "text", "is_met"),
+    [
+        ("*a" * 100 + "*b", "a" * 1000, False),
+        ("*a" * 100 + "*", "a" * 1000, True),
+        ("a*b*b", "ABXB", True),
+        ("a*b*b", "ABX", False),
+        ("a**?c", "abc", True),
+        ("a.c", "abc", False),
+    ],
+)
+def test_wildcards_are_met_without_trying_every_way(value: str, text: str, *, is_met: bool) -> None:
+    """A name that was made for it would stop the service: nothing else runs meanwhile."""
+    for keyword in ("StudyDescription", "PatientName"):
+        (wanted,) = criteria_of([(keyword, value)])
+        assert meets({keyword: text}, wanted) is is_met
+
+
+@pytest.mark.parametrize(
     ("name", "value", "told"),
     [
         ("PatientNam", "X", "did you mean PatientName?"),
@@ -158,6 +195,17 @@ def test_what_cannot_be_searched_is_told(name: str, value: str, told: str) -> No
     with pytest.raises(InvalidArgumentError) as caught:
         criteria_of([(name, value)])
     assert told in str(caught.value)
+
+
+def test_so_many_values_are_searched_and_no_more(cache: Cache) -> None:
+    """What the ledger could not parse is refused as the mistake that it is."""
+    cache.keep([make_instance()])
+    values = "\\".join(["XX"] * 249 + ["CT"])
+    pairs = [messages.Attribute(keyword="Modality", value=values)] * 2
+    found = cache.api.SearchSeries(messages.SearchRequest(attributes=pairs)).series
+    assert len(found) == 1
+    with pytest.raises(InvalidArgumentError, match="at most 500 values"):
+        criteria_of([("StudyInstanceUID", f"1.2.{n}") for n in range(501)])
 
 
 def test_counts_and_sizes_follow_what_is_kept(cache: Cache) -> None:
@@ -224,6 +272,56 @@ def test_what_is_broken_is_found_by_its_uids(cache: Cache) -> None:
     (found,) = cache.series(SeriesInstanceUID="1.2.3.4")
     assert found.attributes["Modality"] == "CT"
     assert found.frames == 1
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_out(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes into the index once it can be."""
+    broken = make_instance(number=1)
+
+    def description(stored: StoredInstance) -> Description:
+        if stored.sop_instance_uid == broken.SOPInstanceUID:
+            raise OSError(errno.EIO, "stands for a bad sector")
+        return description_of(stored)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(indexer, "description_of", description)
+        patched.setattr(indexer, "INSTANCES_PER_COMMIT", 1)
+        cached = [make_instance(number=n) for n in (2, 3)]
+        assert set(send(cache.here.port, [broken, *cached], called="CACHE")) == {0}
+        cache.here.wait_for(lambda: cache.indexed() == 2)
+    cache.here.wait_for(lambda: cache.indexed() == 3)
+
+
+def test_a_deflated_file_is_not_inflated_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small one may hold more than there is memory; what it says stands at its beginning."""
+    monkeypatch.setattr(instances, "LARGEST_HEADER", 1024 * 1024)
+    one = make_instance(PatientName="Müller^Eva", SpecificCharacterSet="ISO_IR 100")
+    one.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    del one.PixelData
+    with DicomBytesIO() as beginning:
+        beginning.is_little_endian, beginning.is_implicit_VR = True, False
+        write_dataset(beginning, one)
+        whole = beginning.getvalue() + b"\xe0\x7f\x10\0OW\0\0" + (64 << 20).to_bytes(4, "little")
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    file = tmp_path / "bomb.dcm"
+    header = DicomBytesIO()
+    write_file_meta_info(header, one.file_meta)
+    packed = [packer.compress(whole), *(packer.compress(bytes(1 << 20)) for _ in range(64))]
+    file.write_bytes(b"\0" * 128 + b"DICM" + header.getvalue() + b"".join(packed) + packer.flush())
+    stored = instance(path=file, transfer_syntax_uid=str(DeflatedExplicitVRLittleEndian))
+    tracemalloc.start()
+    try:
+        said = description_of(stored)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert said.study["PatientName"] == "Müller^Eva"
+    assert said.series["Modality"] == "CT"
+    assert peak < 8 << 20
 
 
 def test_fsck_rebuild_makes_the_index_anew(tmp_path: Path) -> None:

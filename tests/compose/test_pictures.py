@@ -108,6 +108,18 @@ def test_a_decoder_that_never_ends_is_ended(
     assert not listed.stdout
 
 
+def test_a_broken_image_is_told_and_spoils_no_montage(image: Path, tmp_path: Path) -> None:
+    """What the log says of it is no part of the answer."""
+    dataset = dcmread(image)
+    dataset.PixelData = dataset.PixelData[:20]
+    broken = tmp_path / "broken.dcm"
+    dataset.save_as(broken)
+    with pytest.raises(NoPictureError, match="damaged or incomplete"):
+        Drawing().instance(broken)
+    with Image.open(BytesIO(Drawing().montage([image, broken]))) as picture:
+        assert picture.format == "PNG"
+
+
 def test_no_more_are_drawn_at_a_time_than_may_be(
     image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

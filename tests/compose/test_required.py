@@ -66,8 +66,18 @@ def test_a_pipeline_may_allow_several_patients(picky: Cache) -> None:
         [*series_of("1.2.3.1", [1]), *series_of("1.2.4.1", [1], study="1.2.4", patient="P2")]
     )
     both = (part("1.2.3.1"), part("1.2.4.1"))
-    for pipeline in ("tell", "thick"):
-        with pytest.raises(WrongStateError, match="are of 2 patients"):
+    for pipeline, told in (("tell", "are of 2 patients"), ("thick", "2.4.1: patient is another")):
+        with pytest.raises(WrongStateError, match=told):
             picky.compose(*both, pipeline=pipeline)
     picky.compose(*both, pipeline="crowd")
     assert picky.here.ended_jobs(1)[0].instances == 2
+
+
+def test_the_files_of_one_study_may_be_of_two_patients(picky: Cache) -> None:
+    """The index has the newest of them alone; what a pipeline requires is asked of the files."""
+    picky.keep(series_of("1.2.3.1", [1, 2, 3]))
+    picky.keep(series_of("1.2.3.2", [1, 2, 3], patient="P2"))
+    both = (part("1.2.3.1"), part("1.2.3.2"))
+    (problem,) = picky.preview(*both, pipeline="thick").problems
+    assert problem.startswith("series 1.2.3.2: patient is another than that of series 1.2.3.1")
+    assert list(picky.preview(*both, pipeline="crowd").problems) == []

@@ -289,6 +289,16 @@ def test_frames_of_an_enhanced_image_count_as_slices() -> None:
     assert said.found == "absent"
 
 
+def test_a_number_without_end_meets_no_bound() -> None:
+    """Also where there is no upper one."""
+    image = Dataset()
+    image.SliceThickness, image.KVP = "1E400", "1E400"
+    (said,) = of_image(image, slice_thickness=Bounds(1))
+    assert said.condition == "slice_thickness"
+    (said,) = of_image(image, tags=(parse("KVP > 100"),))
+    assert said.found == "1E400"
+
+
 def test_what_a_frame_says_itself_goes_before_what_is_shared() -> None:
     """One frame that is otherwise is enough; and instances are still counted as instances."""
     image = enhanced([0, 2, 4], 2.0, frame_thickness=3.0)
