@@ -49,6 +49,10 @@ class Archive(Protocol):
     """A source while it is asked: a context, at whose end connections are closed."""
 
     @property
+    def name(self) -> str:
+        """What it is called in the configuration."""
+
+    @property
     def provenance(self) -> Provenance:
         """Where its instances come from."""
 

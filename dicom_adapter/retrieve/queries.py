@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from dicom_adapter.attributes import criteria_of, meets
-from dicom_adapter.errors import InvalidArgumentError, NotFoundError
+from dicom_adapter.errors import InvalidArgumentError, NotFoundError, SourceError
 from dicom_adapter.model import (
     SERIES_ATTRIBUTES,
     STUDY_ATTRIBUTES,
@@ -13,6 +13,7 @@ from dicom_adapter.model import (
     Matching,
     Span,
 )
+from dicom_adapter.receive.part10 import is_uid
 from dicom_adapter.retrieve.archive import (
     UIDS,
     Archive,
@@ -44,6 +45,8 @@ _SURE = frozenset(
 )
 # More questions for one call are no choice of anybody's.
 _MOST_QUESTIONS = 100
+#: So many answers are read to a question; a study has less series, and a series less instances.
+MOST_ANSWERS = 100_000
 
 
 @dataclass(frozen=True)
@@ -110,10 +113,10 @@ def series_of(archive: Archive, study: str, wanted: Wanted) -> list[ElsewhereSer
     """
     named = {_STUDY: study}
     told = _find(archive, Level.SERIES, named, (), _SERIES_KEYS)
-    series = [one[_SERIES] for one in _met(told, wanted.series)]
+    series = [one[_SERIES] for one in _met(archive.name, told, wanted.series)]
     if not series:
         which = "such series" if wanted.series else "series"
-        raise NotFoundError(f"it has no {which} of the study {study}")
+        raise NotFoundError(f"{archive.name} has no {which} of the study {study}")
     return [ElsewhereSeries(study, uid, _instances(archive, study, uid)) for uid in series]
 
 
@@ -142,15 +145,24 @@ def _find(
     seen: set[str] = set()
     told = []
     for question in _questions(criteria):
-        for found in archive.find(level, {**dict.fromkeys(returned, ""), **named, **question}):
+        keys = {**dict.fromkeys(returned, ""), **named, **question}
+        for number, found in enumerate(archive.find(level, keys)):
+            if number >= MOST_ANSWERS:
+                raise SourceError(
+                    f"{archive.name} answers with more than {MOST_ANSWERS}: ask for less"
+                )
             uid = found.get(UIDS[level], "")
-            if uid and uid not in seen:
+            # Some ignore even the UIDs that they are asked by.
+            is_meant = all(found.get(key, asked) == asked for key, asked in named.items())
+            if is_meant and is_uid(uid) and uid not in seen:
                 seen.add(uid)
                 told.append(found)
-    return _met(told, unsure)
+    return _met(archive.name, told, unsure)
 
 
-def _met(told: Sequence[Attributes], criteria: Sequence[Criterion]) -> list[Attributes]:
+def _met(
+    source: str, told: Sequence[Attributes], criteria: Sequence[Criterion]
+) -> list[Attributes]:
     """Return what meets criteria of what a source has told.
 
     Raises:
@@ -158,7 +170,7 @@ def _met(told: Sequence[Attributes], criteria: Sequence[Criterion]) -> list[Attr
     """
     for one in criteria:
         if told and not any(one.keyword in each for each in told):
-            raise NotFoundError(f"nothing that it has says its {one.keyword}")
+            raise NotFoundError(f"nothing that {source} has says its {one.keyword}")
     return [each for each in told if all(meets(each, one) for one in criteria)]
 
 
