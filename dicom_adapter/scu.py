@@ -1,9 +1,7 @@
 """Sends instances and echoes to another AE (Storage and Verification SCU, PS3.4 B and A)."""
 
-import socket
-import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,16 +10,15 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pynetdicom import AE, _config, build_context, evt
+from pynetdicom import _config, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from dicom_adapter.config.values import check_ae_title
 from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, UnavailableError
-from dicom_adapter.promptness import acknowledge_at_once, send_at_once
+from dicom_adapter.hearing import ClosingAE, listen_well
 from dicom_adapter.reactor import steady
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -31,10 +28,14 @@ WARNING = 0xB000
 # An association has an odd number from 1 to 255 for each context (PS3.8 9.3.2.2).
 CONTEXTS = 128
 TIMEOUT_SECONDS = 30
+# The wait for a connection: less than anybody waits for us to stop.
+CONNECT_SECONDS = 10
 # What we take, in bytes: with the usual 16 KiB a large image is many a round of work.
 LONGEST_PDU = 128 * 1024
 LAST_PORT = 65_535
 
+# The result of a rejection that may be none another time (PS3.8 section 9.3.4).
+_FOR_NOW = 2
 _REJECTIONS = {
     (1, 3): "calling AE title not recognized: it, or this address, is no source of the receiver",
     (1, 7): "called AE title not recognized: the receiver has no such AE title on this port",
@@ -45,6 +46,10 @@ _REJECTIONS = {
 
 class RejectedError(DicomAdapterError):
     """The peer rejected the association."""
+
+
+class BusyError(RejectedError):
+    """It did so for now alone."""
 
 
 @dataclass(frozen=True)
@@ -205,19 +210,22 @@ def associate(
         contexts: What is proposed.
         roles: Where we are the SCP of what is proposed.
         handlers: Told of what the peer sends.
-        patience: The wait for each answer, in seconds.
+        patience: The wait for the next of an answer, in seconds.
 
     Raises:
         UnavailableError: the peer does not answer.
         RejectedError: it rejects the association.
     """
-    ae = _Caller(_ae_title("calling", calling))
-    ae.acse_timeout = ae.connection_timeout = TIMEOUT_SECONDS
+    ae = ClosingAE(_ae_title("calling", calling))
+    ae.acse_timeout, ae.connection_timeout = TIMEOUT_SECONDS, CONNECT_SECONDS
     ae.dimse_timeout = ae.network_timeout = patience
     unreachable = UnavailableError(
         f"{peer} does not answer: check host, port and firewall, and that the receiver runs"
     )
     rejections: list[A_ASSOCIATE_RJ] = []
+
+    def opened(event: evt.Event) -> None:
+        listen_well(event.assoc, patience, min(patience, TIMEOUT_SECONDS))
 
     def received(event: evt.Event) -> None:
         if isinstance(event.pdu, A_ASSOCIATE_RJ):
@@ -231,73 +239,24 @@ def associate(
             ae_title=peer.ae_title,
             max_pdu=LONGEST_PDU,
             ext_neg=list(roles),
-            evt_handlers=[
-                (evt.EVT_PDU_RECV, received),
-                (evt.EVT_DATA_RECV, _acknowledge),
-                # Sending has the kernel wait with the next acknowledgement for something to send.
-                (evt.EVT_DATA_SENT, _acknowledge),
-                *handlers,
-            ],
+            evt_handlers=[(evt.EVT_CONN_OPEN, opened), (evt.EVT_PDU_RECV, received), *handlers],
         )
     except OSError as error:
         # A host name that nobody has; everything else pynetdicom tells by the state.
         raise unreachable from error
     if rejections:
         # Not by the state: a peer that rejects at once is taken for one that nobody reached.
-        raise RejectedError(_rejection(peer, calling, rejections[0]))
+        kind = BusyError if rejections[0].result == _FOR_NOW else RejectedError
+        raise kind(_rejection(peer, calling, rejections[0]))
     # pynetdicom aborts an association without an accepted context; the peer has answered though.
     if not association.is_established and not association.rejected_contexts:
         raise unreachable
-    _hurry(association)
     steady(association)
     try:
         yield association
     finally:
         if association.is_established:
             association.release()
-
-
-class _ClosedSocket(AssociationSocket):
-    """pynetdicom's socket, which leaves one that nobody answered open."""
-
-    def _shutdown_socket(self) -> None:
-        connection = self.socket
-        super()._shutdown_socket()
-        if connection is not None:
-            connection.close()
-
-
-class _Caller(AE):
-    """pynetdicom's AE, with sockets that are closed in any case."""
-
-    def _create_socket(
-        self,
-        assoc: Association,
-        address: AddressInformation,
-        tls_args: tuple[ssl.SSLContext, str] | None,
-    ) -> AssociationSocket:
-        opened = _ClosedSocket(assoc, address=address)
-        opened.tls_args = tls_args
-        return opened
-
-
-def _socket(association: Association) -> socket.socket | None:
-    wrapper = association.dul.socket
-    return wrapper.socket if wrapper else None
-
-
-def _acknowledge(event: evt.Event) -> None:
-    connection = _socket(event.assoc)
-    if connection is not None:
-        acknowledge_at_once(connection)
-
-
-def _hurry(association: Association) -> None:
-    connection = _socket(association)
-    if connection is not None:
-        # A message is several small writes.
-        with suppress(OSError):
-            send_at_once(connection)
 
 
 def _rejection(peer: Peer, calling: str, answer: A_ASSOCIATE_RJ) -> str:

@@ -1,11 +1,11 @@
 """Asks a DICOMweb server: QIDO-RS and WADO-RS (PS3.18 chapters 10.6 and 10.4)."""
 
 import json
+import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from socket import SHUT_RDWR
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
@@ -29,6 +29,7 @@ CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 # What one page of an answer has; a server may give less.
 PAGE = 1000
+_LONGEST_PAGE = 64 * 1024 * 1024
 _JSON = "application/dicom+json"
 _FILES = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _PARTS = {"StudyInstanceUID": "studies", "SeriesInstanceUID": "series"}
@@ -45,6 +46,7 @@ _CURES = {
     404: "check the url of the source, and that it still has the study",
     406: "it has no files in their own transfer syntax to give",
 }
+_UNREACHED = "check url, port and firewall, and that the server runs"
 # Another time they may be gone (RFC 9110 section 15.6, RFC 6585 section 4).
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -53,10 +55,10 @@ class DicomwebArchive:
     """A DICOMweb server that is asked; see `Archive`."""
 
     def __init__(self, name: str, source: DicomwebSource) -> None:
-        self._name = name
+        self.name = name
         self._url = source.url.rstrip("/")
         self._is_stopped = False
-        self._answer: httpx.Response | None = None
+        self._connection: socket.socket | None = None
         headers = {}
         if source.token is not None:
             headers["Authorization"] = f"Bearer {source.token.secret}"
@@ -73,11 +75,6 @@ class DicomwebArchive:
         )
 
     @property
-    def name(self) -> str:
-        """What the configuration calls it."""
-        return self._name
-
-    @property
     def provenance(self) -> Provenance:
         """Where its instances come from."""
         return Provenance("", urlsplit(self._url).hostname or "")
@@ -91,13 +88,19 @@ class DicomwebArchive:
     def stop(self) -> None:
         """Have whoever waits for it wait no more."""
         self._is_stopped = True
-        answer = self._answer
-        if answer is not None:
-            stream = answer.extensions.get("network_stream")
-            connection = stream.get_extra_info("socket") if stream else None
-            if connection is not None:
-                with suppress(OSError):
-                    connection.shutdown(SHUT_RDWR)
+        self._cut()
+
+    def _cut(self) -> None:
+        if self._is_stopped and self._connection is not None:
+            with suppress(OSError):
+                # Not TLS's own, which would take it away under whoever reads.
+                socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
+
+    def _trace(self, event: str, details: Mapping[str, Any]) -> None:
+        # As soon as that: the server need not answer.
+        if event == "connection.connect_tcp.complete":
+            self._connection = details["return_value"].get_extra_info("socket")
+            self._cut()
 
     def find(self, level: Level, keys: Attributes) -> Iterator[Attributes]:
         """Yield what matches, page by page; raises as `Archive.find` does."""
@@ -112,25 +115,29 @@ class DicomwebArchive:
         while True:
             paging = [("limit", str(PAGE)), ("offset", str(offset))]
             page = self._page(path, [*query, *paging])
-            fresh = [one for one in page if one.get(UIDS[level], "") not in seen]
+            told = [texts_of(one, (*keys, UIDS[level])) for one in page]
+            fresh = [one for one in told if one.get(UIDS[level], "") not in seen]
             # One that knows no pages gives all of it each time.
             if not fresh:
                 return
-            for found in fresh:
-                seen.add(found.get(UIDS[level], ""))
-                yield texts_of(found, (*keys, UIDS[level]))
+            seen.update(one.get(UIDS[level], "") for one in fresh)
+            yield from fresh
             offset += len(page)
 
     def _page(self, path: str, query: Sequence[tuple[str, str]]) -> list[Dataset]:
         with self._asked(path, _JSON, query) as answer:
-            body = b"".join(self._chunks(answer))
+            body = bytearray()
+            for chunk in self._chunks(answer):
+                body += chunk
+                if len(body) > _LONGEST_PAGE:
+                    raise SourceError(f"{self.name}: its answer is too long: ask for less")
             if answer.status_code == httpx.codes.NO_CONTENT or not body:
                 return []
         try:
-            return [Dataset.from_json(one, lambda _uri: b"") for one in json.loads(body)]
+            return [Dataset.from_json(one, lambda _uri: b"") for one in _listed(body)]
         except Exception as error:
             # pydicom meets what is no DICOM JSON with errors of many kinds; they may quote it.
-            raise SourceError(f"{self._name}: its answer is no DICOM JSON (PS3.18 F)") from error
+            raise SourceError(f"{self.name}: its answer is no DICOM JSON (PS3.18 F)") from error
 
     def retrieve(
         self, series: ElsewhereSeries, wanted: Sequence[ElsewhereInstance], deposit: Deposit
@@ -149,7 +156,7 @@ class DicomwebArchive:
             try:
                 yield from take_in(kind, self._chunks(answer), deposit)
             except SourceError as error:
-                raise SourceError(f"{self._name}: {error}") from error
+                raise SourceError(f"{self.name}: {error}") from error
 
     def _chunks(self, answer: httpx.Response) -> Iterator[bytes]:
         for chunk in answer.iter_bytes():
@@ -169,31 +176,42 @@ class DicomwebArchive:
             raise self._broken_off()
         try:
             url = self._url + path + _query(query)
-            with self._client.stream("GET", url, headers={"Accept": accept}) as answer:
-                self._answer = answer
+            tracing = {"trace": self._trace}
+            with self._client.stream(
+                "GET", url, headers={"Accept": accept}, extensions=tracing
+            ) as answer:
                 self._judge(answer)
                 yield answer
+        except httpx.ConnectTimeout as error:
+            raise UnavailableError(f"{self.name}: no connection: {_UNREACHED}") from error
         except httpx.TimeoutException as error:
-            raise UnavailableError(f"{self._name} did not answer for {READ_SECONDS:g} s") from error
+            raise UnavailableError(f"{self.name} did not answer for {READ_SECONDS:g} s") from error
         except httpx.ConnectError as error:
-            raise UnavailableError(f"{self._name}: no connection: {_why(error)}") from error
+            if self._is_stopped:
+                raise self._broken_off() from error
+            raise UnavailableError(f"{self.name}: no connection: {_why(error)}") from error
         except httpx.HTTPError as error:
             if self._is_stopped:
                 raise self._broken_off() from error
-            raise UnavailableError(f"{self._name} broke off") from error
-        finally:
-            self._answer = None
+            raise UnavailableError(f"{self.name} broke off") from error
 
     def _judge(self, answer: httpx.Response) -> None:
         code = answer.status_code
         if answer.is_success:
             return
-        what = f"{self._name} answered with HTTP status {code}"
+        what = f"{self.name} answered with HTTP status {code}"
         if code in _PASSING:
             raise UnavailableError(f"{what}: try again later")
         if answer.is_redirect:
             raise SourceError(f"{what}: it points elsewhere: name that url")
         raise SourceError(f"{what}: {_CURES.get(code, 'it refuses the question')}")
+
+
+def _listed(body: bytes | bytearray) -> list[Any]:
+    found = json.loads(body)
+    if not isinstance(found, list):
+        raise TypeError("it is no list")
+    return found
 
 
 def _query(pairs: Sequence[tuple[str, str]]) -> str:
@@ -216,4 +234,4 @@ def _why(error: httpx.ConnectError) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted ({cause.verify_message})"
         cause = cause.__cause__ or cause.__context__
-    return "check url, port and firewall, and that the server runs"
+    return _UNREACHED

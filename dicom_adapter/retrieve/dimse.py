@@ -3,19 +3,21 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import product
-from typing import Self
+from typing import Any, Self
 
 from pydicom import Dataset
 from pynetdicom import StoragePresentationContexts, build_context, build_role, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from dicom_adapter.attributes import texts_of
 from dicom_adapter.errors import SourceError, UnavailableError
+from dicom_adapter.hearing import cut
 from dicom_adapter.receive.deposit import Deposit, Provenance
 from dicom_adapter.retrieve.archive import Attributes, ElsewhereInstance, ElsewhereSeries, Level
 from dicom_adapter.retrieve.suboperations import Suboperations
-from dicom_adapter.scu import CONTEXTS, Peer, RejectedError, associate
+from dicom_adapter.scu import CONTEXTS, BusyError, Peer, RejectedError, associate
 
 _FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 _MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
@@ -61,18 +63,13 @@ class DimseArchive:
             ae_title: Who asks, and what instances are for.
             retrieve: c-move or c-get.
         """
-        self._name = name
+        self.name = name
         self._peer = peer
         self._ae_title = ae_title
         self._gets = retrieve == "c-get"
         self._open = ExitStack()
         self._association: Association | None = None
         self._is_stopped = False
-
-    @property
-    def name(self) -> str:
-        """What the configuration calls it."""
-        return self._name
 
     @property
     def provenance(self) -> Provenance:
@@ -90,21 +87,27 @@ class DimseArchive:
         self._is_stopped = True
         association = self._association
         if association is not None:
-            # What pynetdicom itself says to whoever waits, where the peer is gone.
-            association.dimse.msg_queue.put((None, None))
+            cut(association)
+
+    def _connected(self, event: evt.Event) -> None:
+        # As soon as that: its peer need not answer.
+        self._association = event.assoc
+        if self._is_stopped:
+            cut(event.assoc)
 
     def find(self, level: Level, keys: Attributes) -> Iterator[Attributes]:
         """Yield what matches; raises as `Archive.find` does."""
         identifier = _identifier(level, keys)
         association = self._asked(_FIND)
-        for code, status, found in self._answers(
-            lambda: association.send_c_find(identifier, _FIND)
-        ):
-            if code in _PENDING:
-                if found is not None:
-                    yield texts_of(found, keys)
-            elif code != _SUCCESS:
-                raise self._refused(_FIND, code, status)
+        with _broken_off(association):
+            for code, status, found in self._answers(
+                lambda: association.send_c_find(identifier, _FIND)
+            ):
+                if code in _PENDING:
+                    if found is not None:
+                        yield texts_of(found, keys)
+                elif code != _SUCCESS:
+                    raise self._refused(_FIND, code, status)
 
     def retrieve(
         self, series: ElsewhereSeries, wanted: Sequence[ElsewhereInstance], deposit: Deposit
@@ -125,6 +128,20 @@ class DimseArchive:
             ):
                 self._judge(_MOVE, code, status)
                 yield ""
+                yield from self._left_out(code, status)
+
+    def _left_out(self, code: int, status: Dataset) -> Iterator[str]:
+        """Yield why instances were not sent, once for each, where the end of a C-MOVE says so."""
+        if code in _PENDING:
+            return
+        for _ in range(status.get("NumberOfFailedSuboperations", 0)):
+            yield f"it failed to send it: {self._cure}"
+        if code == _SUCCESS and status.get("NumberOfCompletedSuboperations") == 0:
+            yield f"it says that it has sent all there is, and sent nothing: {self._cure}"
+
+    @property
+    def _cure(self) -> str:
+        return f"check the host and port that it has of the AE title {self._ae_title}"
 
     def _get(
         self, identifier: Dataset, wanted: Sequence[ElsewhereInstance], deposit: Deposit
@@ -142,6 +159,11 @@ class DimseArchive:
             )
             coming.attach(association)
             self._want(association, _GET)
+            if not any(context.as_scp for context in association.accepted_contexts):
+                raise SourceError(
+                    f"{self.name} sends nothing of these SOP classes over an association that "
+                    "others open: try retrieve: c-move"
+                )
             open_.enter_context(_broken_off(association))
             for code, status, _ in self._answers(lambda: association.send_c_get(identifier, _GET)):
                 yield from coming.problems()
@@ -163,18 +185,27 @@ class DimseArchive:
         self,
         open_: ExitStack,
         contexts: Sequence[PresentationContext],
-        **more: object,
+        *,
+        roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+        handlers: Sequence[tuple[evt.EventType, Callable[[evt.Event], Any]]] = (),
     ) -> Association:
         if self._is_stopped:
             raise self._silent()
         try:
             association = open_.enter_context(
-                associate(self._peer, self._ae_title, contexts, patience=PATIENCE, **more)  # type: ignore[arg-type]
+                associate(
+                    self._peer,
+                    self._ae_title,
+                    contexts,
+                    roles=roles,
+                    handlers=[(evt.EVT_CONN_OPEN, self._connected), *handlers],
+                    patience=PATIENCE,
+                )
             )
+        except (BusyError, UnavailableError) as error:
+            raise self._silent(f"{self.name}: {error}") from error
         except RejectedError as error:
-            raise SourceError(f"{self._name}: {error}") from error
-        except UnavailableError as error:
-            raise UnavailableError(f"{self._name}: {error}") from error
+            raise SourceError(f"{self.name}: {error}") from error
         self._association = association
         return association
 
@@ -184,7 +215,7 @@ class DimseArchive:
             return
         cure = {_MOVE: ": try retrieve: c-get", _GET: ": try retrieve: c-move"}.get(service, "")
         raise SourceError(
-            f"{self._name} offers no {_NAMES[service]} of studies (Study Root) to "
+            f"{self.name} offers no {_NAMES[service]} of studies (Study Root) to "
             f"{self._ae_title}{cure}"
         )
 
@@ -199,10 +230,12 @@ class DimseArchive:
             # pynetdicom's word for an association that ended since it was last used.
             raise self._silent() from error
 
-    def _silent(self) -> UnavailableError:
+    def _silent(self, why: str = "") -> UnavailableError:
         if self._is_stopped:
             return UnavailableError("fetching was broken off")
-        return UnavailableError(f"{self._name} broke off, or did not answer for {PATIENCE:g} s")
+        return UnavailableError(
+            why or f"{self.name} broke off, or did not answer for {PATIENCE:g} s"
+        )
 
     def _judge(self, service: str, code: int, status: Dataset) -> None:
         """Raise what an answer means; one that has left instances out is no error."""
@@ -211,14 +244,15 @@ class DimseArchive:
         raise self._refused(service, code, status)
 
     def _refused(self, service: str, code: int, status: Dataset) -> SourceError | UnavailableError:
-        what = f"{self._name} answered the {_NAMES[service]} with 0x{code:04X}"
+        what = f"{self.name} answered the {_NAMES[service]} with 0x{code:04X}"
         if code == _DESTINATION_UNKNOWN:
             return SourceError(
                 f"{what}: it does not know the AE title {self._ae_title}: enter it there with the "
                 "host and port of this service, or use retrieve: c-get"
             )
         if code in _OUT_OF_RESOURCES:
-            return UnavailableError(f"{what}: it is out of resources: try again later")
+            cure = f", or {self._cure}" if service == _MOVE else ""
+            return UnavailableError(f"{what}: it is out of resources: try again later{cure}")
         if code == _CANCELLED:
             return UnavailableError(f"{what}: it was cancelled there")
         comment = texts_of(status, ["ErrorComment"]).get("ErrorComment", "no reason given")
@@ -227,11 +261,12 @@ class DimseArchive:
 
 @contextmanager
 def _broken_off(association: Association) -> Iterator[None]:
-    """Abort an association in which a retrieval is given up: it would go on sending."""
+    """Abort an association in which an answer is given up: it would go on coming."""
     try:
         yield
     except BaseException:
-        association.abort()
+        if association.is_established:
+            association.abort()
         raise
 
 

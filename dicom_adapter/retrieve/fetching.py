@@ -329,7 +329,8 @@ class _Run:
             left = len(missing)
             if tries > ATTEMPTS:
                 self._problems += refused
-                if trouble is not None:
+                # Where it gave up because of what was refused here, that is why.
+                if trouble is not None and not refused:
                     raise trouble
                 return
             if trouble is not None or tries > 1:

@@ -6,7 +6,6 @@ from struct import Struct
 
 import structlog
 from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -43,6 +42,9 @@ def take_in(content_type: str, chunks: Iterable[bytes], deposit: Deposit) -> Ite
             files.begin()
             for chunk in chunks:
                 files.take(chunk, 0, len(chunk))
+                if files.is_refused:
+                    # The rest of it may have no end.
+                    break
                 yield ""
             files.end()
         elif kind == b"multipart/related" and options.get(b"boundary"):
@@ -79,6 +81,11 @@ class _Files:
         self._error: Exception | None = None
         self._finished: list[Incoming] = []
         self._problems: list[str] = []
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the present file cannot be taken."""
+        return self._error is not None
 
     def problems(self) -> Iterator[str]:
         """Yield why files were not taken since this was asked before."""
@@ -180,6 +187,7 @@ def _named(head: bytes) -> Named:
             meta.MediaStorageSOPInstanceUID,
             meta.TransferSyntaxUID,
         )
-    except (InvalidDicomError, AttributeError, EOFError, ValueError) as error:
+    except Exception as error:
+        # pydicom meets what is no file meta information with errors of many kinds.
         raise UnreadableInstanceError("its file meta information lacks a UID") from error
     return Named(*map(str, uids))

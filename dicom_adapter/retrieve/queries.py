@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from dicom_adapter.attributes import criteria_of, meets
-from dicom_adapter.errors import InvalidArgumentError, NotFoundError
+from dicom_adapter.errors import InvalidArgumentError, NotFoundError, SourceError
 from dicom_adapter.model import (
     SERIES_ATTRIBUTES,
     STUDY_ATTRIBUTES,
@@ -13,6 +13,7 @@ from dicom_adapter.model import (
     Matching,
     Span,
 )
+from dicom_adapter.receive.part10 import is_uid
 from dicom_adapter.retrieve.archive import (
     UIDS,
     Archive,
@@ -44,6 +45,8 @@ _SURE = frozenset(
 )
 # More questions for one call are no choice of anybody's.
 _MOST_QUESTIONS = 100
+#: So many answers are read to a question; a study has less series, and a series less instances.
+MOST_ANSWERS = 100_000
 
 
 @dataclass(frozen=True)
@@ -142,9 +145,16 @@ def _find(
     seen: set[str] = set()
     told = []
     for question in _questions(criteria):
-        for found in archive.find(level, {**dict.fromkeys(returned, ""), **named, **question}):
+        keys = {**dict.fromkeys(returned, ""), **named, **question}
+        for number, found in enumerate(archive.find(level, keys)):
+            if number >= MOST_ANSWERS:
+                raise SourceError(
+                    f"{archive.name} answers with more than {MOST_ANSWERS}: ask for less"
+                )
             uid = found.get(UIDS[level], "")
-            if uid and uid not in seen:
+            # Some ignore even the UIDs that they are asked by.
+            is_meant = all(found.get(key, asked) == asked for key, asked in named.items())
+            if is_meant and is_uid(uid) and uid not in seen:
                 seen.add(uid)
                 told.append(found)
     return _met(archive, told, unsure)

@@ -16,7 +16,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.pdu_primitives import P_DATA
 
-from dicom_adapter.errors import RefusedInstanceError, fingerprint
+from dicom_adapter.errors import RefusedInstanceError, UnsupportedClassError, fingerprint
 from dicom_adapter.receive.deposit import Deposit, Incoming, Named
 from dicom_adapter.receive.status import SUCCESS, comment_of, status_of
 
@@ -53,11 +53,18 @@ class Suboperations:
         vars(dimse)["receive_primitive"] = receive
 
     def _sink(self, association: Association, command: Any, context: Any) -> "_Sink":  # noqa: ANN401 - a command set, or what pynetdicom makes of it
-        (syntax,) = association._accepted_cx[context].transfer_syntax  # noqa: SLF001 - no other way to it
-        named = Named(
-            str(command.AffectedSOPClassUID), str(command.AffectedSOPInstanceUID), str(syntax)
+        accepted = association._accepted_cx.get(context)  # noqa: SLF001 - no other way to it
+        sop_class, uid = (
+            str(getattr(command, key, None) or "")
+            for key in ("AffectedSOPClassUID", "AffectedSOPInstanceUID")
         )
-        sink = _Sink(self._deposit, named)
+        if accepted is None or not accepted.as_scp or accepted.abstract_syntax != sop_class:
+            # pynetdicom refuses it then, and nobody is called.
+            error = UnsupportedClassError("its SOP class is not that of its presentation context")
+            self._problems.append(comment_of(error))
+            return _Sink(self._deposit, error)
+        syntax = str(accepted.transfer_syntax[0])
+        sink = _Sink(self._deposit, Named(sop_class, uid, syntax))
         self._sinks.add(sink)
         return sink
 
@@ -97,14 +104,17 @@ class Suboperations:
 class _Sink(BytesIO):
     """What pynetdicom writes a data set to: it goes to the spool, and nothing stays here."""
 
-    def __init__(self, deposit: Deposit, named: Named) -> None:
+    def __init__(self, deposit: Deposit, what: Named | Exception) -> None:
         super().__init__()
         self._deposit = deposit
         self._incoming: Incoming | None = None
         #: Why it cannot be kept, once that is clear; the rest of it is only read then.
         self._error: Exception | None = None
+        if isinstance(what, Exception):
+            self._error = what
+            return
         try:
-            self._incoming = deposit.begin(named)
+            self._incoming = deposit.begin(what)
         except Exception as error:  # noqa: BLE001 - a fault of ours costs this instance alone
             self._error = error
 
