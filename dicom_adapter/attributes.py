@@ -95,6 +95,9 @@ def _matching(keyword: str) -> Matching:
 def _values(keyword: str, text: str) -> Iterator[str | Span]:
     if len(text) > LONGEST_VALUE:
         raise InvalidArgumentError(keyword, f"must have at most {LONGEST_VALUE} characters")
+    if not text.strip(_BLANK).isprintable():
+        # SQLite would end it at a NUL, and find more than is asked.
+        raise InvalidArgumentError(keyword, "must be without control characters")
     representation = _representation(keyword)
     for value in (part.strip(" \0") for part in text.split("\\")):
         if value in {"", "*"}:

@@ -13,6 +13,7 @@ from dicom_adapter.cli.common import (
     ServerOption,
     connect,
 )
+from dicom_adapter.cli.conditions import part_of
 from dicom_adapter.cli.output import counted, plain, plain_job, print_rows, print_values
 from dicom_adapter.model import Priority
 from dicom_adapter.ranges import Order, spans
@@ -119,8 +120,7 @@ def _parts(series: Sequence[str], studies: Sequence[str], order: Order) -> Itera
     if not series and not studies:
         raise typer.BadParameter("name a series, or a study with --study.")
     for text in series:
-        uid, _, wanted = text.partition(":")
-        yield messages.Part(series_instance_uid=uid, range=wanted, order=order)
+        yield part_of(text, order=order)
     for text in studies:
         uid, _, wanted = text.partition(":")
         yield messages.Part(study_instance_uid=uid, range=wanted, order=order)
@@ -140,12 +140,13 @@ def _priority(label: str) -> Priority:
 
 
 def _arguments(pairs: Sequence[str]) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise typer.BadParameter(f"--argument must be NAME=VALUE, not '{pair}'.")
-        found[key] = value
+        if found.setdefault(key, value) != value:
+            raise typer.BadParameter(f"--argument {key} is given twice, with two values.")
     return found
 
 

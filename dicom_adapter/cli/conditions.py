@@ -1,4 +1,4 @@
-"""`KEYWORD=VALUE`: what attributes have to be, as people write it."""
+"""What people write to say which studies and series: `KEYWORD=VALUE`, `STUDY/SERIES:RANGE`."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -31,3 +31,18 @@ def attributes_of(conditions: Sequence[str] | None) -> list[messages.Attribute]:
             raise typer.BadParameter(f"'{condition}' has no value: write it as 'PatientID=123*'.")
         found.append(messages.Attribute(keyword=keyword.strip(), value=value))
     return found
+
+
+def part_of(text: str, whole: str = "", order: str = "") -> messages.Part:
+    """Return what `SERIES`, `SERIES:RANGE` and `STUDY/SERIES:RANGE` name.
+
+    Args:
+        text: What was written.
+        whole: The range where none is written.
+        order: What a range counts.
+    """
+    uids, _, wanted = text.partition(":")
+    study, _, uid = uids.rpartition("/")
+    return messages.Part(
+        study_instance_uid=study, series_instance_uid=uid, range=wanted or whole, order=order
+    )

@@ -19,7 +19,7 @@ from dicom_adapter.cli.common import (
     group,
     paged,
 )
-from dicom_adapter.cli.conditions import ConditionsArgument, attributes_of
+from dicom_adapter.cli.conditions import ConditionsArgument, attributes_of, part_of
 from dicom_adapter.cli.fetch import fetch, find
 from dicom_adapter.cli.output import counted, plain, print_rows, print_values
 from dicom_adapter.errors import DicomAdapterError, NotFoundError
@@ -31,7 +31,9 @@ from dicom_adapter.v1 import composition_pb2 as messages
 PAGE = 500
 
 StudyArgument = Annotated[str, typer.Argument(metavar="UID", help="A Study Instance UID.")]
-SeriesArgument = Annotated[str, typer.Argument(metavar="UID", help="A Series Instance UID.")]
+SeriesArgument = Annotated[
+    str, typer.Argument(metavar="UID", help="A Series Instance UID, or STUDY/SERIES.")
+]
 _STUDY = ("PatientID", "PatientName", "StudyDate", "StudyDescription")
 _SERIES = ("PatientID", "StudyDate", "Modality", "SeriesNumber", "SeriesDescription")
 
@@ -122,7 +124,11 @@ def show_series(
 ) -> None:
     """Show a series."""
     with connect(config, server, data) as client, client.errors():
-        request = messages.GetSeriesRequest(series_instance_uid=series)
+        named = part_of(series)
+        request = messages.GetSeriesRequest(
+            series_instance_uid=named.series_instance_uid,
+            study_instance_uid=named.study_instance_uid,
+        )
         found = client.composition.GetSeries(request, timeout=CALL_SECONDS)
     print_values(plain(found), as_json=json)
 
@@ -137,7 +143,11 @@ def list_instances(
 ) -> None:
     """List the instances that are kept of a series, by their numbers."""
     with connect(config, server, data) as client, client.errors():
-        request = messages.ListInstancesRequest(series_instance_uid=series)
+        named = part_of(series)
+        request = messages.ListInstancesRequest(
+            series_instance_uid=named.series_instance_uid,
+            study_instance_uid=named.study_instance_uid,
+        )
         found = client.composition.ListInstances(request, timeout=CALL_SECONDS)
     print_rows(
         map(plain, found.instances),
@@ -177,8 +187,7 @@ def preview_series(
             one = messages.RenderInstanceRequest(instance_id=instance, frame=frame, longest=longest)
             drawn = client.composition.RenderInstance(one, timeout=2 * CALL_SECONDS)
         else:
-            uid, _, wanted = series.partition(":")
-            part = messages.Part(series_instance_uid=uid, range=wanted or Whole.ALL, order=order)
+            part = part_of(series, Whole.ALL, order)
             chosen = messages.RenderSelectionRequest(parts=[part], longest=longest)
             drawn = client.composition.RenderSelection(chosen, timeout=2 * CALL_SECONDS)
     try:

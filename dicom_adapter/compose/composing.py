@@ -8,17 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from sqlalchemy import Connection
-
 from dicom_adapter.attributes import criteria_of
 from dicom_adapter.clock import Clock
-from dicom_adapter.conditions import told
+from dicom_adapter.compose import choosing
+from dicom_adapter.compose.choosing import Preview
 from dicom_adapter.errors import (
     InvalidArgumentError,
     NotFoundError,
     UnavailableError,
-    UnreadableInstanceError,
-    WrongStateError,
 )
 from dicom_adapter.ledger import Ledger, index_search, instances
 from dicom_adapter.ledger.instances import Locate
@@ -27,47 +24,23 @@ from dicom_adapter.model import (
     DEFAULT_PROJECT,
     Caller,
     IndexedInstance,
-    JobInput,
     JobRequest,
     Part,
     Priority,
-    Requirements,
     SeriesSummary,
     StudySummary,
-    chosen_input,
     job_name,
 )
 from dicom_adapter.model.paging import page_of, token_of
 from dicom_adapter.pictures.drawing import LONGEST, Drawing
-from dicom_adapter.ranges import Order, Range, Selection, Whole, label_of, range_of, select
+from dicom_adapter.ranges import Whole, select
 from dicom_adapter.rpc.client import Client
-from dicom_adapter.submit.checking import unmet_of
 from dicom_adapter.submit.delivery import upload_missing
 from dicom_adapter.v1 import jobs_pb2
 
 Pairs = Sequence[tuple[str, str]]
-MOST_PARTS = 1000
-MOST_TOLD = 10
-# Two hospitals may give one ID to two people.
-_PATIENT = ("PatientID", "IssuerOfPatientID")
 # Each holds a thread of the API while it waits for the platform, which may need one to answer it.
 MOST_AT_A_TIME = 8
-
-
-@dataclass(frozen=True)
-class Selected:
-    """A series, and what was chosen of it."""
-
-    series: SeriesSummary
-    selection: Selection
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What a job would get, item by item, and every reason why there can be none."""
-
-    items: tuple[tuple[Selected, ...], ...]
-    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -135,8 +108,13 @@ class Composing:
             found, last = index_search.series(tx, criteria_of(pairs), limit, before)
         return found, token_of(last)
 
-    def one_series(self, caller: Caller, uid: str) -> SeriesSummary:
+    def one_series(self, caller: Caller, uid: str, study: str = "") -> SeriesSummary:
         """Return a series; where several AE titles keep it, as the first of them has it.
+
+        Args:
+            caller: Who wants to know.
+            uid: The series.
+            study: Its study, which a series that is in several has to be named with.
 
         Raises:
             NotFoundError: nothing is kept of it.
@@ -144,13 +122,13 @@ class Composing:
         """
         caller.check_everywhere(Role.VIEWER)
         with self._ledger.read() as tx:
-            return _series(tx, uid)
+            return choosing.series_of(tx, uid, study)
 
-    def instances(self, caller: Caller, uid: str) -> Sequence[IndexedInstance]:
+    def instances(self, caller: Caller, uid: str, study: str = "") -> Sequence[IndexedInstance]:
         """Return what is kept of a series, by its numbers; raises as `one_series` does."""
         caller.check_everywhere(Role.VIEWER)
         with self._ledger.read() as tx:
-            series = _series(tx, uid)
+            series = choosing.series_of(tx, uid, study)
             found = index_search.members(tx, series.study_uid, series.uid, self._locate)
         return select(found, Whole.ALL).instances
 
@@ -168,29 +146,9 @@ class Composing:
         if not items:
             raise InvalidArgumentError("items", "must name at least one series")
         with self._ledger.read() as tx:
-            chosen = tuple(self._chosen(tx, number, parts) for number, parts in enumerate(items))
+            chosen = choosing.choose(tx, items, self._locate)
         requires = self._client.requirements(pipeline) if pipeline else None
-        # Of what is required the files are asked: the index has but one patient of a study.
-        problems = _problems(chosen, several_patients=requires is not None)
-        if requires is not None:
-            problems += _unmet(chosen, requires)
-        return Preview(chosen, tuple(problems))
-
-    def _chosen(self, tx: Connection, number: int, parts: Sequence[Part]) -> tuple[Selected, ...]:
-        where = f"items[{number}].parts"
-        if not 0 < len(parts) <= MOST_PARTS:
-            raise InvalidArgumentError(where, f"must be 1 to {MOST_PARTS}, not {len(parts)}")
-        return tuple(
-            Selected(series, self._selection(tx, series, wanted, order))
-            for place, part in enumerate(parts)
-            for series, wanted, order in _named(tx, part, f"{where}[{place}]")
-        )
-
-    def _selection(
-        self, tx: Connection, series: SeriesSummary, wanted: Range, order: Order
-    ) -> Selection:
-        found = index_search.members(tx, series.study_uid, series.uid, self._locate)
-        return select(found, wanted, order)
+        return Preview(chosen, tuple(choosing.problems(chosen, requires)))
 
     def picture(self, caller: Caller, instance_id: str, frame: int, longest: int) -> bytes:
         """Return an instance that is kept as a PNG; frame 0 is the middle one.
@@ -216,7 +174,7 @@ class Composing:
         preview = self.preview(caller, [parts], "")
         chosen = [one.stored.path for each in preview.items[0] for one in each.selection.instances]
         if not chosen:
-            raise _refusal(preview)
+            raise preview.refusal()
         return self._drawing.montage(chosen, longest or LONGEST)
 
     def compose(self, caller: Caller, wanted: Composition) -> jobs_pb2.Job:
@@ -237,9 +195,16 @@ class Composing:
             self._places.release()
 
     def _compose(self, caller: Caller, wanted: Composition) -> jobs_pb2.Job:
-        preview = self.preview(caller, wanted.items, wanted.pipeline)
+        try:
+            preview = self.preview(caller, wanted.items, wanted.pipeline)
+        except NotFoundError:
+            # What the same request was made of may have been let go since, by itself.
+            found = self._client.found(wanted.request_id) if wanted.request_id else None
+            if found is None:
+                raise
+            return found
         if preview.problems:
-            raise _refusal(preview)
+            raise preview.refusal()
         chosen = [one for item in preview.items for one in item]
         request = self._request(caller, wanted, preview)
         stored = {one.stored.id: one.stored for each in chosen for one in each.selection.instances}
@@ -266,7 +231,7 @@ class Composing:
             pipeline=wanted.pipeline,
             priority=wanted.priority,
             ae_title=title,
-            items=tuple(tuple(map(_input, item)) for item in preview.items),
+            items=tuple(tuple(one.input for one in item) for item in preview.items),
             arguments=wanted.arguments,
             project=wanted.project or caller.project or DEFAULT_PROJECT,
             fail_fast=wanted.fail_fast,
@@ -289,110 +254,24 @@ class Composing:
         if not studies and not series:
             raise InvalidArgumentError("study_instance_uids", "must name a study, or a series")
         with self._ledger.write() as tx:
-            ids: list[str] = []
-            needed = 0
-            named = [(uid, None) for uid in studies]
-            for study, one in [*named, *((_series(tx, uid).study_uid, uid) for uid in series)]:
-                free, held = index_search.to_release(tx, study, one)
-                if not free and not held:
+            free: list[str] = []
+            held: list[str] = []
+            named: list[tuple[str, str | None]] = [(uid, None) for uid in studies]
+            # A series that is in several studies goes from all of them.
+            named += [pair for uid in series for pair in choosing.places_of(tx, uid)]
+            for study, one in named:
+                some, others = index_search.to_release(tx, study, one)
+                if not some and not others:
                     raise NotFoundError(f"nothing is kept of the study {study}")
-                ids += free
-                needed += held
-            released = list(dict.fromkeys(ids))
+                free += some
+                held += others
+            released = list(dict.fromkeys(free))
             instances.release_by(tx, released, self._clock.now(), caller.name)
         self._released()
-        return len(released), needed
+        return len(released), len(set(held))
 
     def _release(self, ids: Sequence[str], caller: Caller) -> None:
         with self._ledger.write() as tx:
             free = index_search.not_needed(tx, ids)
             instances.release_by(tx, free, self._clock.now(), caller.name)
         self._released()
-
-
-def _named(tx: Connection, part: Part, where: str) -> list[tuple[SeriesSummary, Range, Order]]:
-    """Return the series that a part names, with what is wanted of each."""
-    if bool(part.series) == bool(part.study):
-        raise InvalidArgumentError(where, "must name a series or a study, and not both")
-    try:
-        order = Order(part.order or Order.NUMBER)
-    except ValueError as error:
-        raise InvalidArgumentError(
-            f"{where}.order", f"must be one of {', '.join(Order)}, not '{part.order}'"
-        ) from error
-    wanted = range_of(part.range or (Whole.ALL if part.study else Whole.AUTO))
-    if part.series:
-        return [(_series(tx, part.series), wanted, order)]
-    found = index_search.series_of_study(tx, part.study)
-    if not found:
-        raise NotFoundError(f"nothing is kept of the study {part.study}: have it sent first")
-    # What two AE titles keep of a series is one series.
-    return [(one, wanted, order) for one in {one.uid: one for one in reversed(found)}.values()][
-        ::-1
-    ]
-
-
-def _series(tx: Connection, uid: str) -> SeriesSummary:
-    found = index_search.series_of_uid(tx, uid)
-    if not found:
-        raise NotFoundError(f"nothing is kept of the series {uid}: have it sent first")
-    studies = sorted({one.study_uid for one in found})
-    if len(studies) > 1:
-        raise WrongStateError(
-            f"the series {uid} is in several studies, {', '.join(studies)}: name the study"
-        )
-    return found[0]
-
-
-def _unmet(items: Sequence[Sequence[Selected]], requires: Requirements) -> Sequence[str]:
-    """Return what of the files is not what a pipeline requires."""
-    given = [
-        [
-            (
-                one.series.study_uid,
-                one.series.uid,
-                [each.stored for each in one.selection.instances],
-            )
-            for one in item
-        ]
-        for item in items
-    ]
-    try:
-        return told(unmet_of(given, requires))
-    except OSError as error:
-        return [f"a file cannot be read ({error.strerror}): was it released meanwhile?"]
-    except UnreadableInstanceError as error:
-        return [str(error)]
-
-
-def _problems(items: Sequence[Sequence[Selected]], *, several_patients: bool) -> list[str]:
-    found = [
-        f"series {one.series.uid}: {problem}"
-        for item in items
-        for one in item
-        for problem in one.selection.problems
-    ]
-    for item in items:
-        patients = {_patient(one.series) for one in item}
-        if len(patients) > 1 and not several_patients:
-            found.append(f"the series are of {len(patients)} patients, and a job is of one")
-    return list(dict.fromkeys(found))
-
-
-def _refusal(preview: Preview) -> WrongStateError:
-    told, more = list(preview.problems[:MOST_TOLD]), len(preview.problems) - MOST_TOLD
-    return WrongStateError("; ".join(told + [f"and {more} more: see the preview"] * (more > 0)))
-
-
-def _patient(series: SeriesSummary) -> tuple[str, ...]:
-    ids = tuple(series.attributes.get(key, "") for key in _PATIENT)
-    # Without an ID, nobody can tell whether two studies are of one patient.
-    return ids if ids[0] else ("", series.study_uid)
-
-
-def _input(selected: Selected) -> JobInput:
-    series, selection = selected.series, selected.selection
-    label = label_of(selection.range, selection.order)
-    return chosen_input(
-        series.study_uid, series.uid, label, (one.stored for one in selection.instances)
-    )

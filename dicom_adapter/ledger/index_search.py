@@ -122,8 +122,8 @@ def kept_studies(tx: Connection, ae_title: str) -> list[KeptStudy]:
 
 def to_release(
     tx: Connection, study: str, series: str | None = None, ae_title: str | None = None
-) -> tuple[list[str], int]:
-    """Return what may be let go of a study or series, and how many instances groups still need."""
+) -> tuple[list[str], list[str]]:
+    """Return what may be let go of a study or series, and what of it groups still need."""
     query = select(indexed_instances.c.instance_id).where(indexed_instances.c.study_uid == study)
     if series is not None:
         query = query.where(indexed_instances.c.series_uid == series)
@@ -132,8 +132,8 @@ def to_release(
             instance_table, instance_table.c.id == indexed_instances.c.instance_id
         ).where(instance_table.c.ae_title == ae_title)
     ids = list(tx.scalars(query))
-    free = not_needed(tx, ids)
-    return free, len(ids) - len(free)
+    free = set(not_needed(tx, ids))
+    return [one for one in ids if one in free], [one for one in ids if one not in free]
 
 
 def not_needed(tx: Connection, ids: Iterable[str]) -> list[str]:

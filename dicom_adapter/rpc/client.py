@@ -151,13 +151,14 @@ class Client:
         with self._answered():
             return self.jobs.SubmitJob(convert.to_request(request), timeout=CALL_SECONDS)
 
-    def knows(self, request_id: str) -> bool:
-        """Tell whether a request has made a job already; raises as `errors` does."""
+    def found(self, request_id: str) -> jobs_pb2.Job | None:
+        """Return the job that a request has made already, if it has; raises as `errors` does."""
+        request = jobs_pb2.GetJobRequest(request_id=request_id)
         try:
-            self.job(request_id=request_id)
+            with self._answered():
+                return self.jobs.GetJob(request, timeout=CALL_SECONDS)
         except NotFoundError:
-            return False
-        return True
+            return None
 
     def job(self, job_id: str = "", *, request_id: str = "") -> RemoteJob:
         """Return a job, by its id or the request id that made it; raises as `errors` does."""

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
-from dicom_adapter.compose.composing import Composing, Composition, Preview, Selected
+from dicom_adapter.compose.choosing import Preview, Selected
+from dicom_adapter.compose.composing import Composing, Composition
 from dicom_adapter.model import IndexedInstance, Part, SeriesSummary, StudySummary
 from dicom_adapter.retrieve.fetching import Fetch, Fetching
 from dicom_adapter.retrieve.queries import ElsewhereStudy
@@ -40,13 +41,18 @@ class CompositionServicer(composition_pb2_grpc.CompositionServiceServicer):
 
     def GetSeries(self, request: messages.GetSeriesRequest, call: Call) -> messages.Series:  # noqa: N802 - the API's name
         """Return one series."""
-        return _series(self._composing.one_series(call.caller, request.series_instance_uid))
+        found = self._composing.one_series(
+            call.caller, request.series_instance_uid, request.study_instance_uid
+        )
+        return _series(found)
 
     def ListInstances(  # noqa: N802 - the API's name
         self, request: messages.ListInstancesRequest, call: Call
     ) -> messages.ListInstancesResponse:
         """Return what is kept of a series."""
-        found = self._composing.instances(call.caller, request.series_instance_uid)
+        found = self._composing.instances(
+            call.caller, request.series_instance_uid, request.study_instance_uid
+        )
         return messages.ListInstancesResponse(instances=map(_instance, found))
 
     def PreviewSelection(  # noqa: N802 - the API's name

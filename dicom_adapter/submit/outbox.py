@@ -116,7 +116,9 @@ class Outbox:
 
         That one was made while the pipeline had asked for less.
         """
-        return submission.on_mismatch == OnMismatch.FAIL or self._client.knows(submission.id)
+        return submission.on_mismatch == OnMismatch.FAIL or (
+            self._client.found(submission.id) is not None
+        )
 
     def _refuse(self, submission: Submission, unmet: Sequence[Unmet]) -> None:
         why = f"is not what the pipeline '{submission.pipeline}' requires: {'; '.join(told(unmet))}"

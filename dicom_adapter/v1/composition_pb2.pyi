@@ -266,15 +266,19 @@ class GetSeriesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SERIES_INSTANCE_UID_FIELD_NUMBER: _builtins.int
+    STUDY_INSTANCE_UID_FIELD_NUMBER: _builtins.int
     series_instance_uid: _builtins.str
+    study_instance_uid: _builtins.str
+    """Needed for a series that is in several studies, as broken devices make them."""
     def __init__(
         self,
         *,
         series_instance_uid: _builtins.str = ...,
+        study_instance_uid: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["series_instance_uid", b"series_instance_uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["series_instance_uid", b"series_instance_uid", "study_instance_uid", b"study_instance_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,15 +289,19 @@ class ListInstancesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SERIES_INSTANCE_UID_FIELD_NUMBER: _builtins.int
+    STUDY_INSTANCE_UID_FIELD_NUMBER: _builtins.int
     series_instance_uid: _builtins.str
+    study_instance_uid: _builtins.str
+    """As GetSeriesRequest has it."""
     def __init__(
         self,
         *,
         series_instance_uid: _builtins.str = ...,
+        study_instance_uid: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["series_instance_uid", b"series_instance_uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["series_instance_uid", b"series_instance_uid", "study_instance_uid", b"study_instance_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -389,7 +397,7 @@ class Part(_message.Message):
     RANGE_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
     series_instance_uid: _builtins.str
-    """One of the two."""
+    """One of the two; both for a series that is in several studies."""
     study_instance_uid: _builtins.str
     range: _builtins.str
     """auto, auto=longest, all, START:END or START:END:DELTA. Empty: auto, and all of a study."""

@@ -243,10 +243,8 @@ def test_studies_without_a_patient_id_are_of_two_patients(cache: Cache) -> None:
 def test_a_part_that_names_nothing_is_refused(cache: Cache) -> None:
     """It says what is wrong with it."""
     cache.keep(series_of("1.2.3.1", [1]))
-    both = messages.Part(series_instance_uid="1.2.3.1", study_instance_uid="1.2.3")
     for wrong, told in (
-        (messages.Part(), "must name a series or a study, and not both"),
-        (both, "must name a series or a study, and not both"),
+        (messages.Part(), "must name a series or a study"),
         (part("1.2.3.1", "1:9:0"), "never gets on"),
         (part("1.2.3.1", order="size"), "must be one of number, position, not 'size'"),
     ):
@@ -270,6 +268,34 @@ def test_the_same_request_id_makes_one_job(cache: Cache) -> None:
         inputs(cache, first)
         again = cache.compose(part("1.2.3.1"), request_id=f"id-{name}", name=name, force=True)
         assert (again.id, again.name) == (first.id, first.name)
+
+
+def test_a_request_that_let_its_images_go_finds_its_job(cache: Cache) -> None:
+    """Where the answer was lost, the same call once more is answered by the job that there is."""
+    cache.keep(series_of("1.2.3.1", [1, 2]))
+    first = cache.compose(part("1.2.3.1"), request_id="once", release=True)
+    cache.here.wait_for(lambda: not cache.studies())
+    assert cache.compose(part("1.2.3.1"), request_id="once", release=True).id == first.id
+    with pytest.raises(NotFoundError):
+        cache.compose(part("1.2.3.1"), request_id="another", release=True)
+
+
+def test_a_series_in_two_studies_is_named_with_one(cache: Cache) -> None:
+    """As a broken device makes it: alone it is refused with the cure, with its study it is one."""
+    cache.keep([*series_of("1.2.9", [1, 2]), *series_of("1.2.9", [1], study="1.2.4")])
+    with pytest.raises(WrongStateError, match=r"1\.2\.3, 1\.2\.4: name one of them"):
+        cache.preview(part("1.2.9"))
+    both = messages.Part(series_instance_uid="1.2.9", study_instance_uid="1.2.4")
+    assert cache.compose(both).instances == 1
+    named = messages.GetSeriesRequest(series_instance_uid="1.2.9", study_instance_uid="1.2.3")
+    assert cache.api.GetSeries(named).instances == 2
+    wrong = messages.Part(series_instance_uid="1.2.9", study_instance_uid="1.2.5")
+    with pytest.raises(NotFoundError, match="not in the study"):
+        cache.preview(wrong)
+    request = messages.ReleaseStudiesRequest(
+        study_instance_uids=["1.2.3"], series_instance_uids=["1.2.9"]
+    )
+    assert cache.api.ReleaseStudies(request).released == 3
 
 
 def test_a_series_that_grows_leaves_its_job_as_it_was(cache: Cache) -> None:
