@@ -68,7 +68,6 @@ _SAME = Prepared(
     )
     .order_by(instances.c.seq)
 )
-_HERE = (InstanceState.RECEIVED, InstanceState.KEPT, InstanceState.QUARANTINED)
 _CLOSED = (GroupState.DISPATCHED, GroupState.DISCARDED)
 _RECEIVED = (
     select(*_COLUMNS, instances.c.attempts)
@@ -161,21 +160,6 @@ def _row(arrival: Received) -> dict[str, Any]:
     row["move_originator_ae_title"] = title
     row["move_originator_message_id"] = message_id
     return row
-
-
-def present(tx: Connection, ae_title: str, sop_instance_uids: Iterable[str]) -> set[str]:
-    """Return which SOP instances an AE title has, and keeps."""
-    return {
-        uid
-        for portion in portions(sop_instance_uids)
-        for uid in tx.scalars(
-            select(instances.c.sop_instance_uid).where(
-                instances.c.ae_title == ae_title,
-                instances.c.sop_instance_uid.in_(portion),
-                instances.c.state.in_(_HERE),
-            )
-        )
-    }
 
 
 def last_association(tx: Connection) -> int:

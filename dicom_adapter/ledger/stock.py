@@ -72,6 +72,22 @@ def reclaiming(tx: Connection) -> list[str]:
     return list(tx.scalars(query.order_by(instances.c.seq)))
 
 
+def present(tx: Connection, ae_title: str, sop_instance_uids: Iterable[str]) -> set[str]:
+    """Return which SOP instances an AE title has that nobody has let go."""
+    here = [state for state in _KEPT if state != InstanceState.RELEASED]
+    return {
+        uid
+        for portion in portions(sop_instance_uids)
+        for uid in tx.scalars(
+            select(instances.c.sop_instance_uid).where(
+                instances.c.ae_title == ae_title,
+                instances.c.sop_instance_uid.in_(portion),
+                instances.c.state.in_(here),
+            )
+        )
+    }
+
+
 def kept(tx: Connection, ids: Iterable[str]) -> set[tuple[str, str]]:
     """Return those of the instances whose files are still in the spool, as (id, sha256)."""
     found: set[tuple[str, str]] = set()

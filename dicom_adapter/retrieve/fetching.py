@@ -24,7 +24,7 @@ from dicom_adapter.errors import (
     SourceError,
     UnavailableError,
 )
-from dicom_adapter.ledger import Ledger, events, index_search, instances
+from dicom_adapter.ledger import Ledger, events, index_search, stock
 from dicom_adapter.lifecycle import Role
 from dicom_adapter.model import Caller
 from dicom_adapter.receive.deposit import Deposit, Provenance
@@ -197,7 +197,7 @@ class Fetching:
 
     def _present(self, title: str, uids: Sequence[str]) -> set[str]:
         with self._ledger.read() as tx:
-            return instances.present(tx, title, uids)
+            return stock.present(tx, title, uids)
 
     @contextmanager
     def _opened(self, source: str, title: str, when_over: WhenOver) -> Iterator[Archive]:

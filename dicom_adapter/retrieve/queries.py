@@ -72,17 +72,18 @@ class Wanted:
         """Return what attributes and their values mean.
 
         Raises:
-            InvalidArgumentError: one of them is none that a source is asked by, or all are empty.
+            InvalidArgumentError: one is none that a source is asked by, or none is of studies.
         """
         criteria = criteria_of(pairs)
         for one in criteria:
             if one.keyword not in (*_STUDY_KEYS, *_SERIES_KEYS):
                 raise InvalidArgumentError("attributes", f"no source is asked by {one.keyword}")
-        if not criteria:
-            raise InvalidArgumentError(
-                "attributes", "name at least one, such as StudyInstanceUID or PatientID"
-            )
         studies = tuple(one for one in criteria if one.keyword in _STUDY_KEYS)
+        if not studies:
+            # All that it has would be looked through.
+            raise InvalidArgumentError(
+                "attributes", "name at least one of studies, such as StudyInstanceUID or PatientID"
+            )
         return cls(studies, tuple(one for one in criteria if one not in studies))
 
 

@@ -57,6 +57,7 @@ def test_studies_and_series_are_found_and_shown(cli: Command) -> None:
     both = rows(cli("series", "list", "StudyInstanceUID=1.2.3", "--json").out)
     assert [one["series_instance_uid"] for one in both] == ["1.2.3.2", "1.2.3.1"]
     assert rows(cli("series", "show", "1.2.3.1", "--json").out) == [both[1]]
+    assert rows(cli("series", "show", "1.2.3/1.2.3.1", "--json").out) == [both[1]]
     assert "Lung" in cli("series", "show", "1.2.3.1").out
     instances = rows(cli("series", "instances", "1.2.3.1", "--json").out)
     numbers = [one["instance_number"] for one in instances]
@@ -146,6 +147,7 @@ WRONG = (
     ("compose nothing --series 1.2.3.2", "nothing"),
     ("compose other --series 1.2.3.2:1:2:0", "never gets on"),
     ("compose other --series 1.2.3.2 --argument x", "must be NAME=VALUE, not 'x'"),
+    ("compose other --series 1.2.3.2 --argument a=1 --argument a=2", "a is given twice"),
     ("compose other --series 1.2.3.2 --priority high", "must be one of lower, normal"),
     ("studies release --yes", "name a study, or a series with --series"),
 )

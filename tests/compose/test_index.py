@@ -186,6 +186,7 @@ def test_wildcards_are_met_without_trying_every_way(value: str, text: str, *, is
         ("0008,9999", "X", "nothing is searched by '0008,9999'"),
         ("StudyDate", "2026-01-01", "must be YYYYMMDD, YYYYMMDD-YYYYMMDD"),
         ("StudyDate", "-", "must name one end"),
+        ("PatientID", "P1\0xx", "must be without control characters"),
         ("StudyTime", "8:15", "must be HHMMSS"),
         ("PatientID", "x" * 2000, "at most 1024 characters"),
     ],
