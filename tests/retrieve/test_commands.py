@@ -1,19 +1,22 @@
 """`studies find` and `studies fetch`, as people type them, against a real Orthanc."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import Command, cli
+from tests.cli.shell import Answer
 from tests.orthanc import Orthanc
+from tests.receive.conftest import log
 from tests.retrieve.conftest import Cache, study_of
-from tests.support import command
 
-pytestmark = pytest.mark.orthanc
+# What the service logs would stand among what commands print.
+pytestmark = [pytest.mark.orthanc, pytest.mark.usefixtures("log")]
 STUDY, OTHER = "1.2.826.31", "1.2.826.32"
-Says = Callable[..., "subprocess.CompletedProcess[str]"]
+__all__ = ["cli", "log"]
+Says = Callable[..., Answer]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -24,43 +27,39 @@ def stored(pacs: Orthanc) -> None:
 
 
 @pytest.fixture
-def says(cache: Cache) -> Says:
+def says(cache: Cache, cli: Command) -> Says:
     """Return what runs a command beside the running cache."""
     file = Path(cache.here.service.settings.file)
-
-    def run(*words: str) -> "subprocess.CompletedProcess[str]":
-        return command(*words, "--config", file.name, folder=file.parent)
-
-    return run
+    return lambda *words: cli(*words, "--config", file.name, folder=file.parent)
 
 
 def test_what_a_source_has_is_listed(says: Says) -> None:
     """A table for people, objects for programs, with what is kept of each here."""
     found = says("studies", "find", "--from", "MOVE", "PatientID=P3*")
-    assert found.returncode == 0, found.stderr
-    head, *rows = found.stdout.splitlines()
+    assert found.code == 0, found.err
+    head, *rows = found.out.splitlines()
     assert head.split()[:2] == ["PatientID", "PatientName"]
     assert {row.split()[0] for row in rows} == {"P31", "P32"}
     found = says("studies", "find", "--from", "WEB", f"StudyInstanceUID={STUDY}", "--json")
-    (row,) = map(json.loads, found.stdout.splitlines())
+    (row,) = map(json.loads, found.out.splitlines())
     assert (row["study_instance_uid"], row["instances"], row["kept"]) == (STUDY, 6, 0)
     assert row["attributes"]["StudyDescription"] == "Thorax"
     nothing = says("studies", "find", "--from", "MOVE", "PatientID=nobody")
-    assert (nothing.returncode, nothing.stdout) == (0, "MOVE has no study that matches.\n")
+    assert (nothing.code, nothing.out) == (0, "MOVE has no study that matches.\n")
 
 
 def test_studies_are_fetched_and_told(says: Says, cache: Cache) -> None:
     """A line for each study; what was here before is told, and not fetched again."""
     done = says("studies", "fetch", "--from", "GET", "PatientID=P3*")
-    assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == [
+    assert done.code == 0, done.err
+    assert sorted(done.out.splitlines()) == [
         f"{STUDY}: 6 instances of 2 series fetched",
         f"{OTHER}: 3 instances of 1 series fetched",
     ]
     again = says("studies", "fetch", "--from", "WEB", "--into", "CACHE", "PatientID=P31")
-    assert again.stdout == f"{STUDY}: 0 instances of 2 series fetched; 6 were here before\n"
+    assert again.out == f"{STUDY}: 0 instances of 2 series fetched; 6 were here before\n"
     told = says("studies", "fetch", "--from", "MOVE", "PatientID=P31", "--json")
-    assert json.loads(told.stdout) == {
+    assert json.loads(told.out) == {
         "study_instance_uid": STUDY,
         "series": 2,
         "wanted": 6,
@@ -70,7 +69,7 @@ def test_studies_are_fetched_and_told(says: Says, cache: Cache) -> None:
     }
     cache.here.wait_for(lambda: cache.indexed() == 9)
     listed = says("studies", "list", "StudyDescription=thorax", "--json")
-    assert json.loads(listed.stdout)["instances"] == 6
+    assert json.loads(listed.out)["instances"] == 6
 
 
 @pytest.mark.parametrize(
@@ -94,19 +93,19 @@ def test_studies_are_fetched_and_told(says: Says, cache: Cache) -> None:
 def test_what_cannot_be_fetched_is_told(says: Says, words: str, told: str) -> None:
     """In one line that names what is wrong, with exit code 1 or 2, and nothing is kept."""
     done = says("studies", "fetch", *words.split())
-    assert done.returncode in (1, 2)
-    assert told in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert not done.stdout
+    assert done.code in (1, 2)
+    assert told in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not done.out
 
 
 def test_many_studies_are_asked_about(says: Says, pacs: Orthanc, cache: Cache) -> None:
     """Where too little was asked, nobody gets the whole archive without meaning it."""
     pacs.store([one for n in range(11) for one in study_of(f"1.2.826.40.{n}", 1, 1, patient="P40")])
     done = says("studies", "fetch", "--from", "MOVE", "PatientID=P40")
-    assert done.returncode == 1
-    assert "11 studies would be fetched, and nobody is there to ask" in done.stderr
+    assert done.code == 1
+    assert "11 studies would be fetched, and nobody is there to ask" in done.err
     assert not cache.files()
     done = says("studies", "fetch", "--from", "MOVE", "PatientID=P40", "--yes")
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, 11)
+    assert (done.code, len(done.out.splitlines())) == (0, 11)
     assert len(cache.files()) == 11

@@ -152,14 +152,6 @@ def test_what_the_ae_title_does_not_take_is_left_out(
         assert len(cache.files()) == 3
 
 
-def test_several_processes_receive(cache_at: Runs, pacs: Orthanc, study: str, way: str) -> None:
-    """What is fetched is stored and recorded beside what receiving processes store."""
-    pacs.store(study_of(study))
-    with cache_at(processes=2) as cache:
-        *_, last = cache.fetch(way, study)
-        assert told(last) == (2, 6, 0, 0, 6)
-
-
 def test_who_fetched_from_where_is_told(
     cache: Cache, pacs: Orthanc, study: str, way: str, log: Log
 ) -> None:

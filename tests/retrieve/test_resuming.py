@@ -14,7 +14,7 @@ from tests.support import PATIENCE
 pytestmark = [pytest.mark.orthanc, pytest.mark.parametrize("way", WAYS)]
 STUDY = "1.2.826.4711"
 # So many that it is broken off before all have come.
-SERIES, EACH = 4, 50
+SERIES, EACH = 4, 25
 ALL = SERIES * EACH
 
 
