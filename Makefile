@@ -27,7 +27,7 @@ test: .venv/installed ## All tests.
 	$(BIN)/pytest -n 3 --dist worksteal
 
 torture: .venv/installed ## Kills, power cuts, faults and outages, some hundred times; as root.
-	TORTURE=8 SOAK=1200 $(BIN)/pytest -n 2 --dist worksteal -rs tests/torture
+	TORTURE=$${TORTURE:-8} SOAK=$${SOAK:-1200} $(BIN)/pytest -n 2 --dist worksteal -rs tests/torture
 
 lint: .venv/installed
 	$(BIN)/ruff check
