@@ -204,4 +204,6 @@ def test_the_page_says_what_is_exported() -> None:
     assert shown == made
     table = re.findall(r"^\| ([a-z]+) \|", DOCUMENT, flags=re.MULTILINE)
     assert {*Action} <= {*re.findall(r"`([a-z]+)`", DOCUMENT)}
-    assert table == ["job", "group", "submission", "platform", "token", "instance", "delivery"]
+    assert table == [
+        *("job", "group", "submission", "platform", "token", "instance", "retrieval", "delivery")
+    ]

@@ -1,7 +1,8 @@
 """DCMTK's PACS, dcmqrscp: another peer than Orthanc, with ways of its own."""
 
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,6 +39,14 @@ AETable END
 """
 
 
+def wait_for(there: Callable[[], bool]) -> None:
+    """Wait until something is there, as a server that has just been started."""
+    until = time.monotonic() + PATIENCE
+    while not there():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 @contextmanager
 def dcmqrscp(folder: Path, port: int, adapter: int, known: str) -> Iterator[None]:
     """Run a dcmqrscp that has a study, and knows one AE title at our port."""
@@ -53,6 +62,8 @@ def dcmqrscp(folder: Path, port: int, adapter: int, known: str) -> Iterator[None
         stderr=subprocess.DEVNULL,
     ) as server:
         try:
+            echo = ("echoscu", "-aec", "QRSCP", "127.0.0.1", port)
+            wait_for(lambda: run(*echo).returncode == 0)
             sent = run("storescu", "-aec", "QRSCP", "127.0.0.1", port, "+sd", folder / "sent")
             assert sent.returncode == 0, sent.stdout
             yield
