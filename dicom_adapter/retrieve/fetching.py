@@ -284,11 +284,12 @@ class _Run:
     def fetch(self, found: Sequence[ElsewhereSeries]) -> Iterator[Progress]:
         """Have these series come."""
         taken = {one.uid: self._taken(one) for one in found}
-        self._uids = [each.uid for some in taken.values() for each in some]
+        # Each once, also where two series of a broken device have the same one.
+        self._uids = list(dict.fromkeys(each.uid for some in taken.values() for each in some))
         self.progress = Progress(
             series=len(found),
             wanted=len(self._uids),
-            left_out=sum(len(one.instances) for one in found) - len(self._uids),
+            left_out=sum(len(one.instances) - len(taken[one.uid]) for one in found),
             before=len(self._present(self._uids)),
         )
         yield self.progress

@@ -155,6 +155,16 @@ def test_answers_that_come_twice_or_name_nothing_are_passed_over(cache: Cache, p
     assert (last.series, last.wanted, last.fetched) == (1, 3, 3)
 
 
+def test_an_instance_in_two_series_is_one(cache: Cache, pacs: Pacs) -> None:
+    """As a broken device makes them: once it is here, nothing is missing."""
+    (one,) = secret_study(each=1)
+    other = deepcopy(one)
+    other.SeriesInstanceUID = f"{STUDY}.2"
+    pacs.held = [one, other]
+    *_, last = cache.fetch("MOVE", STUDY)
+    assert (last.series, last.wanted, last.fetched) == (2, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("charset", "name"),
     [
