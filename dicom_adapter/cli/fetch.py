@@ -116,11 +116,16 @@ def _fetch(client: Client, request: messages.FetchStudyRequest, *, as_json: bool
     last = messages.FetchProgress()
     with client.errors(), progress_bar() as progress:
         task = progress.add_task(uid, total=None)
-        for last in client.composition.FetchStudy(request):
-            progress.update(task, total=last.wanted, completed=last.before + last.fetched)
-            if last.note:
-                told = printable(last.note)
-                progress.console.print(told, soft_wrap=True, markup=False, highlight=False)
+        try:
+            for last in client.composition.FetchStudy(request):
+                progress.update(task, total=last.wanted, completed=last.before + last.fetched)
+                if last.note:
+                    told = printable(last.note)
+                    progress.console.print(told, soft_wrap=True, markup=False, highlight=False)
+        except KeyboardInterrupt:
+            here = f"{last.before + last.fetched} of {last.wanted} instances are here"
+            typer.echo(f"{uid}: {here}; the same command goes on", err=True)
+            raise
     if as_json:
         told_of = {key: value for key, value in plain(last).items() if key != "note"}
         print_json({"study_instance_uid": uid, **told_of})
