@@ -1,11 +1,16 @@
-"""What people write to say which studies and series: `KEYWORD=VALUE`, `STUDY/SERIES:RANGE`."""
+"""Which studies and series people write of (`KEYWORD=VALUE`, `STUDY/SERIES:RANGE`), and as rows."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any
 
 import typer
+from google.protobuf.message import Message
 
+from dicom_adapter.cli.output import plain
 from dicom_adapter.v1 import composition_pb2 as messages
+
+#: The columns that a table of studies has of their attributes.
+STUDY_KEYWORDS = ("PatientID", "PatientName", "StudyDate", "StudyDescription")
 
 ConditionsArgument = Annotated[
     list[str] | None,
@@ -46,3 +51,13 @@ def part_of(text: str, whole: str = "", order: str = "") -> messages.Part:
     return messages.Part(
         study_instance_uid=study, series_instance_uid=uid, range=wanted or whole, order=order
     )
+
+
+def rows_of(
+    found: Iterable[Message], keywords: Sequence[str], *, as_json: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield studies or series as rows: for a table, with columns for some of their attributes."""
+    for one in found:
+        row = plain(one)
+        # A program gets all of them, in one place.
+        yield row if as_json else row | {key: row["attributes"].get(key) for key in keywords}

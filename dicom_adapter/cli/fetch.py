@@ -14,7 +14,12 @@ from dicom_adapter.cli.common import (
     ask,
     connect,
 )
-from dicom_adapter.cli.conditions import ConditionsArgument, attributes_of
+from dicom_adapter.cli.conditions import (
+    STUDY_KEYWORDS,
+    ConditionsArgument,
+    attributes_of,
+    rows_of,
+)
 from dicom_adapter.cli.output import counted, plain, print_json, print_rows
 from dicom_adapter.cli.send import progress_bar
 from dicom_adapter.errors import DicomAdapterError, NotFoundError
@@ -24,7 +29,6 @@ from dicom_adapter.v1 import composition_pb2 as messages
 
 # Of more, it may be that too little was asked.
 MOST_UNASKED = 10
-_ATTRIBUTES = ("PatientID", "PatientName", "StudyDate", "StudyDescription")
 # A source may look for long.
 _FIND_SECONDS = 5 * CALL_SECONDS
 
@@ -44,12 +48,9 @@ def find(
     """List the studies that a source has and that match."""
     with connect(config, server, data) as client, client.errors():
         found = _found(client, source, attributes_of(conditions))
-    rows = [plain(study) for study in found]
     print_rows(
-        rows
-        if json
-        else [row | {key: row["attributes"].get(key) for key in _ATTRIBUTES} for row in rows],
-        (*_ATTRIBUTES, "modalities", "series", "instances", "kept", "study_instance_uid"),
+        rows_of(found, STUDY_KEYWORDS, as_json=json),
+        (*STUDY_KEYWORDS, "modalities", "series", "instances", "kept", "study_instance_uid"),
         as_json=json,
         empty=f"{printable(source)} has no study that matches.",
     )

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from google.protobuf.message import Message
 
 from dicom_adapter.cli.common import (
     ConfigOption,
@@ -19,7 +18,13 @@ from dicom_adapter.cli.common import (
     group,
     paged,
 )
-from dicom_adapter.cli.conditions import ConditionsArgument, attributes_of, part_of
+from dicom_adapter.cli.conditions import (
+    STUDY_KEYWORDS,
+    ConditionsArgument,
+    attributes_of,
+    part_of,
+    rows_of,
+)
 from dicom_adapter.cli.fetch import fetch, find
 from dicom_adapter.cli.output import counted, plain, print_rows, print_values
 from dicom_adapter.errors import DicomAdapterError, NotFoundError
@@ -34,7 +39,6 @@ StudyArgument = Annotated[str, typer.Argument(metavar="UID", help="A Study Insta
 SeriesArgument = Annotated[
     str, typer.Argument(metavar="UID", help="A Series Instance UID, or STUDY/SERIES.")
 ]
-_STUDY = ("PatientID", "PatientName", "StudyDate", "StudyDescription")
 _SERIES = ("PatientID", "StudyDate", "Modality", "SeriesNumber", "SeriesDescription")
 
 
@@ -66,8 +70,8 @@ def list_studies(
     """List the studies that match, the newest first."""
     with connect(config, server, data) as client, client.errors():
         print_rows(
-            _rows(_studies(client, attributes_of(conditions)), _STUDY, as_json=json),
-            (*_STUDY, "modalities", "series", "instances", "study_instance_uid"),
+            rows_of(_studies(client, attributes_of(conditions)), STUDY_KEYWORDS, as_json=json),
+            (*STUDY_KEYWORDS, "modalities", "series", "instances", "study_instance_uid"),
             as_json=json,
             empty="No study is kept that matches." if conditions else "No study is kept.",
             limit=limit,
@@ -90,7 +94,7 @@ def show_study(
         print_values(plain(found), as_json=json)
         if not json:
             typer.echo()
-            rows = _rows(_series(client, named), _SERIES, as_json=False)
+            rows = rows_of(_series(client, named), _SERIES, as_json=False)
             print_rows(
                 rows, (*_SERIES[2:], "instances", "series_instance_uid"), as_json=False, empty=""
             )
@@ -107,7 +111,7 @@ def list_series(
     """List the series that match, the newest first."""
     with connect(config, server, data) as client, client.errors():
         print_rows(
-            _rows(_series(client, attributes_of(conditions)), _SERIES, as_json=json),
+            rows_of(_series(client, attributes_of(conditions)), _SERIES, as_json=json),
             (*_SERIES, "instances", "ae_title", "series_instance_uid"),
             as_json=json,
             empty="No series is kept that matches." if conditions else "No series is kept.",
@@ -241,12 +245,3 @@ def _series(client: Client, attributes: Sequence[messages.Attribute]) -> Iterato
     request = messages.SearchRequest(attributes=attributes, page_size=PAGE)
     for page in paged(client.composition.SearchSeries, request):
         yield from page.series
-
-
-def _rows(
-    found: Iterator[Message], keywords: Sequence[str], *, as_json: bool
-) -> Iterator[dict[str, Any]]:
-    for one in found:
-        row = plain(one)
-        # A table has columns for some of the attributes; a program gets all of them, in one place.
-        yield row if as_json else row | {key: row["attributes"].get(key) for key in keywords}

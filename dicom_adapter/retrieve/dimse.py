@@ -166,7 +166,7 @@ class DimseArchive:
                 )
             open_.enter_context(_broken_off(association))
             for code, status, _ in self._answers(lambda: association.send_c_get(identifier, _GET)):
-                yield from coming.problems()
+                yield from coming.problems.told()
                 self._judge(_GET, code, status)
                 yield ""
 

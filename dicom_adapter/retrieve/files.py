@@ -4,28 +4,20 @@ from collections.abc import Iterable, Iterator
 from io import BytesIO
 from struct import Struct
 
-import structlog
 from pydicom import dcmread
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from dicom_adapter.errors import (
-    RefusedInstanceError,
-    SourceError,
-    UnreadableInstanceError,
-    fingerprint,
-)
+from dicom_adapter.errors import SourceError, UnreadableInstanceError
 from dicom_adapter.receive.deposit import Deposit, Incoming, Named
+from dicom_adapter.retrieve.problems import Problems
 
 _PREFIX = b"DICM"
-_PREAMBLE = 128
 # Preamble, prefix, and the group length element, which stands before what it counts (PS3.10 7.1).
 _START = Struct("<128s4sHH2sHI")
 _LONGEST_META = 64 * 1024
 # As many are kept together: their flushes and commit are shared.
 _MOST_AT_A_TIME = 16
-
-log = structlog.get_logger()
 
 
 def take_in(content_type: str, chunks: Iterable[bytes], deposit: Deposit) -> Iterator[str]:
@@ -58,12 +50,12 @@ def take_in(content_type: str, chunks: Iterable[bytes], deposit: Deposit) -> Ite
             )
             for chunk in chunks:
                 parser.write(chunk)
-                yield from files.problems()
+                yield from files.problems.told()
                 yield ""
         else:
             raise SourceError("its answer holds no DICOM files")
         files.keep()
-        yield from files.problems()
+        yield from files.problems.told()
     except MultipartParseError as error:
         raise SourceError("its answer is no multipart message") from error
     finally:
@@ -80,17 +72,12 @@ class _Files:
         #: Why the present one cannot be taken; the rest of it is only read then.
         self._error: Exception | None = None
         self._finished: list[Incoming] = []
-        self._problems: list[str] = []
+        self.problems = Problems()
 
     @property
     def is_refused(self) -> bool:
         """Whether the present file cannot be taken."""
         return self._error is not None
-
-    def problems(self) -> Iterator[str]:
-        """Yield why files were not taken since this was asked before."""
-        while self._problems:
-            yield self._problems.pop()
 
     def begin(self) -> None:
         """Begin with the next file."""
@@ -140,7 +127,7 @@ class _Files:
         try:
             for outcome in self._deposit.keep(finished):
                 if outcome.error is not None:
-                    self._note(outcome.error)
+                    self.problems.note(outcome.error)
         finally:
             for one in finished:
                 one.discard()
@@ -159,14 +146,7 @@ class _Files:
         if self._coming is not None:
             self._coming.discard()
             self._coming = None
-        self._note(error)
-
-    def _note(self, error: Exception) -> None:
-        if isinstance(error, RefusedInstanceError):
-            self._problems.append(str(error))
-            return
-        log.error("instance not fetched", action="fetch.failed", **fingerprint(error))
-        self._problems.append("internal error")
+        self.problems.note(error)
 
 
 def _length_of_meta(head: bytearray) -> int | None:

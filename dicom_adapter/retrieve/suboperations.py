@@ -5,22 +5,19 @@ gigabytes. Here it is written to the spool piece by piece, as by our own listene
 collects it in is exchanged once the command of a C-STORE is here.
 """
 
-from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
-import structlog
 from pydicom import Dataset
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.pdu_primitives import P_DATA
 
-from dicom_adapter.errors import RefusedInstanceError, UnsupportedClassError, fingerprint
+from dicom_adapter.errors import UnsupportedClassError
 from dicom_adapter.receive.deposit import Deposit, Incoming, Named
 from dicom_adapter.receive.status import SUCCESS, comment_of, status_of
-
-log = structlog.get_logger()
+from dicom_adapter.retrieve.problems import Problems
 
 
 class Suboperations:
@@ -29,12 +26,7 @@ class Suboperations:
     def __init__(self, deposit: Deposit) -> None:
         self._deposit = deposit
         self._sinks: set[_Sink] = set()
-        self._problems: list[str] = []
-
-    def problems(self) -> Iterator[str]:
-        """Yield why instances were not taken since this was asked before."""
-        while self._problems:
-            yield self._problems.pop()
+        self.problems = Problems()
 
     def attach(self, association: Association) -> None:
         """Take in what comes over an association, from now on."""
@@ -61,7 +53,7 @@ class Suboperations:
         if accepted is None or not accepted.as_scp or accepted.abstract_syntax != sop_class:
             # pynetdicom refuses it then, and nobody is called.
             error = UnsupportedClassError("its SOP class is not that of its presentation context")
-            self._problems.append(comment_of(error))
+            self.problems.note(error)
             return _Sink(self._deposit, error)
         syntax = str(accepted.transfer_syntax[0])
         sink = _Sink(self._deposit, Named(sop_class, uid, syntax))
@@ -83,9 +75,7 @@ class Suboperations:
             self._discard(sink)
         if error is None:
             return SUCCESS
-        if not isinstance(error, RefusedInstanceError):
-            log.error("instance not fetched", action="fetch.failed", **fingerprint(error))
-        self._problems.append(comment_of(error))
+        self.problems.note(error)
         answer = Dataset()
         answer.Status = status_of(error)
         answer.ErrorComment = comment_of(error)[:64]
