@@ -88,6 +88,10 @@ def examine(settings: Settings, server: str | None = None) -> Iterator[Finding]:
         yield from (Finding("look", "attention", line) for line in status.attention)
     yield from senders.addresses(settings, status)
     yield from elsewhere.platforms(settings)
+    if status is not None:
+        # The service asks, as it would for studies: from its host, and by its AE title.
+        with Client(address, shown) as client:
+            yield from elsewhere.sources(settings, client)
 
 
 def _status(address: str, shown: Credentials) -> adapter_pb2.Status:

@@ -1,4 +1,4 @@
-"""The other platforms of the configuration, as `doctor` finds them."""
+"""The other platforms, and the sources of studies, as `doctor` finds them."""
 
 from collections.abc import Iterator
 
@@ -6,10 +6,15 @@ from dicom_adapter.addresses import EMBEDDED
 from dicom_adapter.cli.common import ANSWER_SECONDS, UNIX, reach
 from dicom_adapter.cli.findings import Finding, Verdict
 from dicom_adapter.config import Executor, PlatformSettings, Settings
-from dicom_adapter.errors import DicomAdapterError
+from dicom_adapter.errors import DicomAdapterError, NotFoundError, PermissionDeniedError
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.rpc.credentials import Credentials
-from dicom_adapter.v1 import pipelines_pb2
+from dicom_adapter.v1 import composition_pb2, pipelines_pb2
+
+# The nil UUID's (PS3.5 section B.2): a question that matches nobody's study.
+_NO_STUDY = "2.25.0"
+# Longer than the service waits for a connection.
+_SOURCE_SECONDS = 15.0
 
 
 def platforms(settings: Settings) -> Iterator[Finding]:
@@ -24,6 +29,28 @@ def platforms(settings: Settings) -> Iterator[Finding]:
         yield found
         if names is not None:
             yield from _missing(settings, name, names)
+
+
+def sources(settings: Settings, client: Client) -> Iterator[Finding]:
+    """Yield whether each source that is asked for studies answers the service."""
+    nothing = composition_pb2.Attribute(keyword="StudyInstanceUID", value=_NO_STUDY)
+    for name, source in settings.sources.items():
+        if not source.is_asked:
+            continue
+        request = composition_pb2.FindStudiesRequest(source=name, attributes=[nothing])
+        try:
+            with client.errors():
+                client.composition.FindStudies(request, timeout=_SOURCE_SECONDS)
+        except PermissionDeniedError:
+            # Who asks may not have the service ask.
+            return
+        except DicomAdapterError as error:
+            cure = f"start it, or correct sources.{name}; nothing is fetched from it meanwhile"
+            if isinstance(error, NotFoundError):
+                cure = "have the service read its configuration: dicom-adapter reload"
+            yield Finding("look", f"source {name}", str(error), cure)
+        else:
+            yield Finding("good", f"source {name}", "answers when it is asked for studies")
 
 
 def _asked(

@@ -1,6 +1,5 @@
 """`studies find` and `studies fetch`: what a source has, and having it come."""
 
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -131,11 +130,14 @@ def _fetch(client: Client, request: messages.FetchStudyRequest, *, as_json: bool
         told_of = {key: value for key, value in plain(last).items() if key != "note"}
         print_json({"study_instance_uid": uid, **told_of})
         return
-    _tell(uid, last, typer.echo)
+    typer.echo(f"{uid}: {_told(last)}")
 
 
-def _tell(uid: str, last: messages.FetchProgress, say: Callable[[str], None]) -> None:
-    what = f"{counted(last.fetched, 'instance')} of {counted(last.series, 'series', 'series')}"
-    before = f"; {last.before} were here before" if last.before else ""
+def _told(last: messages.FetchProgress) -> str:
+    """Say what has come of a study, and what was here before."""
+    series = counted(last.series, "series", "series")
     left = f"; {last.left_out} are of SOP classes that are not taken" if last.left_out else ""
-    say(f"{uid}: {what} fetched{before}{left}")
+    if last.before and not last.fetched:
+        return f"all {counted(last.before, 'instance')} of {series} were here before{left}"
+    before = f"; {last.before} were here before" if last.before else ""
+    return f"{counted(last.fetched, 'instance')} of {series} fetched{before}{left}"

@@ -41,6 +41,11 @@ class Source(Section):
         "know (`c-move`), or over the association that we open (`c-get`).",
     )
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether studies can be fetched from it."""
+        return self.port is not None
+
 
 class DicomwebSource(Section):
     """Where there is a `url`: a DICOMweb server, asked for studies by QIDO-RS and WADO-RS."""
@@ -58,6 +63,11 @@ class DicomwebSource(Section):
         description="The authorities whose certificates are trusted, in PEM form.",
         json_schema_extra={"default": "those of the machine"},
     )
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether studies can be fetched from it: always."""
+        return True
 
 
 def asking_problems(

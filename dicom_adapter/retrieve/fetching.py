@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 
 import structlog
@@ -17,7 +18,7 @@ import structlog
 from dicom_adapter.attributes import criteria_of
 from dicom_adapter.backoff import pause_after
 from dicom_adapter.clock import Clock
-from dicom_adapter.config import DicomwebSource, Settings, Source
+from dicom_adapter.config import DicomwebSource, Settings
 from dicom_adapter.errors import (
     InvalidArgumentError,
     NotFoundError,
@@ -167,33 +168,44 @@ class Fetching:
         series = Wanted.of([("StudyInstanceUID", wanted.study), *wanted.attributes])
         with self._opened(wanted.source, title, when_over) as archive:
             deposit = self._deposits(title, archive.provenance)
-            with self._ledger.write() as tx:
-                events.add(
-                    tx,
-                    KIND,
-                    str(deposit.number),
-                    "fetch",
-                    source=wanted.source,
-                    target=title,
-                    at=self._clock.now(),
-                    actor=caller.name,
-                )
-            found = series_of(archive, wanted.study, series)
             run = _Run(archive, deposit, self._stopping, lambda uids: self._present(title, uids))
-            try:
-                yield from run.fetch(found)
-            finally:
-                log.info(
-                    "study fetched" if run.is_whole else "study not fetched whole",
-                    action="fetched",
-                    source=wanted.source,
-                    ae_title=title,
-                    association=deposit.number,
-                    instances=run.progress.fetched,
-                    before=run.progress.before,
-                    wanted=run.progress.wanted,
+            with self._told(caller, wanted.source, title, run):
+                yield from run.fetch(series_of(archive, wanted.study, series))
+                run.judge(wanted.source)
+
+    @contextmanager
+    def _told(self, caller: Caller, source: str, title: str, run: "_Run") -> Iterator[None]:
+        """Tell the trail that a fetch begins, and how it ended; the log, what has come by it."""
+        add = partial(
+            events.add,
+            kind=KIND,
+            subject=str(run.number),
+            source=source,
+            target=title,
+            actor=caller.name,
+        )
+        with self._ledger.write() as tx:
+            add(tx, action="fetch", at=self._clock.now())
+        try:
+            yield
+        finally:
+            found = run.progress
+            counts = {"instances": found.fetched, "before": found.before, "wanted": found.wanted}
+            with self._ledger.write() as tx:
+                add(
+                    tx,
+                    action="finish" if run.is_whole else "fail",
+                    at=self._clock.now(),
+                    reason=", ".join(f"{count} {what}" for what, count in counts.items()),
                 )
-            run.judge(wanted.source)
+            log.info(
+                "study fetched" if run.is_whole else "study not fetched whole",
+                action="fetched",
+                source=source,
+                ae_title=title,
+                association=run.number,
+                **counts,
+            )
 
     def _present(self, title: str, uids: Sequence[str]) -> set[str]:
         with self._ledger.read() as tx:
@@ -226,7 +238,7 @@ class Fetching:
             return DimseArchive(name, peer, title, source.retrieve)
         if source is not None:
             raise SourceError(f"the source {name} has no port to be asked at: give it one")
-        asked = [key for key, one in sources.items() if _is_asked(one)]
+        asked = [key for key, one in sources.items() if one.is_asked]
         known = f"known are {', '.join(asked)}" if asked else "the configuration has none"
         raise NotFoundError(f"there is no source '{name}' to be asked for studies: {known}")
 
@@ -253,10 +265,6 @@ class Fetching:
         return titles[0]
 
 
-def _is_asked(source: Source | DicomwebSource) -> bool:
-    return isinstance(source, DicomwebSource) or source.port is not None
-
-
 class _Run:
     """One fetch: what is missing of each series is asked for until it is here."""
 
@@ -274,12 +282,19 @@ class _Run:
         self._problems: Counter[str] = Counter()
         self._uids: list[str] = []
         self._looked_at = 0.0
+        self._is_known = False
         self.progress = Progress(series=0, wanted=0, left_out=0, before=0)
 
     @property
+    def number(self) -> int:
+        """What its instances are told to have come by, as an association has one."""
+        return self._deposit.number
+
+    @property
     def is_whole(self) -> bool:
-        """Whether all is here."""
-        return self.progress.before + self.progress.fetched >= self.progress.wanted
+        """Whether all is here that the source has of it; False before that is known."""
+        found = self.progress
+        return self._is_known and found.before + found.fetched >= found.wanted
 
     def fetch(self, found: Sequence[ElsewhereSeries]) -> Iterator[Progress]:
         """Have these series come."""
@@ -292,6 +307,7 @@ class _Run:
             left_out=sum(len(one.instances) - len(taken[one.uid]) for one in found),
             before=len(self._present(self._uids)),
         )
+        self._is_known = True
         yield self.progress
         for one in found:
             yield from self._series(one, taken[one.uid])

@@ -76,7 +76,9 @@ def from_error(error: grpc.RpcError, address: str) -> DicomAdapterError:
     """Return the exception that a failed call stands for."""
     code, message = error.code(), error.details() or ""
     if code in PASSING:
-        return UnavailableError(f"{address}: {message} ({code.name})")
+        # What a server of ours says of something else, a source that is down, is not about itself.
+        is_said = rpc_status.from_call(error) is not None
+        return UnavailableError(message if is_said else f"{address}: {message} ({code.name})")
     if code == grpc.StatusCode.INVALID_ARGUMENT:
         return _invalid_argument(error, message)
     for kind, number in _CODES:

@@ -10,7 +10,8 @@ from tests.cli.conftest import Command, cli
 from tests.cli.shell import Answer
 from tests.orthanc import Orthanc
 from tests.receive.conftest import log
-from tests.retrieve.conftest import Cache, study_of
+from tests.receive.support import free_port
+from tests.retrieve.conftest import CONFIG, WAYS, Cache, Ports, Runs, study_of
 
 # What the service logs would stand among what commands print.
 pytestmark = [pytest.mark.orthanc, pytest.mark.usefixtures("log")]
@@ -57,7 +58,7 @@ def test_studies_are_fetched_and_told(says: Says, cache: Cache) -> None:
         f"{OTHER}: 3 instances of 1 series fetched",
     ]
     again = says("studies", "fetch", "--from", "WEB", "--into", "CACHE", "PatientID=P31")
-    assert again.out == f"{STUDY}: 0 instances of 2 series fetched; 6 were here before\n"
+    assert again.out == f"{STUDY}: all 6 instances of 2 series were here before\n"
     told = says("studies", "fetch", "--from", "MOVE", "PatientID=P31", "--json")
     assert json.loads(told.out) == {
         "study_instance_uid": STUDY,
@@ -109,3 +110,31 @@ def test_many_studies_are_asked_about(says: Says, pacs: Orthanc, cache: Cache) -
     done = says("studies", "fetch", "--from", "MOVE", "PatientID=P40", "--yes")
     assert (done.code, len(done.out.splitlines())) == (0, 11)
     assert len(cache.files()) == 11
+
+
+def test_doctor_asks_each_source(cache_at: Runs, cli: Command, pacs: Orthanc, ports: Ports) -> None:
+    """By the running service, for nobody's study; where one is silent, what to do is told."""
+    away = f"  AWAY: {{ae_title: GONE, host: 127.0.0.1, port: {free_port()}}}\n"
+    config = CONFIG.format(
+        port=ports.adapter, http=ports.http, dicom=ports.dicom, processes=1, accepted="null"
+    )
+    with cache_at(config + away) as cache:
+        file = Path(cache.here.service.settings.file)
+        later = f"  LATER: {{ae_title: ORTHANC, host: 127.0.0.1, port: {pacs.dicom}}}\n"
+        file.write_text(config + away + later)
+        done = cli("doctor", "--json", "--config", file.name, folder=file.parent)
+        asked = ("studies", "find", "--from", "AWAY", "PatientID=P31")
+        down = cli(*asked, "--config", file.name, folder=file.parent)
+    told = [json.loads(line) for line in done.out.splitlines()]
+    found = {one["subject"]: one for one in told if one["subject"].startswith("source ")}
+    assert found.keys() == {f"source {name}" for name in (*WAYS, "AWAY", "LATER")}
+    assert {found[f"source {name}"]["verdict"] for name in WAYS} == {"good"}
+    gone = found["source AWAY"]
+    assert gone["verdict"] == "look"
+    assert gone["found"].startswith("AWAY: GONE@127.0.0.1:")
+    assert "does not answer: check host, port" in gone["found"]
+    assert gone["cure"].startswith("start it, or correct sources.AWAY")
+    assert found["source LATER"]["cure"].endswith("dicom-adapter reload")
+    assert done.code == 0
+    # The service is there: what it says of a source stands alone.
+    assert (down.code, down.err) == (1, f"dicom-adapter: {gone['found']}\n")

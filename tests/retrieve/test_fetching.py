@@ -163,11 +163,13 @@ def test_who_fetched_from_where_is_told(
     with cache.here.service.ledger.read() as tx:
         last = events.last_number(tx)
         trail = events.between(tx, 0, last, since=None, until=None, limit=1000)
-        (event,) = [one for one in trail if one.kind == "retrieval"]
+        event, end = [one for one in trail if one.kind == "retrieval"]
         stored = instances.known(tx, [path.stem for path in cache.files()], Path)
     assert (event.action, event.actor, event.from_state, event.to_state) == (
         "fetch", "local", way, "CACHE",
     )  # fmt: skip
+    assert (end.subject, end.action, end.actor) == (event.subject, "finish", "local")
+    assert end.reason == "6 instances, 0 before, 6 wanted"
     if way != "MOVE":
         # By its number what has come is found.
         assert {str(one.association) for one in stored} == {event.subject}

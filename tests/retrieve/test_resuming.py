@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
+from dicom_adapter.ledger import events
 from dicom_adapter.retrieve import fetching
 from dicom_adapter.v1 import composition_pb2 as messages
 from tests.retrieve.conftest import WAYS, Cache, PacsAt, Runs, study_of
@@ -72,6 +73,10 @@ def test_after_the_service_was_stopped(cache_at: Runs, pacs_at: PacsAt, way: str
         with cache_at() as cache:
             *_, last = cache.fetch(way, STUDY)
             check_whole(cache, last)
+            with cache.here.service.ledger.read() as tx:
+                told = events.after(tx, 0, "retrieval")
+            # Of the one that was broken off, too, before the ledger was closed.
+            assert [one.action for one in told] == ["fetch", "fail", "fetch", "finish"]
 
 
 def test_after_the_caller_went_away(cache: Cache, pacs_at: PacsAt, way: str) -> None:
