@@ -1,6 +1,7 @@
 """What must be true of the data of a service, whatever happened to it."""
 
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -14,17 +15,19 @@ from dicom_adapter.errors import UnavailableError
 from dicom_adapter.rpc.client import Client
 from dicom_adapter.v1 import adapter_pb2
 from tests.receive.support import data_set_of
-from tests.support import files_in
+from tests.support import PATIENCE, files_in
 from tests.torture.adapter import Adapter, wait_until
 from tests.torture.oracle import Oracle, Sent
 
 # What is still to be done, by anybody.
-_UNFINISHED = """
-select count(*) from instances where state = 'received'
-union all select count(*) from groups where state = 'open'
-union all select count(*) from submissions where state = 'pending'
-union all select count(*) from jobs where state not in ('finished', 'failed', 'cancelled')
-"""
+_UNFINISHED = {
+    "instances": "select count(*) from instances where state = 'received'",
+    "groups": "select count(*) from groups where state = 'open'",
+    "submissions": "select count(*) from submissions where state = 'pending'",
+    "jobs": "select count(*) from jobs where state not in ('finished', 'failed', 'cancelled')",
+}
+_LAST_ERRORS = "select attempts, error from submissions where state = 'pending' limit 3"
+_LOOK_SECONDS = 0.05
 #: How often an instance came to a job that ended well, by a submission that was accepted.
 WORKED_ON = """
 select f.instance_id, count(*) from job_files f
@@ -61,11 +64,20 @@ def reading(ledger: Path) -> Iterator[sqlite3.Connection]:
 
 
 def settle(adapter: Adapter, *, at_once: bool = True) -> None:
-    """Wait until a service has nothing left to do; no group waits for more, unless it is asked."""
+    """Wait until a service has nothing left to do; no group waits for more, unless it is asked.
+
+    As long as what is left becomes less it is waited for: a machine may be slow, and there much.
+    """
     if at_once:
         with Client(adapter.socket) as client:
             wait_until(lambda: completed(adapter, client))
-    wait_until(lambda: not _unfinished(adapter.ledger))
+    left, deadline = _unfinished(adapter.ledger), time.monotonic() + PATIENCE
+    while any(left.values()):
+        time.sleep(_LOOK_SECONDS)
+        before, left = left, _unfinished(adapter.ledger)
+        if left != before:
+            deadline = time.monotonic() + PATIENCE
+        assert time.monotonic() < deadline, _told(adapter, left)
 
 
 def hand_over(adapter: Adapter) -> None:
@@ -81,9 +93,16 @@ def is_handled(ledger: Path) -> bool:
     return not count
 
 
-def _unfinished(ledger: Path) -> int:
+def _unfinished(ledger: Path) -> dict[str, int]:
     with reading(ledger) as tx:
-        return sum(count for (count,) in tx.execute(_UNFINISHED))
+        return {what: int(tx.execute(query).fetchone()[0]) for what, query in _UNFINISHED.items()}
+
+
+def _told(adapter: Adapter, left: Mapping[str, int]) -> str:
+    """Say what does not become less, and what the service has to say of it."""
+    with reading(adapter.ledger) as tx:
+        errors = tx.execute(_LAST_ERRORS).fetchall()
+    return f"{left} for {PATIENCE:g} s; {errors}; {adapter.log[-2000:]}"
 
 
 def completed(adapter: Adapter, client: Client) -> bool:
