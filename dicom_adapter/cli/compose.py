@@ -113,7 +113,8 @@ def compose(
     if json:
         print_values(plain_job(job), as_json=True)
     else:
-        typer.echo(f"{job.name}: {counted(job.instances, 'instance')}, in the queue.")
+        gone = " They are let go, but for those that a group or submission needs." * release
+        typer.echo(f"{job.name}: {counted(job.instances, 'instance')}, in the queue.{gone}")
 
 
 def _parts(series: Sequence[str], studies: Sequence[str], order: Order) -> Iterator[messages.Part]:

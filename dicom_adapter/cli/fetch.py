@@ -1,5 +1,6 @@
 """`studies find` and `studies fetch`: what a source has, and having it come."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -45,8 +46,9 @@ def find(
     json: JsonOption = False,
 ) -> None:
     """List the studies that a source has and that match."""
+    attributes = _named(conditions)
     with connect(config, server, data) as client, client.errors():
-        found = _found(client, source, attributes_of(conditions))
+        found = _found(client, source, attributes)
     print_rows(
         rows_of(found, STUDY_KEYWORDS, as_json=json),
         (*STUDY_KEYWORDS, "modalities", "series", "instances", "kept", "study_instance_uid"),
@@ -76,7 +78,7 @@ def fetch(
 
     After a break, the same command goes on where it stopped.
     """
-    attributes = attributes_of(conditions)
+    attributes = _named(conditions)
     with connect(config, server, data) as client:
         with client.errors():
             found = _found(client, source, attributes)
@@ -102,6 +104,12 @@ def fetch(
                 typer.echo(printable(f"{study.study_instance_uid}: {error}"), err=True)
     if failed:
         raise DicomAdapterError(f"{failed} of {len(found)} studies were not fetched whole")
+
+
+def _named(conditions: Sequence[str] | None) -> list[messages.Attribute]:
+    if not conditions:
+        raise typer.BadParameter("name what is looked for, as 'PatientID=123*'.")
+    return attributes_of(conditions)
 
 
 def _found(

@@ -100,6 +100,8 @@ def _named(tx: Connection, part: Part, where: str) -> list[tuple[SeriesSummary, 
     wanted = range_of(part.range or Whole.ALL)
     found = index_search.series_of_study(tx, part.study)
     if not found:
+        if index_search.series_of_uid(tx, part.study):
+            raise NotFoundError(f"{part.study} is no study but a series: name it as one")
         raise NotFoundError(f"nothing is kept of the study {part.study}: have it sent first")
     # What two AE titles keep of a series is one series.
     return [(one, wanted, order) for one in {one.uid: one for one in reversed(found)}.values()][
@@ -134,6 +136,8 @@ def places_of(tx: Connection, uid: str) -> list[tuple[str, str]]:
 def _all_of(tx: Connection, uid: str) -> list[SeriesSummary]:
     found = index_search.series_of_uid(tx, uid)
     if not found:
+        if index_search.series_of_study(tx, uid):
+            raise NotFoundError(f"{uid} is no series but a study: name one of its series")
         raise NotFoundError(f"nothing is kept of the series {uid}: have it sent first")
     return found
 
@@ -157,7 +161,8 @@ def problems(items: Items, requires: Requirements | None) -> list[str]:
     else:
         patients = [len({_patient(one.series) for one in item}) for item in items]
         found += [
-            f"the series are of {count} patients, and a job is of one"
+            f"the series are of {count} patients, and a job is of one: choose those of one, or let "
+            "the pipeline have `requires: {patients: several}`"
             for count in patients
             if count > 1
         ]

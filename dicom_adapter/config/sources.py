@@ -77,7 +77,7 @@ def asking_problems(
     for name, source in sources.items():
         path = ("sources", name)
         if isinstance(source, DicomwebSource):
-            yield from _web_problems(path, source)
+            yield from _web_problems(path, source, written[name])
         elif source.port is None:
             if "retrieve" in written[name]:
                 yield (*path, "retrieve"), "is not looked at without a port to ask at"
@@ -86,10 +86,13 @@ def asking_problems(
             yield (*path, "host"), f"{told}: name the network in a source of its own"
 
 
-def _web_problems(path: KeyPath, source: DicomwebSource) -> Iterator[tuple[KeyPath, str]]:
-    if source.user is not None and source.password is None:
+def _web_problems(
+    path: KeyPath, source: DicomwebSource, written: Mapping[str, object]
+) -> Iterator[tuple[KeyPath, str]]:
+    # What is written, and wrong, was told already.
+    if source.user is not None and "password" not in written:
         yield (*path, "password"), "is missing beside user"
-    if source.password is not None and source.user is None:
+    if source.password is not None and "user" not in written:
         yield (*path, "user"), "is missing beside password"
     if source.password is not None and source.token is not None:
         yield (*path, "token"), "must not stand beside password: one of the two says who we are"

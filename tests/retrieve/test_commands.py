@@ -78,7 +78,6 @@ def test_studies_are_fetched_and_told(says: Says, cache: Cache) -> None:
     [
         ("--from NOWHERE PatientID=P31", "to be asked for studies: known are MOVE, GET, WEB"),
         ("--from MUTE PatientID=P31", "the source MUTE has no port to be asked at: give it one"),
-        ("--from MOVE", "name at least one of studies, such as"),
         ("--from MOVE PatientID=*", "name at least one of studies, such as"),
         ("--from MOVE SOPClassUID=1.2", "no source is asked by SOPClassUID"),
         ("--from MOVE PatientSize=2", "nothing is searched by 'PatientSize'"),
