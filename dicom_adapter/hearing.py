@@ -8,6 +8,7 @@ long as that may be. This is the one place that knows of it.
 import queue
 import socket
 import ssl
+import sys
 import time
 from contextlib import suppress
 from typing import Any
@@ -61,10 +62,17 @@ def listen_well(association: Association, patience: float, pdu_patience: float) 
 
 
 class ClosingAE(AE):
-    """An AE whose sockets are closed in any case.
+    """An AE whose sockets are closed in any case, and that says why there is no connection.
 
     pynetdicom leaves one open to which nobody answered, or that the peer has closed first.
     """
+
+    _opened: "_ClosedSocket | None" = None
+
+    @property
+    def tls_problem(self) -> ssl.SSLError | None:
+        """What TLS had against the connection that was opened last, if anything."""
+        return self._opened.tls_problem if self._opened else None
 
     def _create_socket(
         self,
@@ -72,13 +80,27 @@ class ClosingAE(AE):
         address: AddressInformation,
         tls_args: tuple[ssl.SSLContext, str] | None,
     ) -> AssociationSocket:
-        opened = _ClosedSocket(assoc, address=address)
-        opened.tls_args = tls_args
-        return opened
+        self._opened = _ClosedSocket(assoc, address=address)
+        self._opened.tls_args = tls_args
+        return self._opened
 
 
 class _ClosedSocket(AssociationSocket):
+    tls_problem: ssl.SSLError | None = None
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        try:
+            return super().recv(nr_bytes)
+        except ssl.SSLError as error:
+            # By TLS 1.3 a peer says only here that it does not want our certificate.
+            self.tls_problem = error
+            raise
+
     def _shutdown_socket(self) -> None:
+        # pynetdicom keeps to itself why nothing was opened; it calls this while it handles that.
+        error = sys.exception()
+        if isinstance(error, ssl.SSLError):
+            self.tls_problem = error
         connection = self.socket
         if connection is not None:
             with suppress(OSError):
@@ -92,7 +114,8 @@ def cut(association: Association) -> None:
     connection = wrapper.socket if wrapper else None
     if connection is not None:
         with suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
+            # Not TLS's own, which would take it away under whoever reads.
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 class _Ear:

@@ -1,5 +1,6 @@
 """Sends instances and echoes to another AE (Storage and Verification SCU, PS3.4 B and A)."""
 
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
+from dicom_adapter.config.certificates import verified_names, why_not
 from dicom_adapter.config.values import check_ae_title
 from dicom_adapter.errors import DicomAdapterError, InvalidArgumentError, UnavailableError
 from dicom_adapter.hearing import ClosingAE, listen_well
@@ -77,6 +79,15 @@ class Peer:
 
     def __str__(self) -> str:
         return f"{self.ae_title}@{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Tls:
+    """How a peer is talked with by TLS (PS3.15 section B.12)."""
+
+    context: ssl.SSLContext
+    #: What its certificate has for a name; None: whatever is trusted.
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -201,6 +212,7 @@ def associate(
     roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
     handlers: Sequence[tuple[evt.EventType, Callable[[evt.Event], Any]]] = (),
     patience: float = TIMEOUT_SECONDS,
+    tls: Tls | None = None,
 ) -> Iterator[Association]:
     """Open an association; when its peer accepts no context at all, it is over already.
 
@@ -211,10 +223,11 @@ def associate(
         roles: Where we are the SCP of what is proposed.
         handlers: Told of what the peer sends.
         patience: The wait for the next of an answer, in seconds.
+        tls: How the connection is secured; None: not at all.
 
     Raises:
         UnavailableError: the peer does not answer.
-        RejectedError: it rejects the association.
+        RejectedError: it rejects the association, or TLS rejects either of us.
     """
     ae = ClosingAE(_ae_title("calling", calling))
     ae.acse_timeout, ae.connection_timeout = TIMEOUT_SECONDS, CONNECT_SECONDS
@@ -239,6 +252,7 @@ def associate(
             ae_title=peer.ae_title,
             max_pdu=LONGEST_PDU,
             ext_neg=list(roles),
+            tls_args=(tls.context, peer.host) if tls else None,
             evt_handlers=[(evt.EVT_CONN_OPEN, opened), (evt.EVT_PDU_RECV, received), *handlers],
         )
     except OSError as error:
@@ -248,15 +262,29 @@ def associate(
         # Not by the state: a peer that rejects at once is taken for one that nobody reached.
         kind = BusyError if rejections[0].result == _FOR_NOW else RejectedError
         raise kind(_rejection(peer, calling, rejections[0]))
+    if ae.tls_problem is not None:
+        raise RejectedError(f"{peer}: no connection by TLS: {why_not(ae.tls_problem)}")
     # pynetdicom aborts an association without an accepted context; the peer has answered though.
     if not association.is_established and not association.rejected_contexts:
         raise unreachable
     steady(association)
     try:
+        if tls is not None and tls.name is not None:
+            _check_name(peer, association, tls.name)
         yield association
     finally:
         if association.is_established:
             association.release()
+
+
+def _check_name(peer: Peer, association: Association, name: str) -> None:
+    wrapper = association.dul.socket
+    connection = wrapper.socket if wrapper else None
+    names = verified_names(connection) if isinstance(connection, ssl.SSLSocket) else frozenset()
+    if name.lower() not in names:
+        raise RejectedError(
+            f"{peer} has a certificate of {', '.join(sorted(names)) or 'no name'}, not of {name}"
+        )
 
 
 def _rejection(peer: Peer, calling: str, answer: A_ASSOCIATE_RJ) -> str:

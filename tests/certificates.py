@@ -62,7 +62,7 @@ class Authority:
         self,
         name: str,
         *,
-        usage: x509.ObjectIdentifier = CLIENT,
+        usage: Sequence[x509.ObjectIdentifier] = (CLIENT,),
         starts: timedelta = -DAY,
         ends: timedelta = 365 * DAY,
         dns: Sequence[str] = (),
@@ -72,7 +72,7 @@ class Authority:
         key = key or ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         builder = self._builder(_name(name), key, now + starts, now + ends).add_extension(
-            x509.ExtendedKeyUsage([usage]), critical=False
+            x509.ExtendedKeyUsage(usage), critical=False
         )
         if dns:
             names = [x509.DNSName(one) for one in dns]

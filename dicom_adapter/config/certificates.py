@@ -1,4 +1,4 @@
-"""What TLS is made of: files of certificates and keys, and the server's side built of them."""
+"""What TLS is made of: files of certificates and keys, and both of its sides built of them."""
 
 import base64
 import binascii
@@ -26,6 +26,15 @@ _LONGEST = 64 * 1024**2
 # DER (ITU-T X.690): what has parts, and the two ways of writing a time.
 _CONSTRUCTED, _UTC_TIME, _GENERALIZED_TIME = 0x20, 0x17, 0x18
 
+# What is wrong with most peers, said plainer than OpenSSL does.
+_REASONS = {
+    "HTTP_REQUEST": "the peer does not speak TLS",
+    "NO_SHARED_CIPHER": "the peer offers no cipher suite that is allowed",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the peer has no certificate",
+    "UNSUPPORTED_PROTOCOL": "the peer offers neither TLS 1.2 nor 1.3",
+    "WRONG_VERSION_NUMBER": "the peer does not speak TLS",
+}
+
 
 @dataclass(frozen=True)
 class Pem:
@@ -42,7 +51,7 @@ class Pem:
 
 
 class TlsFiles(Protocol):
-    """The files that the server's side is built of."""
+    """The files that a side is built of."""
 
     @property
     def certificate(self) -> Pem:
@@ -54,7 +63,7 @@ class TlsFiles(Protocol):
 
     @property
     def ca(self) -> Pem | None:
-        """Who vouches for clients."""
+        """Who vouches for others."""
 
     @property
     def crl(self) -> Pem | None:
@@ -91,19 +100,40 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     Raises:
         CertificateError: a file is gone or unusable, or they do not belong together.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(_CIPHERS)
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context = _context(files, ssl.PROTOCOL_TLS_SERVER)
     # Without tickets a session is resumed by this context alone, and so never after a reload, when
     # there may be another CRL.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
+    if files.ca is not None:
+        required = files.require_client_certificate
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+    return context
+
+
+def client_context(files: TlsFiles) -> ssl.SSLContext:
+    """Build the client's side, of the same files: who we are is shown, and the other is verified.
+
+    Its name is not: peers are configured by address, and certificates of DICOM devices seldom have
+    that in them.
+
+    Raises:
+        CertificateError: as `server_context` does.
+    """
+    context = _context(files, ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _context(files: TlsFiles, protocol: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     _load_own(context, files)
     if files.ca is not None:
         _load_trusted(context, "ca", files.ca)
-        required = files.require_client_certificate
-        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
     if files.crl is not None:
         _load_trusted(context, "crl", files.crl)
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
@@ -141,6 +171,25 @@ def words(error: ssl.SSLError) -> str:
     """Return OpenSSL's reason in words; it quotes nothing of what was sent or read."""
     reason: str | None = error.reason
     return (reason or "unknown reason").replace("_", " ").lower()
+
+
+def why_not(error: ssl.SSLError) -> str:
+    """Return why a peer is none to talk with by TLS."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the peer's certificate: {error.verify_message}"
+    said = words(error)
+    _, is_alert, alert = said.partition(" alert ")
+    return f"the peer gives up: {alert}" if is_alert else _REASONS.get(error.reason, said)
+
+
+def verified_names(connection: ssl.SSLSocket) -> frozenset[str]:
+    """Return the names in the peer's certificate, in lower case: none where it is not verified."""
+    found = connection.getpeercert() or {}
+    subject = [pair for rdn in found.get("subject", ()) for pair in rdn]
+    others = found.get("subjectAltName", ())
+    return frozenset(
+        str(value).lower() for kind, value in [*subject, *others] if kind in ("commonName", "DNS")
+    )
 
 
 def _read(path: Path, label: str) -> Pem:

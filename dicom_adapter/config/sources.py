@@ -9,7 +9,7 @@ from dicom_adapter.config.document import KeyPath
 from dicom_adapter.config.http import AuthoritiesFile, PasswordFile, check_url
 from dicom_adapter.config.section import Section
 from dicom_adapter.config.tokens import BearerTokenFile
-from dicom_adapter.config.values import MAX_PORT, AETitleText, Kind, Network, Text, Whole
+from dicom_adapter.config.values import MAX_PORT, AETitleText, Flag, Kind, Network, Text, Whole
 
 
 def _url(value: str) -> str:
@@ -29,7 +29,7 @@ class Source(Section):
     host: Network = Field(description="The address, or network of addresses, that it calls from.")
     certificate: Text | None = Field(
         default=None,
-        description="A name in its client certificate: the common name, or a DNS name.",
+        description="A name in its certificate: the common name, or a DNS name.",
     )
     port: Annotated[Whole, Field(ge=1, le=MAX_PORT)] | None = Field(
         default=None,
@@ -39,6 +39,12 @@ class Source(Section):
         default="c-move",
         description="How studies come from it: it sends them to our AE title, which it has to "
         "know (`c-move`), or over the association that we open (`c-get`).",
+    )
+
+    tls: Flag = Field(
+        default=False,
+        description="Whether it is asked by TLS: it is shown the certificate of `dicom.tls`, and "
+        "needs one of its `ca`.",
     )
 
     @property
@@ -79,8 +85,9 @@ def asking_problems(
         if isinstance(source, DicomwebSource):
             yield from _web_problems(path, source, written[name])
         elif source.port is None:
-            if "retrieve" in written[name]:
-                yield (*path, "retrieve"), "is not looked at without a port to ask at"
+            for key in ("retrieve", "tls"):
+                if key in written[name]:
+                    yield (*path, key), "is not looked at without a port to ask at"
         elif source.host.num_addresses > 1:
             told = f"must be one address where there is a port, not the network {source.host}"
             yield (*path, "host"), f"{told}: name the network in a source of its own"

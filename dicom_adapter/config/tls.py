@@ -50,15 +50,22 @@ def _unfit(files: TlsFiles, path: KeyPath) -> Problems:
 def source_problems(
     dicom: DicomSettings, sources: Mapping[str, Source | DicomwebSource]
 ) -> Problems:
-    """Yield which sources are bound to a certificate that nobody looks at."""
+    """Yield which sources cannot be asked by TLS, or are bound to what nobody looks at."""
+    has_ca = dicom.tls is not None and dicom.tls.ca is not None
     for name, source in sources.items():
-        path = ("sources", name, "certificate")
-        if isinstance(source, DicomwebSource) or source.certificate is None:
+        path = ("sources", name)
+        if isinstance(source, DicomwebSource):
             continue
-        if dicom.tls is None or dicom.tls.ca is None:
-            yield path, "is never seen: it needs dicom.tls with a ca"
-        elif not dicom.reject_unknown_sources:
-            yield path, "is not looked at: it needs dicom.reject_unknown_sources to be true"
+        if source.tls and source.is_asked and not has_ca:
+            told = "needs dicom.tls with a ca: the certificate that we show, and who vouches for it"
+            yield (*path, "tls"), told
+        elif source.certificate is None:
+            continue
+        elif not has_ca:
+            yield (*path, "certificate"), "is never seen: it needs dicom.tls with a ca"
+        elif not dicom.reject_unknown_sources and not source.tls:
+            told = "is not looked at: it needs dicom.reject_unknown_sources to be true"
+            yield (*path, "certificate"), told
 
 
 def expiring(tls: TlsSettings | None, now: datetime) -> Iterator[str]:

@@ -7,21 +7,17 @@ from contextlib import suppress
 import structlog
 
 from dicom_adapter.config import TlsSettings
-from dicom_adapter.config.certificates import CertificateError, server_context, words
+from dicom_adapter.config.certificates import (
+    CertificateError,
+    server_context,
+    verified_names,
+    why_not,
+)
 from dicom_adapter.promptness import acknowledge_at_once
 from dicom_adapter.receive.transport import HandshakeError
 
 # The longest that one record holds (RFC 8446 section 5.1).
 _RECORD = 2**14
-
-# What is wrong with most peers, said plainer than OpenSSL does.
-_REASONS = {
-    "HTTP_REQUEST": "the peer does not speak TLS",
-    "NO_SHARED_CIPHER": "the peer offers no cipher suite that is allowed",
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the peer has no certificate",
-    "UNSUPPORTED_PROTOCOL": "the peer offers neither TLS 1.2 nor 1.3",
-    "WRONG_VERSION_NUMBER": "the peer does not speak TLS",
-}
 
 log = structlog.get_logger()
 
@@ -57,14 +53,7 @@ class Tls:
     @property
     def certificate(self) -> frozenset[str]:
         """The names in the peer's certificate: none without one that was verified."""
-        found = self.socket.getpeercert() or {}
-        subject = [pair for rdn in found.get("subject", ()) for pair in rdn]
-        others = found.get("subjectAltName", ())
-        return frozenset(
-            str(value).lower()
-            for kind, value in [*subject, *others]
-            if kind in ("commonName", "DNS")
-        )
+        return verified_names(self.socket)
 
     def receive(self, buffer: memoryview) -> int | None:
         """Fill a buffer; return the count, 0 at the end, None when nothing is there now.
@@ -111,16 +100,8 @@ class Tls:
             self.socket.do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
-        except ssl.SSLCertVerificationError as error:
-            raise HandshakeError(f"the peer's certificate: {error.verify_message}") from error
         except ssl.SSLEOFError as error:
             raise ConnectionResetError from error
         except ssl.SSLError as error:
-            raise HandshakeError(_why(error)) from error
+            raise HandshakeError(why_not(error)) from error
         self._is_open = True
-
-
-def _why(error: ssl.SSLError) -> str:
-    said = words(error)
-    _, is_alert, alert = said.partition(" alert ")
-    return f"the peer gives up: {alert}" if is_alert else _REASONS.get(error.reason, said)

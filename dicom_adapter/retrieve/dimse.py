@@ -17,7 +17,7 @@ from dicom_adapter.hearing import cut
 from dicom_adapter.receive.deposit import Deposit, Provenance
 from dicom_adapter.retrieve.archive import Attributes, ElsewhereInstance, ElsewhereSeries, Level
 from dicom_adapter.retrieve.suboperations import Suboperations
-from dicom_adapter.scu import CONTEXTS, BusyError, Peer, RejectedError, associate
+from dicom_adapter.scu import CONTEXTS, BusyError, Peer, RejectedError, Tls, associate
 
 _FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 _MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
@@ -54,7 +54,9 @@ Ask = Callable[[], Iterator[tuple[Dataset, Dataset | None]]]
 class DimseArchive:
     """A PACS that is asked; see `Archive`."""
 
-    def __init__(self, name: str, peer: Peer, ae_title: str, retrieve: str) -> None:
+    def __init__(
+        self, name: str, peer: Peer, ae_title: str, retrieve: str, tls: Tls | None = None
+    ) -> None:
         """Name it.
 
         Args:
@@ -62,11 +64,13 @@ class DimseArchive:
             peer: Where it is.
             ae_title: Who asks, and what instances are for.
             retrieve: c-move or c-get.
+            tls: How it is talked with, where that is by TLS.
         """
         self.name = name
         self._peer = peer
         self._ae_title = ae_title
         self._gets = retrieve == "c-get"
+        self._tls = tls
         self._open = ExitStack()
         self._association: Association | None = None
         self._is_stopped = False
@@ -200,6 +204,7 @@ class DimseArchive:
                     roles=roles,
                     handlers=[(evt.EVT_CONN_OPEN, self._connected), *handlers],
                     patience=PATIENCE,
+                    tls=self._tls,
                 )
             )
         except (BusyError, UnavailableError) as error:

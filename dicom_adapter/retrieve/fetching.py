@@ -18,11 +18,10 @@ import structlog
 from dicom_adapter.attributes import criteria_of
 from dicom_adapter.backoff import pause_after
 from dicom_adapter.clock import Clock
-from dicom_adapter.config import DicomwebSource, Settings
+from dicom_adapter.config import Settings
 from dicom_adapter.errors import (
     InvalidArgumentError,
     NotFoundError,
-    SourceError,
     UnavailableError,
 )
 from dicom_adapter.ledger import Ledger, events, index_search, stock
@@ -31,10 +30,8 @@ from dicom_adapter.model import Caller
 from dicom_adapter.receive.deposit import Deposit, Provenance
 from dicom_adapter.receive.part10 import is_uid
 from dicom_adapter.retrieve.archive import Archive, ElsewhereInstance, ElsewhereSeries
-from dicom_adapter.retrieve.dicomweb import DicomwebArchive
-from dicom_adapter.retrieve.dimse import DimseArchive
+from dicom_adapter.retrieve.opening import archive_of
 from dicom_adapter.retrieve.queries import ElsewhereStudy, Wanted, series_of, studies_of
-from dicom_adapter.scu import Peer
 
 KIND = "retrieval"
 # Each holds a thread of the API while it lasts.
@@ -216,7 +213,7 @@ class Fetching:
         if not self._places.acquire(blocking=False):
             raise UnavailableError("too many studies are fetched at a time: try again later")
         try:
-            with self._archive(source, title) as archive:
+            with archive_of(self._settings, source, title) as archive:
                 self._asked.add(archive)
                 try:
                     if self._stopping.is_set():
@@ -227,20 +224,6 @@ class Fetching:
                     self._asked.discard(archive)
         finally:
             self._places.release()
-
-    def _archive(self, name: str, title: str) -> Archive:
-        sources = self._settings.sources
-        source = sources.get(name)
-        if isinstance(source, DicomwebSource):
-            return DicomwebArchive(name, source)
-        if source is not None and source.port is not None:
-            peer = Peer(source.ae_title, str(source.host.network_address), source.port)
-            return DimseArchive(name, peer, title, source.retrieve)
-        if source is not None:
-            raise SourceError(f"the source {name} has no port to be asked at: give it one")
-        asked = [key for key, one in sources.items() if one.is_asked]
-        known = f"known are {', '.join(asked)}" if asked else "the configuration has none"
-        raise NotFoundError(f"there is no source '{name}' to be asked for studies: {known}")
 
     def _keepers(self) -> list[str]:
         titles = self._settings.ae_titles.values()

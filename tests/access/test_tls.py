@@ -25,7 +25,7 @@ LISTEN = 'grpc: {listen: "localhost:0", tls: {certificate: one.pem, key: one.key
 def authority(tmp_path: Path) -> Authority:
     """An authority that has issued the server's certificate."""
     made = Authority(tmp_path)
-    made.issue("one", usage=SERVER, dns=["localhost"])
+    made.issue("one", usage=(SERVER,), dns=["localhost"])
     return made
 
 
@@ -68,7 +68,7 @@ def test_a_certificate_is_replaced_while_it_serves(served: Running, authority: A
         before.jobs.ListJobs(jobs_pb2.ListJobsRequest(), timeout=10)
         host, _, port = served.ready.grpc[0].rpartition(":")
         old = ssl.get_server_certificate((host, int(port)))
-        authority.issue("one", usage=SERVER, dns=["localhost"])
+        authority.issue("one", usage=(SERVER,), dns=["localhost"])
         served.service.reload()
         assert ssl.get_server_certificate((host, int(port))) != old
         before.jobs.ListJobs(jobs_pb2.ListJobsRequest(), timeout=10)
@@ -123,7 +123,7 @@ def test_what_would_not_be_safe_is_refused(
     tmp_path: Path, authority: Authority, grpc: str, told: str
 ) -> None:
     """With the line, and what to do."""
-    authority.issue("two", usage=SERVER)
+    authority.issue("two", usage=(SERVER,))
     config = CONFIG.replace("listen: null", grpc)
     with pytest.raises(ConfigError) as refused, running(tmp_path, config):
         pass

@@ -415,7 +415,7 @@ def test_changed_configuration(cli: Command, tmp_path: Path) -> None:
 def test_tls(cli: Command, tmp_path: Path) -> None:
     """Its port is looked at, told to senders, and to one that has not the certificate it needs."""
     authority = Authority(tmp_path)
-    authority.issue("service", usage=SERVER)
+    authority.issue("service", usage=(SERVER,))
     port = free_port()
     tls = f"tls: {{port: {port}, certificate: service.pem, key: service.key, ca: ca.pem}}"
     text = STRICT.replace("port: 0,", f"port: 0, {tls},")

@@ -319,7 +319,7 @@ ONE_MISTAKE = {
     "sources: {S: {ae_title: A}}": "1: sources.S.host: is missing, and must be given",
     "sources: {S: {ae_title: A, host: 10.1.2.3, ports: 104}}": (
         "1: sources.S.ports: is an unknown key; did you mean 'port'?; allowed are ae_title, host, "
-        "certificate, port, retrieve"
+        "certificate, port, retrieve, tls"
     ),
     "sources: {S: {ae_title: A, host: 10.1.2.3, port: 0}}": (
         "1: sources.S.port: must be at least 1, not 0"
@@ -333,6 +333,13 @@ ONE_MISTAKE = {
     ),
     "sources: {S: {ae_title: A, host: 10.1.2.3, port: 104, retrieve: C-STORE}}": (
         "1: sources.S.retrieve: must be c-move or c-get, not 'C-STORE'"
+    ),
+    "sources: {S: {ae_title: S, host: 10.1.2.3, tls: true}}": (
+        "1: sources.S.tls: is not looked at without a port to ask at"
+    ),
+    "sources: {S: {ae_title: S, host: 10.1.2.3, port: 104, tls: true}}": (
+        "1: sources.S.tls: needs dicom.tls with a ca: the certificate that we show, and who "
+        "vouches for it"
     ),
     "sources: {W: {url: pacs.example/dicom-web}}": (
         "1: sources.W.url: must be an address such as https://pacs.example/dicom-web, and begin "

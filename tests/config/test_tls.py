@@ -19,7 +19,7 @@ TLS = "dicom: {tls: {certificate: service.pem, key: service.key, ca: ca.pem, crl
 def authority(tmp_path: Path) -> Authority:
     """An authority with what TLS needs, and some files that it does not."""
     found = Authority(tmp_path)
-    found.issue("service", usage=SERVER, ends=100 * DAY)
+    found.issue("service", usage=(SERVER,), ends=100 * DAY)
     found.issue("another")
     found.revoke(ends=9 * DAY)
     write_key(tmp_path / "secret.key", ec.generate_private_key(ec.SECP256R1()), b"secret")
@@ -78,7 +78,7 @@ def test_one_mistake(mistakes: Mistakes, old: str, new: str, mistake: str) -> No
 def test_a_weak_key_is_refused(mistakes: Mistakes, authority: Authority) -> None:
     """One of less than 2048 bits, of RSA (RFC 9325 section 4.5)."""
     weak = rsa.generate_private_key(65537, 1024)  # noqa: S505 - that is the point
-    authority.issue("service", usage=SERVER, key=weak)
+    authority.issue("service", usage=(SERVER,), key=weak)
     (told,) = mistakes(TLS % "")
     assert told == "1: dicom.tls.certificate: is too weak: ee key too small"
 

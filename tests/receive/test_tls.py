@@ -40,7 +40,7 @@ from tests.support import PATIENCE, SUCCESS, make_instance, settings_of
 def authority(tmp_path: Path) -> Authority:
     """An authority with certificates for the service and for one client, CT1."""
     found = Authority(tmp_path)
-    found.issue("service", usage=SERVER)
+    found.issue("service", usage=(SERVER,))
     found.issue("CT1", dns=("ct1.hospital.example",))
     found.revoke(found.issue("revoked"))
     return found
@@ -238,7 +238,7 @@ STRANGERS: dict[str, tuple[str, Callable[[Authority], object]]] = {
     "revoked": ("the peer's certificate: certificate revoked", lambda _: None),
     "server": (
         "the peer's certificate: unsuitable certificate purpose",
-        lambda ca: ca.issue("server", usage=SERVER),
+        lambda ca: ca.issue("server", usage=(SERVER,)),
     ),
     "stranger": (
         "the peer's certificate: unable to get local issuer certificate",
@@ -457,7 +457,7 @@ def test_c6_a_replaced_certificate_drops_nobody(
             assert peer.read()[0] == ASSOCIATE_AC
             message = store_rq(CT.encode(), instance.uid, instance.data)
             peer.send(message[:500])
-            authority.issue("service", usage=SERVER, ends=29 * DAY)
+            authority.issue("service", usage=(SERVER,), ends=29 * DAY)
             assert not log.of("tls.expiring")
             adapter.listener.reload(
                 settings_of(tmp_path, (tmp_path / "dicom-adapter.yaml").read_text())

@@ -23,7 +23,7 @@ __all__ = ["log"]
 def authority(tmp_path: Path) -> Authority:
     """An authority with certificates for the service and for one client, CT1."""
     found = Authority(tmp_path)
-    found.issue("service", usage=SERVER)
+    found.issue("service", usage=(SERVER,))
     found.issue("CT1")
     found.revoke()
     return found
@@ -69,7 +69,7 @@ def test_a_replaced_certificate_is_shown_to_the_next_one(
     with secured(port, context) as peer:
         peer.send(associate_rq())
         assert peer.read()[0] == ASSOCIATE_AC
-        authority.issue("service", usage=SERVER)
+        authority.issue("service", usage=(SERVER,))
         assert serial(port, context) == before, "files are read at a reload, not before"
         told = reload(adapter, text)
         assert told == ["dicom.tls.certificate changed", "dicom.tls.key changed"]
@@ -111,12 +111,12 @@ def test_tls_comes_and_goes(tmp_path: Path, authority: Authority, text: str, por
 
 def test_what_ends_soon_is_told(tmp_path: Path, authority: Authority, text: str, log: Log) -> None:
     """A certificate 30 days before, and a CRL afterwards: in the log, and where people look."""
-    authority.issue("service", usage=SERVER, ends=29 * DAY)
+    authority.issue("service", usage=(SERVER,), ends=29 * DAY)
     authority.revoke(ends=-DAY)
     with running(tmp_path, text) as adapter:
         told = adapter.service.status().attention
         assert [line["event"] for line in log.of("tls.expiring")] == list(told)
-        authority.issue("service", usage=SERVER, ends=31 * DAY)
+        authority.issue("service", usage=(SERVER,), ends=31 * DAY)
         authority.revoke()
         reload(adapter, text)
         assert adapter.service.status().attention == ()
@@ -131,7 +131,7 @@ def test_one_that_has_ended_is_told_and_served(
     tmp_path: Path, authority: Authority, text: str
 ) -> None:
     """Some clients do not look; the others are the reason to tell."""
-    authority.issue("service", usage=SERVER, starts=-3 * DAY, ends=-2 * DAY)
+    authority.issue("service", usage=(SERVER,), starts=-3 * DAY, ends=-2 * DAY)
     with running(tmp_path, text) as adapter:
         (told,) = adapter.service.status().attention
     assert told.startswith("the TLS certificate has ended on ")

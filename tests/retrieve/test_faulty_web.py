@@ -212,7 +212,7 @@ def test_the_service_stops_while_it_waits_for_a_silent_server(
 def test_certificates_are_checked(cache_at: Runs, ports: Ports, tmp_path: Path) -> None:
     """One that nobody vouches for is told as such; with `ca` it is trusted."""
     authority = Authority(tmp_path)
-    authority.issue("server", usage=SERVER, dns=["localhost"])
+    authority.issue("server", usage=(SERVER,), dns=["localhost"])
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
     text = CONFIG.replace("http://127.0.0.1", "https://localhost")

@@ -26,7 +26,7 @@ def authority(tmp_path: Path) -> Authority:
 @pytest.fixture
 def receiver(authority: Authority, tmp_path: Path) -> Iterator[Receiver]:
     """A receiver that speaks TLS."""
-    authority.issue("server", usage=SERVER, dns=["localhost"])
+    authority.issue("server", usage=(SERVER,), dns=["localhost"])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
     with receiving(tls=context) as started:
