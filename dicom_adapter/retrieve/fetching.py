@@ -186,15 +186,10 @@ class Fetching:
         try:
             yield
         finally:
+            # Where it was broken off, something may have come since the last look.
+            run.look()
             found = run.progress
             counts = {"instances": found.fetched, "before": found.before, "wanted": found.wanted}
-            with self._ledger.write() as tx:
-                add(
-                    tx,
-                    action="finish" if run.is_whole else "fail",
-                    at=self._clock.now(),
-                    reason=", ".join(f"{count} {what}" for what, count in counts.items()),
-                )
             log.info(
                 "study fetched" if run.is_whole else "study not fetched whole",
                 action="fetched",
@@ -203,6 +198,13 @@ class Fetching:
                 association=run.number,
                 **counts,
             )
+            with self._ledger.write() as tx:
+                add(
+                    tx,
+                    action="finish" if run.is_whole else "fail",
+                    at=self._clock.now(),
+                    reason=", ".join(f"{count} {what}" for what, count in counts.items()),
+                )
 
     def _present(self, title: str, uids: Sequence[str]) -> set[str]:
         with self._ledger.read() as tx:
@@ -294,7 +296,7 @@ class _Run:
         yield self.progress
         for one in found:
             yield from self._series(one, taken[one.uid])
-        self._look()
+        self.look()
         yield self.progress
 
     def judge(self, source: str) -> None:
@@ -349,7 +351,7 @@ class _Run:
         return [one for one in taken if one.uid not in here]
 
     def _noted(self, trouble: UnavailableError | None) -> Progress:
-        self._look()
+        self.look()
         why = str(trouble) if trouble else "not all of a series has come"
         return replace(self.progress, note=f"{why}: asked once more")
 
@@ -363,10 +365,11 @@ class _Run:
             if problem:
                 refused[problem] += 1
             if time.monotonic() - self._looked_at >= _LOOK_SECONDS:
-                self._look()
+                self.look()
                 yield self.progress
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """See how much is here by now."""
         self._looked_at = time.monotonic()
         here = len(self._present(self._uids))
         self.progress = replace(self.progress, fetched=max(here - self.progress.before, 0))
