@@ -146,6 +146,7 @@ def _told(last: messages.FetchProgress) -> str:
     series = counted(last.series, "series", "series")
     left = f"; {last.left_out} are of SOP classes that are not taken" if last.left_out else ""
     if last.before and not last.fetched:
-        return f"all {counted(last.before, 'instance')} of {series} were here before{left}"
+        here = f"{counted(last.before, 'instance')} of {series}"
+        return f"nothing fetched: all of it ({here}) was here before{left}"
     before = f"; {last.before} were here before" if last.before else ""
     return f"{counted(last.fetched, 'instance')} of {series} fetched{before}{left}"

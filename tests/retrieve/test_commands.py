@@ -58,7 +58,9 @@ def test_studies_are_fetched_and_told(says: Says, cache: Cache) -> None:
         f"{OTHER}: 3 instances of 1 series fetched",
     ]
     again = says("studies", "fetch", "--from", "WEB", "--into", "CACHE", "PatientID=P31")
-    assert again.out == f"{STUDY}: all 6 instances of 2 series were here before\n"
+    assert again.out == (
+        f"{STUDY}: nothing fetched: all of it (6 instances of 2 series) was here before\n"
+    )
     told = says("studies", "fetch", "--from", "MOVE", "PatientID=P31", "--json")
     assert json.loads(told.out) == {
         "study_instance_uid": STUDY,
