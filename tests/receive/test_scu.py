@@ -185,7 +185,6 @@ sources:
             scu.echo(peer(adapter.port), "CT1")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_nobody_there_is_said_at_once(tmp_path: Path) -> None:
     """A closed port and a name that nobody has: one clear error each."""
     instances, _ = scu.find([saved(tmp_path / "ct")])
@@ -194,7 +193,7 @@ def test_nobody_there_is_said_at_once(tmp_path: Path) -> None:
     nobody = scu.Peer("TEST", "no-such-host.invalid", 104)
     with pytest.raises(UnavailableError, match="does not answer"):
         list(scu.send(nobody, "SCU", instances))
-    # pynetdicom forgets the socket of a refused connection; Python shall complain of that here.
+    # A socket that was left open would be complained of here.
     gc.collect()
 
 

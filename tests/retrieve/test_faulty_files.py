@@ -26,8 +26,6 @@ from tests.retrieve.faulty_web import (
 
 __all__ = ["at_once", "cache", "log", "web"]
 
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")
-
 
 GOOD = [
     pytest.param(lambda a, files: a.say(parts(*files), MULTIPART), id="as it should be"),

@@ -44,8 +44,6 @@ from tests.support import PATIENCE, settings_of
 
 __all__ = ["at_once", "cache", "idle", "impatient", "log", "pacs"]
 
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")
-
 
 def uid_of(pacs: Pacs, number: int) -> str:
     """Return the UID of an instance that a PACS has."""

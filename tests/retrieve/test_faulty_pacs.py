@@ -43,8 +43,6 @@ __all__ = ["at_once", "cache", "idle", "impatient", "log", "pacs"]
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*for VR"),
     pytest.mark.filterwarnings("ignore:Unknown encoding"),
-    # pynetdicom leaves connections open that came to nothing.
-    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket"),
 ]
 
 

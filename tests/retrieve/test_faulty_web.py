@@ -40,8 +40,6 @@ from tests.retrieve.faulty_web import (
 
 __all__ = ["at_once", "cache", "log", "web"]
 
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")
-
 
 @pytest.mark.parametrize(
     ("code", "kind", "words"),
