@@ -188,6 +188,7 @@ def _indexed(row: Mapping[str, object]) -> dict[str, object]:
         "study_uid": row["study_instance_uid"],
         "frames": 1,
         "placement": [[0, 0, row["instance_number"]], [1, 0, 0, 0, 1, 0]],
+        "patient": f"P{row['study_instance_uid']}\\\\HOSPITAL",
     }
 
 

@@ -14,14 +14,19 @@ from dicom_adapter.errors import (
 )
 from dicom_adapter.ledger import index_search
 from dicom_adapter.ledger.instances import Locate
-from dicom_adapter.model import JobInput, Part, Requirements, SeriesSummary, chosen_input
+from dicom_adapter.model import (
+    JobInput,
+    Part,
+    Requirements,
+    SeriesSummary,
+    chosen_input,
+    patient_of,
+)
 from dicom_adapter.ranges import Order, Range, Selection, Whole, label_of, range_of, select
 from dicom_adapter.submit.checking import unmet_of
 
 MOST_PARTS = 1000
 MOST_TOLD = 10
-# Two hospitals may give one ID to two people.
-_PATIENT = ("PatientID", "IssuerOfPatientID")
 
 
 @dataclass(frozen=True)
@@ -156,10 +161,10 @@ def problems(items: Items, requires: Requirements | None) -> list[str]:
         for problem in one.selection.problems
     ]
     if requires is not None:
-        # It asks the files of their patients too: the index has but one of a study.
+        # It asks of the patients too, the files themselves.
         found += _unmet(items, requires)
     else:
-        patients = [len({_patient(one.series) for one in item}) for item in items]
+        patients = [len({patient for one in item for patient in _patients(one)}) for item in items]
         found += [
             f"the series are of {count} patients, and a job is of one: choose those of one, or let "
             "the pipeline have `requires: {patients: several}`"
@@ -169,10 +174,12 @@ def problems(items: Items, requires: Requirements | None) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _patient(series: SeriesSummary) -> tuple[str, ...]:
-    ids = tuple(series.attributes.get(key, "") for key in _PATIENT)
+def _patients(chosen: Selected) -> set[str]:
+    """Return whose a series is: of several people where a study was put together wrongly."""
+    of_study = patient_of(chosen.series.attributes)
+    found = {of_study if one.patient is None else one.patient for one in chosen.selection.instances}
     # Without an ID, nobody can tell whether two studies are of one patient.
-    return ids if ids[0] else ("", series.study_uid)
+    return {patient or f"of study {chosen.series.study_uid}" for patient in found}
 
 
 def _unmet(items: Items, requires: Requirements) -> Sequence[str]:

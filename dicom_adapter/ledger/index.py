@@ -38,6 +38,7 @@ from dicom_adapter.model import (
     Description,
     InstanceState,
     StoredInstance,
+    patient_of,
 )
 
 # The columns behind `uid` and its like are those of the attributes, in their order.
@@ -105,6 +106,7 @@ def _row(stored: StoredInstance, said: Description) -> dict[str, Any]:
         "study_uid": stored.study_instance_uid,
         "frames": said.frames,
         "placement": None if nowhere else astuple(place),
+        "patient": patient_of(said.study),
     }
 
 

@@ -1,6 +1,6 @@
 """The tables of the index: what is kept, as people look for it."""
 
-from sqlalchemy import JSON, Column, Index, Table, UniqueConstraint
+from sqlalchemy import JSON, Column, Index, Table, Text, UniqueConstraint
 
 from dicom_adapter.ledger.columns import integer, moment, sequence, text_column
 from dicom_adapter.ledger.schema import metadata
@@ -72,5 +72,8 @@ indexed_instances = Table(
     integer("frames"),
     # Position and orientation; null where it does not say.
     Column("placement", JSON(none_as_null=True)),
+    # Its patient's ID and who issued it, parted by a backslash; empty where it has none, and null
+    # where it was not asked when it came into the index.
+    Column("patient", Text),
 )
 Index("ix_indexed_instances_series", *indexed_instances.c["series_uid", "study_uid"])

@@ -159,8 +159,9 @@ def members(tx: Connection, study: str, series: str, locate: Locate) -> list[Ind
     )
     rows = {row["instance_id"]: row for row in tx.execute(query).mappings()}
     return [
-        IndexedInstance(one, _placement(rows[one.id]["placement"]), rows[one.id]["frames"])
+        IndexedInstance(one, _placement(row["placement"]), row["frames"], row["patient"])
         for one in instances.known(tx, rows, locate)
+        for row in (rows[one.id],)
     ]
 
 

@@ -72,6 +72,7 @@ from dicom_adapter.model.studies import (
     SeriesSummary,
     Span,
     StudySummary,
+    patient_of,
 )
 from dicom_adapter.model.webhooks import Delivery, DeliveryState, JobFacts
 
@@ -148,6 +149,7 @@ __all__ = [
     "chosen_input",
     "input_of",
     "job_name",
+    "patient_of",
     "safe_name",
     "suffixed_name",
 ]

@@ -62,6 +62,16 @@ class Description:
     frames: int = 1
 
 
+def patient_of(attributes: Mapping[str, str]) -> str:
+    """Return whose these attributes are: two hospitals may give one ID to two people.
+
+    Empty without an ID.
+    """
+    patient_id = attributes.get("PatientID", "")
+    # Neither can have a backslash in it (PS3.5 section 6.2, LO).
+    return f"{patient_id}\\{attributes.get('IssuerOfPatientID', '')}" if patient_id else ""
+
+
 class Matching(StrEnum):
     """How the value of an attribute is compared (PS3.4 section C.2.2.2)."""
 
@@ -141,6 +151,8 @@ class IndexedInstance:
     stored: StoredInstance
     placement: Placement
     frames: int
+    #: As `patient_of` has it; None where that is not known.
+    patient: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from dicom_adapter.errors import (
     AlreadyExistsError,
@@ -12,6 +13,7 @@ from dicom_adapter.errors import (
     NotFoundError,
     WrongStateError,
 )
+from dicom_adapter.ledger.index_schema import indexed_instances
 from dicom_adapter.lifecycle import JobState
 from dicom_adapter.v1 import composition_pb2 as messages
 from dicom_adapter.v1 import jobs_pb2
@@ -227,6 +229,35 @@ def test_a_refusal_that_has_much_to_say_reaches_the_caller(cache: Cache) -> None
         cache.compose(part("1.2.3.1", "x" * 100_000))
     with pytest.raises(NotFoundError, match="series 999"):
         cache.compose(part("9" * 100_000))
+
+
+def test_a_study_of_two_patients_makes_no_job(cache: Cache) -> None:
+    """Whatever the study is described as: each instance is asked whose it is."""
+    cache.keep(
+        [
+            *series_of("1.2.3.1", [1], patient="P1"),
+            *series_of("1.2.3.2", [1, 2], patient="P2"),
+            *series_of("1.2.3.3", [1], patient="P1"),
+        ]
+    )
+    for parts in (
+        [messages.Part(study_instance_uid="1.2.3")],
+        [part("1.2.3.1"), part("1.2.3.2")],
+    ):
+        with pytest.raises(WrongStateError, match="of 2 patients"):
+            cache.compose(*parts)
+    assert cache.compose(part("1.2.3.1"), part("1.2.3.3")).instances == 2
+
+
+def test_what_was_indexed_before_patients_were_is_of_its_study(cache: Cache) -> None:
+    """As it was taken then: by what the study says."""
+    cache.keep([*series_of("1.2.3.1", [1]), *series_of("1.2.4.1", [1], study="1.2.4")])
+    with cache.here.service.ledger.write() as tx:
+        tx.execute(update(indexed_instances).values(patient=None))
+    assert cache.compose(part("1.2.3.1"), part("1.2.4.1")).instances == 2
+    cache.keep(series_of("1.2.5.1", [1], study="1.2.5", patient="other"))
+    with pytest.raises(WrongStateError, match="of 2 patients"):
+        cache.compose(part("1.2.3.1"), part("1.2.5.1"))
 
 
 def test_studies_without_a_patient_id_are_of_two_patients(cache: Cache) -> None:
