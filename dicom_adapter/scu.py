@@ -262,8 +262,12 @@ def associate(
         # Not by the state: a peer that rejects at once is taken for one that nobody reached.
         kind = BusyError if rejections[0].result == _FOR_NOW else RejectedError
         raise kind(_rejection(peer, calling, rejections[0]))
-    if ae.tls_problem is not None:
-        raise RejectedError(f"{peer}: no connection by TLS: {why_not(ae.tls_problem)}")
+    problem = ae.tls_problem
+    if problem is not None:
+        # One that goes away in the middle may be there another time.
+        passes = isinstance(problem, ssl.SSLEOFError)
+        told = f"{peer}: no connection by TLS: {why_not(problem)}"
+        raise UnavailableError(told) if passes else RejectedError(told)
     # pynetdicom aborts an association without an accepted context; the peer has answered though.
     if not association.is_established and not association.rejected_contexts:
         raise unreachable

@@ -31,6 +31,7 @@ _REASONS = {
     "HTTP_REQUEST": "the peer does not speak TLS",
     "NO_SHARED_CIPHER": "the peer offers no cipher suite that is allowed",
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the peer has no certificate",
+    "UNEXPECTED_EOF_WHILE_READING": "the peer ends the connection",
     "UNSUPPORTED_PROTOCOL": "the peer offers neither TLS 1.2 nor 1.3",
     "WRONG_VERSION_NUMBER": "the peer does not speak TLS",
 }

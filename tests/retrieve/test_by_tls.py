@@ -13,6 +13,7 @@ import pytest
 from pynetdicom import AE, evt
 
 from dicom_adapter import scu
+from dicom_adapter.errors import UnavailableError
 from dicom_adapter.retrieve import fetching
 from tests.certificates import CLIENT, SERVER, Authority
 from tests.orthanc import AE_TITLE, orthanc
@@ -183,6 +184,23 @@ def test_a_pacs_without_tls_is_told(opened: Opens, ports: Ports) -> None:
         thread = threading.Thread(target=abort)
         thread.start()
         with told(REFUSED, "no connection by TLS: the peer does not speak TLS"):
+            cache.find("GET", PatientID="1")
+        thread.join()
+
+
+def test_a_pacs_that_goes_away_in_the_handshake_is_unavailable(opened: Opens, ports: Ports) -> None:
+    """It may be there another time, so it is asked again."""
+    with opened() as cache, socket.create_server(("127.0.0.1", ports.dicom)) as listener:
+
+        def leave() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                # All of it, or the end would be a reset.
+                peer.recv(65536)
+
+        thread = threading.Thread(target=leave)
+        thread.start()
+        with told(UnavailableError, "no connection by TLS: the peer ends the connection"):
             cache.find("GET", PatientID="1")
         thread.join()
 
