@@ -31,11 +31,9 @@ _RGB = PhotometricInterpretation.RGB
 
 
 def register() -> None:
-    """Have pydicom decode by these too, in this process and for good."""
+    """Have pydicom decode by these too, in the whole process: once, and in one of its own."""
     for uid in _DECODERS:
-        decoder = get_decoder(UID(uid))
-        if _LABEL not in decoder.available_plugins:
-            decoder.add_plugin(_LABEL, (__name__, "decode"))
+        get_decoder(UID(uid)).add_plugin(_LABEL, (__name__, "decode"))
 
 
 def is_available(uid: str) -> bool:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from dicom_adapter.errors import DicomAdapterError
+from dicom_adapter.pictures.codecs import register
 from dicom_adapter.pictures.drawing import REFUSED
 from dicom_adapter.pictures.picture import montage, render
 
@@ -26,6 +27,7 @@ def main() -> None:
     # The answer alone: a line of a log, or of a decoder, would stand in the middle of it.
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    register()
     asked = json.load(sys.stdin)
     paths = [Path(path) for path in asked["paths"]]
     try:

@@ -31,7 +31,6 @@ from dicom_adapter.errors import (
     UnavailableError,
     fingerprint,
 )
-from dicom_adapter.pictures import codecs
 from dicom_adapter.pictures.codestream import stated_size
 from dicom_adapter.pictures.header import TAGS, Header
 from dicom_adapter.pictures.shades import Stored
@@ -72,7 +71,6 @@ def read_frame(path: Path, number: int | None = None) -> Frame:
         NoPictureError: The file holds no picture, or none that can be decoded.
     """
     _hush()
-    codecs.register()
     with path.open("rb") as file:
         dataset = _read_header(file)
         index = _index(dataset, number)
