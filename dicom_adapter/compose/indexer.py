@@ -12,7 +12,7 @@ from dicom_adapter.worker import Worker
 
 # While instances come, so few in so long take a fortieth of a processor: the index is to be late by
 # a moment, not the answers to senders. Once none has come for a while, it takes all there is.
-INSTANCES_PER_COMMIT = 25
+INSTANCES_PER_COMMIT = 10
 REST = timedelta(milliseconds=500)
 QUIET_SECONDS = 1.0
 
