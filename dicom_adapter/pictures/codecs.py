@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 _LABEL = "imagecodecs"
-_DECODERS: dict[str, Callable[[bytes], Any]] = {
+_DECODERS: dict[UID, Callable[[bytes], Any]] = {
     JPEGExtended12Bit: imagecodecs.jpeg8_decode,
     HTJ2KLossless: imagecodecs.htj2k_decode,
     HTJ2KLosslessRPCL: imagecodecs.htj2k_decode,
@@ -33,7 +33,7 @@ _RGB = PhotometricInterpretation.RGB
 def register() -> None:
     """Have pydicom decode by these too, in the whole process: once, and in one of its own."""
     for uid in _DECODERS:
-        get_decoder(UID(uid)).add_plugin(_LABEL, (__name__, "decode"))
+        get_decoder(uid).add_plugin(_LABEL, (__name__, "decode"))
 
 
 def is_available(uid: str) -> bool:

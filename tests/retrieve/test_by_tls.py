@@ -13,7 +13,7 @@ import pytest
 from pynetdicom import AE, evt
 
 from dicom_adapter import scu
-from dicom_adapter.errors import UnavailableError
+from dicom_adapter.errors import DicomAdapterError, UnavailableError
 from dicom_adapter.retrieve import fetching
 from tests.certificates import CLIENT, SERVER, Authority
 from tests.orthanc import AE_TITLE, orthanc
@@ -170,37 +170,31 @@ def test_whom_tls_refuses_is_told(
                 cache.find("OTHER", PatientID="1")
 
 
-def test_a_pacs_without_tls_is_told(opened: Opens, ports: Ports) -> None:
-    """It is there, but does not speak TLS; it is not asked in the clear instead."""
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        # What most answer to what is no PDU: an A-ABORT.
+        ("07 00 00000004 00000002", REFUSED, "the peer does not speak TLS"),
+        ("", UnavailableError, "the peer ends the connection"),
+    ],
+    ids=["speaks no TLS", "goes away"],
+)
+def test_who_shakes_no_hands_is_told(
+    opened: Opens, ports: Ports, answer: str, kind: type[DicomAdapterError], words: str
+) -> None:
+    """Nobody is asked in the clear instead; one that goes away may be there another time."""
     with opened() as cache, socket.create_server(("127.0.0.1", ports.dicom)) as listener:
 
-        def abort() -> None:
+        def respond() -> None:
             peer, _ = listener.accept()
             with peer:
-                peer.recv(64)
-                # What most answer to what is no PDU: an A-ABORT.
-                peer.sendall(bytes.fromhex("07 00 00000004 00000002"))
-
-        thread = threading.Thread(target=abort)
-        thread.start()
-        with told(REFUSED, "no connection by TLS: the peer does not speak TLS"):
-            cache.find("GET", PatientID="1")
-        thread.join()
-
-
-def test_a_pacs_that_goes_away_in_the_handshake_is_unavailable(opened: Opens, ports: Ports) -> None:
-    """It may be there another time, so it is asked again."""
-    with opened() as cache, socket.create_server(("127.0.0.1", ports.dicom)) as listener:
-
-        def leave() -> None:
-            peer, _ = listener.accept()
-            with peer:
-                # All of it, or the end would be a reset.
+                # All of what it was sent, or the end would be a reset.
                 peer.recv(65536)
+                peer.sendall(bytes.fromhex(answer))
 
-        thread = threading.Thread(target=leave)
+        thread = threading.Thread(target=respond)
         thread.start()
-        with told(UnavailableError, "no connection by TLS: the peer ends the connection"):
+        with told(kind, f"no connection by TLS: {words}"):
             cache.find("GET", PatientID="1")
         thread.join()
 

@@ -19,7 +19,7 @@ from tests.support import PATIENCE, files_in
 from tests.torture.adapter import Adapter, wait_until
 from tests.torture.oracle import Oracle, Sent
 
-# What is still to be done, by anybody.
+# What is still to be done, by anybody, in the order in which it comes to it.
 _UNFINISHED = {
     "instances": "select count(*) from instances where state = 'received'",
     "groups": "select count(*) from groups where state = 'open'",
@@ -66,17 +66,19 @@ def reading(ledger: Path) -> Iterator[sqlite3.Connection]:
 def settle(adapter: Adapter, *, at_once: bool = True) -> None:
     """Wait until a service has nothing left to do; no group waits for more, unless it is asked.
 
-    As long as what is left becomes less it is waited for: a machine may be slow, and there much.
+    As long as it gets on it is waited for: a machine may be slow, and there much. One more step
+    of what is earliest in its way is less to do, however much that makes of what comes later.
     """
     if at_once:
         with Client(adapter.socket) as client:
             wait_until(lambda: completed(adapter, client))
-    left, deadline = _unfinished(adapter.ledger), time.monotonic() + PATIENCE
+    least = left = _unfinished(adapter.ledger)
+    deadline = time.monotonic() + PATIENCE
     while any(left.values()):
         time.sleep(_LOOK_SECONDS)
-        before, left = left, _unfinished(adapter.ledger)
-        if left != before:
-            deadline = time.monotonic() + PATIENCE
+        left = _unfinished(adapter.ledger)
+        if tuple(left.values()) < tuple(least.values()):
+            least, deadline = left, time.monotonic() + PATIENCE
         assert time.monotonic() < deadline, _told(adapter, left)
 
 
